@@ -1,0 +1,198 @@
+//! Words: a captured frame, its time, where it was seen, and what its headers say.
+//!
+//! Promises: nothing here allocates per packet, reads a clock or panics on any bytes.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+/// Nanoseconds since 1970-01-01 UTC, as the kernel or the capture file gave them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The earliest instant; before any packet.
+    pub const MIN: Self = Self(i64::MIN);
+
+    /// From nanoseconds since the epoch.
+    pub const fn from_nanos(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
+    /// From a `timeval`/`timespec` pair; saturates.
+    pub const fn from_secs_nanos(secs: i64, nanos: i64) -> Self {
+        Self(secs.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+
+    /// Nanoseconds since the epoch.
+    pub const fn as_nanos(self) -> i64 {
+        self.0
+    }
+
+    /// This instant plus `d`; saturates.
+    #[must_use]
+    pub fn saturating_add(self, d: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// Time since `earlier`; zero when `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+/// A libpcap link type (DLT / LINKTYPE number as capture files carry it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkType(pub u16);
+
+impl LinkType {
+    /// BSD loopback, address family in host byte order.
+    pub const NULL: Self = Self(0);
+    /// Ethernet.
+    pub const ETHERNET: Self = Self(1);
+    /// Raw IP, as capture files number it.
+    pub const RAW: Self = Self(101);
+    /// OpenBSD loopback, address family in network byte order.
+    pub const LOOP: Self = Self(108);
+    /// Linux cooked capture v1: what the `any` device is opened as.
+    pub const LINUX_SLL: Self = Self(113);
+    /// Raw IPv4.
+    pub const IPV4: Self = Self(228);
+    /// Raw IPv6.
+    pub const IPV6: Self = Self(229);
+    /// Linux cooked capture v2 (files only).
+    pub const LINUX_SLL2: Self = Self(276);
+}
+
+/// Index of the interface a frame was seen on, into the source's interface list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InterfaceId(pub u16);
+
+/// One captured frame, borrowed from the ring or the file buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Capture time.
+    pub ts: Timestamp,
+    /// Length on the wire; `data` is shorter when the frame was cut by the snap length.
+    pub wire_len: u32,
+    /// How `data` begins.
+    pub link: LinkType,
+    /// Where it was seen.
+    pub interface: InterfaceId,
+    /// The captured bytes from the link layer on.
+    pub data: &'a [u8],
+}
+
+/// An IP address; IPv4 is kept IPv4-mapped (RFC 4291 §2.5.5.2), so that both families share one fixed-size key.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ip([u8; 16]);
+
+impl Ip {
+    /// `0.0.0.0`.
+    pub const V4_ANY: Self = Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+
+    /// From four IPv4 octets.
+    #[inline]
+    pub const fn v4(o: [u8; 4]) -> Self {
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, o[0], o[1], o[2], o[3]])
+    }
+
+    /// From sixteen IPv6 octets.
+    #[inline]
+    pub const fn v6(o: [u8; 16]) -> Self {
+        Self(o)
+    }
+
+    /// The sixteen octets, IPv4 mapped.
+    #[inline]
+    pub const fn octets(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// Whether this is an IPv4 (mapped) address.
+    pub fn is_v4(&self) -> bool {
+        self.0.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+    }
+
+    /// `0.0.0.0` or `::`.
+    pub fn is_unspecified(&self) -> bool {
+        *self == Self::V4_ANY || self.0 == [0; 16]
+    }
+}
+
+impl From<IpAddr> for Ip {
+    fn from(a: IpAddr) -> Self {
+        match a {
+            IpAddr::V4(v4) => Self::v4(v4.octets()),
+            IpAddr::V6(v6) => Self(v6.octets()),
+        }
+    }
+}
+
+impl From<Ip> for IpAddr {
+    fn from(ip: Ip) -> Self {
+        Ipv6Addr::from(ip.0).to_canonical()
+    }
+}
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        IpAddr::from(*self).fmt(f)
+    }
+}
+
+impl fmt::Debug for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A transport address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Address.
+    pub ip: Ip,
+    /// Port; 0 for protocols without ports.
+    pub port: u16,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match IpAddr::from(self.ip) {
+            IpAddr::V4(ip) => write!(f, "{ip}:{}", self.port),
+            IpAddr::V6(ip) => write!(f, "[{ip}]:{}", self.port),
+        }
+    }
+}
+
+/// An IP protocol number (IANA).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IpProto(pub u8);
+
+impl IpProto {
+    /// TCP.
+    pub const TCP: Self = Self(6);
+    /// UDP.
+    pub const UDP: Self = Self(17);
+    /// SCTP.
+    pub const SCTP: Self = Self(132);
+}
+
+/// Source, destination and protocol of one packet: directional.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FiveTuple {
+    /// Sender.
+    pub src: Endpoint,
+    /// Receiver.
+    pub dst: Endpoint,
+    /// Transport protocol.
+    pub proto: IpProto,
+}
+
+impl FiveTuple {
+    /// The same conversation seen from the other side.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self { src: self.dst, dst: self.src, proto: self.proto }
+    }
+}
