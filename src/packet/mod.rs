@@ -2,6 +2,20 @@
 //!
 //! Promises: nothing here allocates per packet, reads a clock or panics on any bytes.
 
+pub mod dedup;
+pub mod defrag;
+pub mod headers;
+pub mod owned;
+
+#[cfg(test)]
+pub(crate) mod build;
+mod cursor;
+mod esp;
+mod ip;
+mod link;
+mod time;
+mod tunnel;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
