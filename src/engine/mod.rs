@@ -1,1 +1,307 @@
-//! (room: engine)
+//! The core: a frame goes in, verdicts and events come out. No I/O, no clock, no threads.
+//!
+//! ```text
+//! frame ─▶ decode ─▶ defragment ─┬─ UDP ─ SIP? ──▶ message ─┐
+//!                                │         └────▶ media ────┼─▶ CallTable ─▶ Output
+//!                                └─ TCP ─▶ reassemble ─▶ message ┘
+//! ```
+//!
+//! Every frame given to [`Engine::handle_frame`] ends in exactly one counter of [`Counters`]: forwarded, filtered, held (now) or dropped by
+//! reason. Memory is bounded by the limits of the parts.
+
+mod counters;
+mod fragments;
+mod generic;
+mod sip_event;
+mod tcp;
+
+use std::sync::Arc;
+
+use ahash::RandomState;
+
+use crate::filter::{BpfCompiler, FilterSet};
+use crate::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, TableLimits};
+use crate::packet::dedup::{self, Dedup};
+use crate::packet::defrag::Defrag;
+use crate::packet::headers::{self, DecodeOptions, Headers, Transport};
+use crate::packet::{FiveTuple, Frame, Timestamp};
+use crate::protocols::sip::{self, Message};
+use crate::voip::call::CallRef;
+use crate::voip::deliver::Delivery;
+use crate::voip::event::{Event, Place, SipEvent};
+use crate::voip::hold::Part;
+use crate::voip::media::{FlowMemo, MediaPacket};
+use crate::voip::message::Seen;
+use crate::voip::output::Output;
+use crate::voip::table::{CallTable, TableConfig};
+
+pub use counters::Counters;
+use generic::Generic;
+use tcp::TcpFlows;
+
+/// Frames decoded together, so that their cache misses overlap.
+pub const BURST: usize = 32;
+
+/// What an engine looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Single packets: addresses and BPF.
+    Generic,
+    /// Calls.
+    Voip,
+}
+
+/// How an engine is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// What it looks for.
+    pub mode: Mode,
+    /// The call table.
+    pub table: TableConfig,
+    /// Decoding options.
+    pub decode: DecodeOptions,
+    /// Keep packets that were seen twice (default: the second one is counted and let go).
+    pub keep_duplicates: bool,
+    /// Most flows remembered.
+    pub flows: usize,
+}
+
+/// What a flow remembers.
+#[derive(Clone, Copy, Debug, Default)]
+struct FlowState {
+    memo: FlowMemo,
+    /// Number of the TCP flow's state plus one; 0 when it has none.
+    tcp: u32,
+}
+
+/// One engine: one capture thread's, one file's, one hunter's at the processor.
+pub struct Engine {
+    config: EngineConfig,
+    flows: FlowTable<FlowState>,
+    calls: CallTable,
+    defrag: Defrag,
+    tcp: TcpFlows,
+    generic: Generic,
+    dedup: Dedup,
+    fragments_given_up: u64,
+    own: Vec<FiveTuple>,
+    counters: Counters,
+}
+
+impl Engine {
+    /// An engine with its first filters. `bpf` compiles pushed BPF filters.
+    pub fn new(config: EngineConfig, filters: Arc<FilterSet>, bpf: Arc<dyn BpfCompiler + Send + Sync>) -> Self {
+        let random = RandomState::new();
+        let seed = random.hash_one(0);
+        let limits = TableLimits { max_flows: config.flows, ..TableLimits::default() };
+        Self {
+            flows: FlowTable::new(FlowHasher::new([seed, random.hash_one(1)]), limits, IdleLimits::default()),
+            calls: CallTable::new(config.table, Arc::clone(&filters)),
+            defrag: Defrag::default(),
+            tcp: TcpFlows::default(),
+            generic: Generic::new(filters, bpf, config.table.no_filter),
+            dedup: Dedup::new(seed, dedup::CAPACITY),
+            fragments_given_up: 0,
+            own: Vec::new(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Swaps the filters, between frames.
+    pub fn set_filters(&mut self, filters: &Arc<FilterSet>) {
+        self.calls.set_filters(Arc::clone(filters));
+        self.generic.set_filters(Arc::clone(filters));
+    }
+
+    /// No filter has come yet: calls are held undecided, whatever no filter would mean.
+    pub fn await_filters(&mut self) {
+        self.calls.await_filters();
+    }
+
+    /// Our own connections: their packets are let go, counted.
+    pub fn set_own_connections(&mut self, own: Vec<FiveTuple>) {
+        self.own = own;
+    }
+
+    /// Takes frames that lie side by side in a buffer; `first` is the number of the first one in its file.
+    pub fn handle_burst(&mut self, frames: &[Frame<'_>], first: u64, out: &mut dyn Output) {
+        let mut number = first;
+        for chunk in frames.chunks(BURST) {
+            let mut decoded: [Option<Headers>; BURST] = [None; BURST];
+            let mut hashes = [0_u64; BURST];
+            for ((frame, slot), hash) in chunk.iter().zip(&mut decoded).zip(&mut hashes) {
+                *slot = self.decode(frame);
+                if let Some(h) = slot.as_ref().filter(|_| self.config.mode == Mode::Voip) {
+                    *hash = self.flows.hash(&FlowKey::new(&h.tuple).0);
+                }
+            }
+            if self.config.mode == Mode::Voip {
+                std::hint::black_box(self.flows.warm(&hashes));
+            }
+            for (frame, headers) in chunk.iter().zip(&decoded) {
+                self.inspect(frame, headers.as_ref(), number, out);
+                number = number.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Takes one frame; `number` is its number in its file, from 1.
+    pub fn handle_frame(&mut self, frame: &Frame<'_>, number: u64, out: &mut dyn Output) {
+        let headers = self.decode(frame);
+        self.inspect(frame, headers.as_ref(), number, out);
+    }
+
+    /// Serves timers; `now` is packet time, or the receive time on an idle interface.
+    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut dyn Output) {
+        self.calls.handle_timeout(now, out);
+        self.expire_fragments(now);
+        self.expire_tcp(now, out);
+    }
+
+    /// End of input: everything still waiting is settled and told.
+    pub fn finish(&mut self, out: &mut dyn Output) {
+        self.finish_tcp(out);
+        self.finish_fragments();
+        self.calls.finish(out);
+    }
+
+    /// Counters at this moment; their sum is every frame taken.
+    pub fn counters(&self) -> Counters {
+        let mut c = self.counters;
+        c.add_table(&self.calls.counters());
+        c
+    }
+
+    /// Calls known now.
+    pub fn calls(&self) -> &CallTable {
+        &self.calls
+    }
+
+    /// Everything known of a call, while it is known.
+    pub fn call_facts(&self, call_id: &str, input_ended: bool) -> Option<crate::voip::event::CallFacts> {
+        self.calls.facts(call_id, input_ended)
+    }
+
+    fn decode(&mut self, frame: &Frame<'_>) -> Option<Headers> {
+        self.counters.captured = self.counters.captured.saturating_add(1);
+        if let Ok(h) = headers::decode(frame.link, frame.data, &self.config.decode) {
+            Some(h)
+        } else {
+            self.counters.undecodable = self.counters.undecodable.saturating_add(1);
+            None
+        }
+    }
+
+    fn inspect(&mut self, frame: &Frame<'_>, headers: Option<&Headers>, number: u64, out: &mut dyn Output) {
+        if headers.is_some_and(|h| self.is_own(&h.tuple)) {
+            self.counters.own = self.counters.own.saturating_add(1);
+            return;
+        }
+        let place = Place { interface: frame.interface, frame: number };
+        match (self.config.mode, headers) {
+            (Mode::Generic, _) => self.handle_generic(frame, headers, out),
+            (Mode::Voip, None) => self.counters.filtered = self.counters.filtered.saturating_add(1),
+            (Mode::Voip, Some(h)) if !self.generic.passes_bpf(frame, Some(h)) => {
+                self.counters.filtered = self.counters.filtered.saturating_add(1);
+            }
+            (Mode::Voip, Some(h)) if h.fragment.is_some() => self.handle_fragment(frame, h, place, out),
+            (Mode::Voip, Some(h)) => self.handle_packet(frame, h, place, out),
+        }
+    }
+
+    fn is_own(&self, t: &FiveTuple) -> bool {
+        self.own.iter().any(|o| *o == *t || (o.src == t.dst && o.dst == t.src && o.proto == t.proto))
+    }
+
+    fn handle_packet(&mut self, frame: &Frame<'_>, h: &Headers, place: Place, out: &mut dyn Output) {
+        match h.transport {
+            Transport::Udp => self.handle_udp(frame, h, place, out),
+            Transport::Tcp(facts) => self.handle_tcp(&[*frame], h, h.payload(frame.data), &facts, place, out),
+            Transport::Sctp | Transport::Other => self.counters.filtered = self.counters.filtered.saturating_add(1),
+        }
+    }
+
+    fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, place: Place, out: &mut dyn Output) {
+        let payload = h.payload(frame.data);
+        if sip::looks_like(payload) {
+            if self.is_duplicate(frame, h) {
+                return;
+            }
+            let seen = Seen { tuple: h.tuple, ts: frame.ts, place };
+            let (call, event) = self.handle_sip(payload, &seen, false, out);
+            self.deliver_signalling(call, frame, event, out);
+            return;
+        }
+        let (key, side) = FlowKey::new(&h.tuple);
+        let hash = self.flows.hash(&key);
+        let duplicates = self.config.keep_duplicates;
+        let entry = self.flows.entry(&key, side, hash, frame.ts);
+        let new_flow = entry.is_new;
+        if !duplicates
+            && entry.value.memo.is_wanted()
+            && self.dedup.seen(self.dedup.packet_id(h, frame.data), frame.ts, frame.interface)
+        {
+            self.counters.duplicates = self.counters.duplicates.saturating_add(1);
+            return;
+        }
+        let p = MediaPacket {
+            frame,
+            payload_at: h.payload.start as usize,
+            payload,
+            tuple: h.tuple,
+            place,
+            new_flow,
+            continues: false,
+        };
+        self.calls.handle_media(&p, &mut entry.value.memo, out);
+    }
+
+    fn is_duplicate(&mut self, frame: &Frame<'_>, h: &Headers) -> bool {
+        let twice =
+            !self.config.keep_duplicates && self.dedup.seen(self.dedup.packet_id(h, frame.data), frame.ts, frame.interface);
+        if twice {
+            self.counters.duplicates = self.counters.duplicates.saturating_add(1);
+        }
+        twice
+    }
+
+    /// One whole SIP message; returns its call and its event, for the packets that carried it.
+    fn handle_sip(
+        &mut self,
+        bytes: &[u8],
+        seen: &Seen,
+        stream: bool,
+        out: &mut dyn Output,
+    ) -> (Option<CallRef>, Option<SipEvent>) {
+        let msg = if stream { Message::index_framed(bytes) } else { Message::index(bytes) };
+        let Some(msg) = msg else {
+            self.counters.not_sip = self.counters.not_sip.saturating_add(1);
+            return (None, None);
+        };
+        self.counters.sip_messages = self.counters.sip_messages.saturating_add(1);
+        let call = self.calls.handle_message(&msg, seen, out);
+        let event = out.wants_events().then(|| sip_event::of(&msg, seen));
+        (call, event)
+    }
+
+    fn deliver_signalling(&mut self, call: Option<CallRef>, frame: &Frame<'_>, event: Option<SipEvent>, out: &mut dyn Output) {
+        if let Some(r) = call {
+            let events = event.into_iter().collect();
+            self.calls.deliver(
+                r,
+                Delivery { frame, payload_at: 0, part: Part::Signalling, claim: None, events, sent: None },
+                out,
+            );
+        } else {
+            // a message without a Call-ID belongs to no call; it is told, so that nobody overlooks it
+            if let Some(event) = event {
+                out.event(Event::Sip(Box::new(event)));
+            }
+            self.calls.let_pass();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! What became of every frame an engine took.
+
+use crate::reason::DropReason;
+use crate::voip::table::TableCounters;
+
+/// `captured + shared = forwarded + filtered + duplicates + own + held + Σ dropped`, at every moment between two frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames taken.
+    pub captured: u64,
+    /// Further copies of packets that several calls own.
+    pub shared: u64,
+    /// Handed to the output.
+    pub forwarded: u64,
+    /// Let go because nobody asked for them.
+    pub filtered: u64,
+    /// Seen twice.
+    pub duplicates: u64,
+    /// Of our own connections.
+    pub own: u64,
+    /// Waiting now.
+    pub held: u64,
+    /// Given up, by [`DropReason::index`].
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// SIP messages read.
+    pub sip_messages: u64,
+    /// Looked like SIP and was none.
+    pub not_sip: u64,
+    /// Frames whose headers could not be read (they are filtered, or forwarded in generic mode).
+    pub undecodable: u64,
+    /// Calls seen.
+    pub calls: u64,
+    /// Calls evicted from a full table.
+    pub calls_evicted: u64,
+}
+
+impl Counters {
+    /// Packets given up, all reasons together.
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().fold(0, |a, b| a.saturating_add(*b))
+    }
+
+    /// What is missing from the equation above: 0, or there is a bug.
+    pub fn imbalance(&self) -> i64 {
+        let out = [self.forwarded, self.filtered, self.duplicates, self.own, self.held, self.dropped_total()];
+        let out = out.iter().fold(0_u64, |a, b| a.saturating_add(*b));
+        i64::try_from(self.captured.saturating_add(self.shared))
+            .unwrap_or(i64::MAX)
+            .saturating_sub(i64::try_from(out).unwrap_or(i64::MAX))
+    }
+
+    /// Adds another engine's counters.
+    pub fn add(&mut self, o: &Self) {
+        self.captured = self.captured.saturating_add(o.captured);
+        self.shared = self.shared.saturating_add(o.shared);
+        self.forwarded = self.forwarded.saturating_add(o.forwarded);
+        self.filtered = self.filtered.saturating_add(o.filtered);
+        self.duplicates = self.duplicates.saturating_add(o.duplicates);
+        self.own = self.own.saturating_add(o.own);
+        self.held = self.held.saturating_add(o.held);
+        self.sip_messages = self.sip_messages.saturating_add(o.sip_messages);
+        self.not_sip = self.not_sip.saturating_add(o.not_sip);
+        self.undecodable = self.undecodable.saturating_add(o.undecodable);
+        self.calls = self.calls.saturating_add(o.calls);
+        self.calls_evicted = self.calls_evicted.saturating_add(o.calls_evicted);
+        for (a, b) in self.dropped.iter_mut().zip(&o.dropped) {
+            *a = a.saturating_add(*b);
+        }
+    }
+
+    pub(super) fn add_table(&mut self, t: &TableCounters) {
+        self.shared = self.shared.saturating_add(t.shared);
+        self.forwarded = self.forwarded.saturating_add(t.forwarded);
+        self.filtered = self.filtered.saturating_add(t.filtered);
+        self.held = self.held.saturating_add(t.held);
+        self.calls = self.calls.saturating_add(t.calls);
+        self.calls_evicted = self.calls_evicted.saturating_add(t.evicted);
+        for (a, b) in self.dropped.iter_mut().zip(&t.dropped) {
+            *a = a.saturating_add(*b);
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One call: everything known under one Call-ID.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::packet::{Endpoint, FiveTuple, Timestamp};
+
+use super::event::Hole;
+use super::hold::Hold;
+use super::output::Context;
+use super::state::Machine;
+use super::streams::Streams;
+
+/// SSRCs a call remembers for the decision between two claims.
+const SSRCS: usize = 8;
+/// Holes a call remembers; further ones are added to the last.
+const HOLES: usize = 32;
+/// To tags counted per call.
+const TO_TAGS: usize = 16;
+
+/// What becomes of a call's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Undecided: keep copies.
+    Hold,
+    /// Chosen.
+    Forward,
+    /// Nobody asked for it (so far).
+    Drop,
+}
+
+/// How much of the media is wanted: the most generous of the filters that chose the call.
+pub use crate::filter::MediaPolicy;
+
+/// One side of a call, as the first request named it.
+#[derive(Clone, Debug, Default)]
+pub struct Party {
+    /// User part, unescaped.
+    pub user: Box<str>,
+    /// Host part.
+    pub host: Box<str>,
+}
+
+/// The place of a call in the table; stale once the call is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallRef {
+    pub(super) slot: u32,
+    pub(super) serial: u64,
+}
+
+impl CallRef {
+    /// As a number that is never 0 or 1 in practice: the low half of the serial above the slot.
+    pub fn pack(self) -> u64 {
+        (self.serial << 32) | u64::from(self.slot)
+    }
+}
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    /// Call-ID as text.
+    pub id: Arc<str>,
+    /// Unique in this table, never reused.
+    pub serial: u64,
+    /// State machine.
+    pub machine: Machine,
+    /// From of the first request.
+    pub from: Party,
+    /// To of the first request.
+    pub to: Party,
+    /// From tag of the first message: says which side speaks.
+    pub from_tag: Box<str>,
+    /// Hashes of the To tags seen.
+    pub to_tags: SmallVec<[u64; 2]>,
+    /// First packet's addresses.
+    pub tuple: FiveTuple,
+    /// First packet.
+    pub first: Timestamp,
+    /// Last packet.
+    pub last: Timestamp,
+    /// SIP messages.
+    pub messages: u32,
+    /// Signalling packets.
+    pub signalling_packets: u64,
+    /// Media packets.
+    pub media_packets: u64,
+    /// First media packet.
+    pub media_from: Option<Timestamp>,
+    /// Verdict.
+    pub verdict: Verdict,
+    /// Set-up is over: an undecided call is let go.
+    pub set_up_done: bool,
+    /// Packets waiting for the verdict.
+    pub hold: Hold,
+    /// Filters that chose it.
+    pub filter_ids: Arc<[Arc<str>]>,
+    /// Version of the filter set `filter_ids` was checked against.
+    pub filter_version: u64,
+    /// How much of the media goes.
+    pub media: MediaPolicy,
+    /// Claims, by number.
+    pub claims: SmallVec<[u32; 4]>,
+    /// Contexts handed out: claim (`None` = signalling), key, context.
+    pub contexts: Vec<(Option<u32>, u64, Arc<Context>)>,
+    /// SSRCs seen in its media.
+    pub ssrcs: SmallVec<[u32; 4]>,
+    /// Streams, where quality is wanted.
+    pub streams: Option<Box<Streams>>,
+    /// What is missing.
+    pub holes: Vec<Hole>,
+    /// Earliest queued timer.
+    pub timer: Option<Timestamp>,
+}
+
+impl Call {
+    /// A call at its first packet.
+    pub fn new(id: Arc<str>, serial: u64, tuple: FiveTuple, ts: Timestamp, verdict: Verdict) -> Self {
+        Self {
+            id,
+            serial,
+            machine: Machine::default(),
+            from: Party::default(),
+            to: Party::default(),
+            from_tag: Box::default(),
+            to_tags: SmallVec::new(),
+            tuple,
+            first: ts,
+            last: ts,
+            messages: 0,
+            signalling_packets: 0,
+            media_packets: 0,
+            media_from: None,
+            verdict,
+            set_up_done: false,
+            hold: Hold::default(),
+            filter_ids: Arc::from([]),
+            filter_version: 0,
+            media: MediaPolicy::Full,
+            claims: SmallVec::new(),
+            contexts: Vec::new(),
+            ssrcs: SmallVec::new(),
+            streams: None,
+            holes: Vec::new(),
+            timer: None,
+        }
+    }
+
+    /// Remembers an SSRC; false when it was known.
+    pub fn note_ssrc(&mut self, ssrc: u32) -> bool {
+        if self.ssrcs.contains(&ssrc) {
+            return false;
+        }
+        if self.ssrcs.len() >= SSRCS {
+            self.ssrcs.remove(0);
+        }
+        self.ssrcs.push(ssrc);
+        true
+    }
+
+    /// Remembers a To tag by its hash.
+    pub fn note_to_tag(&mut self, tag: u64) {
+        if self.to_tags.len() < TO_TAGS && !self.to_tags.contains(&tag) {
+            self.to_tags.push(tag);
+        }
+    }
+
+    /// Writes down that packets are missing.
+    pub fn note_hole(&mut self, cause: &'static str, ts: Timestamp, packets: u64) {
+        let at = ts.as_nanos();
+        let full = self.holes.len() >= HOLES;
+        if let Some(last) = self.holes.last_mut().filter(|h| full || h.cause == cause) {
+            last.from_ns = last.from_ns.min(at);
+            last.to_ns = last.to_ns.max(at);
+            last.packets = last.packets.saturating_add(packets);
+            return;
+        }
+        self.holes.push(Hole { cause, from_ns: at, to_ns: at, packets });
+    }
+
+    /// Position in [`Self::contexts`] of the context for a packet of this call, made on first use.
+    pub fn context(&mut self, claim: Option<u32>, text: impl FnOnce() -> Arc<str>, next_key: &mut u64) -> usize {
+        if let Some(at) = self.contexts.iter().position(|(c, _, _)| *c == claim) {
+            return at;
+        }
+        *next_key = next_key.wrapping_add(1);
+        let context = Arc::new(Context {
+            call_id: Arc::clone(&self.id),
+            filter_ids: Arc::clone(&self.filter_ids),
+            leg: Arc::from(if claim.is_some() { "media" } else { "sip" }),
+            claim: text(),
+        });
+        self.contexts.push((claim, *next_key, context));
+        self.contexts.len().saturating_sub(1)
+    }
+
+    /// Whether the caller sent this message: requests carry the sender's tag in From, responses the receiver's.
+    pub fn is_caller(&self, from_tag: &str, is_request: bool) -> bool {
+        (from_tag == &*self.from_tag) == is_request
+    }
+
+    /// Source of the first packet.
+    pub fn origin(&self) -> Endpoint {
+        self.tuple.src
+    }
+}

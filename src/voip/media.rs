@@ -1,0 +1,263 @@
+//! Media: which call a UDP packet belongs to, in constant time per packet.
+//!
+//! A flow remembers what it was resolved to ([`FlowMemo`]); the stamp of its endpoints says whether that still stands. Resolution looks for
+//! live claims on the destination, then on the source (symmetric RTP behind NAT, RFC 4961), and decides between several claims by
+//! evidence; media that cannot be told apart is delivered to nobody.
+
+use smallvec::SmallVec;
+
+use crate::packet::headers::{self, DecodeOptions};
+use crate::packet::{Endpoint, FiveTuple, Frame, Timestamp};
+use crate::protocols::rtp;
+use crate::reason::DropReason;
+
+use super::call::{CallRef, Verdict};
+use super::claim::Claim;
+use super::deliver::Delivery;
+use super::event::Place;
+use super::hold::Part;
+use super::output::Output;
+use super::table::CallTable;
+
+/// What a flow remembers of its last resolution; lives in the flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowMemo {
+    stamp: u32,
+    /// Number of a claim or of an unclaimed flow, by `kind`.
+    id: u32,
+    kind: Kind,
+    /// Packets kept unclaimed.
+    kept: u8,
+}
+
+impl FlowMemo {
+    /// Whether packets of the flow may be wanted, as far as its last look-up said.
+    pub fn is_wanted(&self) -> bool {
+        matches!(self.kind, Kind::Unknown | Kind::Claimed | Kind::Kept)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    #[default]
+    Unknown,
+    /// Claimed by one call only.
+    Claimed,
+    /// Claimed by a call nobody wants.
+    Unwanted,
+    /// Kept until somebody claims it.
+    Kept,
+    /// Nobody's: not media, or has had its share of the hold.
+    Nobodys,
+}
+
+/// A UDP packet that is no SIP message.
+pub struct MediaPacket<'a, 'f> {
+    /// The frame.
+    pub frame: &'a Frame<'f>,
+    /// Where the UDP payload begins in it.
+    pub payload_at: usize,
+    /// The UDP payload.
+    pub payload: &'a [u8],
+    /// Addresses.
+    pub tuple: FiveTuple,
+    /// Where it stood.
+    pub place: Place,
+    /// First packet of its flow, as far as the flow table knows.
+    pub new_flow: bool,
+    /// A further fragment of a datagram that was taken with its first: it goes along, but is not measured again.
+    pub continues: bool,
+}
+
+enum Resolved {
+    None,
+    One { claim: u32, contested: bool },
+    Ambiguous,
+}
+
+impl CallTable {
+    /// Takes one packet; it is forwarded, held, given to its call's look-back or let go.
+    pub fn handle_media(&mut self, p: &MediaPacket<'_, '_>, memo: &mut FlowMemo, out: &mut dyn Output) {
+        let stamp = self.claims.stamp(&p.tuple.src, &p.tuple.dst);
+        if memo.stamp == stamp {
+            match memo.kind {
+                Kind::Unwanted | Kind::Nobodys => return self.let_pass(),
+                Kind::Claimed => return self.deliver_media(memo.id, p, out),
+                Kind::Kept => return self.keep_unclaimed(p, memo),
+                Kind::Unknown => {}
+            }
+        }
+        let ssrc = rtp::ssrc(p.payload);
+        match self.resolve(&p.tuple, ssrc, p.frame.ts) {
+            Resolved::One { claim, contested } => {
+                let kind = self.kind_of(claim);
+                // a contested endpoint is looked at packet by packet: its next packet may be another call's
+                *memo = FlowMemo { stamp: if contested { 0 } else { stamp }, id: claim, kind, kept: 0 };
+                self.deliver_media(claim, p, out);
+            }
+            Resolved::Ambiguous => self.count_drop(DropReason::AmbiguousMedia, 1),
+            Resolved::None => {
+                let fresh = p.new_flow || (memo.kind == Kind::Kept);
+                if fresh && self.wants_unclaimed() && rtp::plausible(p.payload) {
+                    if memo.kind != Kind::Kept {
+                        *memo = FlowMemo { stamp, id: u32::MAX, kind: Kind::Kept, kept: 0 };
+                    }
+                    memo.stamp = stamp;
+                    self.keep_unclaimed(p, memo);
+                } else {
+                    *memo = FlowMemo { stamp, id: 0, kind: Kind::Nobodys, kept: 0 };
+                    self.let_pass();
+                }
+            }
+        }
+    }
+
+    fn wants_unclaimed(&self) -> bool {
+        self.wanted != super::table::Wanted::Nothing
+    }
+
+    fn kind_of(&self, claim: u32) -> Kind {
+        let call = self.claims.get(claim).and_then(|c| self.calls.get(c.call as usize)).and_then(Option::as_ref);
+        match call.map(|c| c.verdict) {
+            Some(Verdict::Drop) if !self.lookback.is_enabled() => Kind::Unwanted,
+            _ => Kind::Claimed,
+        }
+    }
+
+    /// The claim that speaks for a packet on its way to `dst`: the call's newest one on that endpoint, if it has one. A flow remembers one
+    /// claim for both directions, so half of a wanted call's packets are looked up here.
+    fn towards(&self, id: u32, claim: &Claim, dst: &Endpoint, now: Timestamp) -> u32 {
+        if claim.at == *dst {
+            return id;
+        }
+        let same = |other: &u32| self.claims.get(*other).is_some_and(|o| o.call == claim.call && o.is_live(now));
+        self.claims.at(dst).iter().rev().copied().find(same).unwrap_or(id)
+    }
+
+    fn call_of(&self, claim: &Claim) -> Option<CallRef> {
+        let call = self.calls.get(claim.call as usize)?.as_ref()?;
+        Some(CallRef { slot: claim.call, serial: call.serial })
+    }
+
+    fn deliver_media(&mut self, claim: u32, p: &MediaPacket<'_, '_>, out: &mut dyn Output) {
+        let Some(c) = self.claims.get(claim) else { return self.let_pass() };
+        if !c.is_live(p.frame.ts) {
+            // its time ran out since the flow was resolved
+            let at = c.at;
+            self.claims.touch(&at);
+            return self.let_pass();
+        }
+        let claim = self.towards(claim, c, &p.tuple.dst, p.frame.ts);
+        let Some(r) = self.call_of(c) else { return self.let_pass() };
+        self.note_media(r, claim, p);
+        let d = Delivery {
+            frame: p.frame,
+            payload_at: p.payload_at,
+            part: Part::Media,
+            claim: Some(claim),
+            events: Vec::new(),
+            sent: None,
+        };
+        self.deliver(r, d, out);
+    }
+
+    fn note_media(&mut self, r: CallRef, claim: u32, p: &MediaPacket<'_, '_>) {
+        if let (Some(ssrc), Some(call)) = (rtp::ssrc(p.payload), self.get_mut(r)) {
+            call.note_ssrc(ssrc);
+        }
+        if self.config.quality && !p.continues {
+            self.measure(r, Some(claim), p);
+        }
+    }
+
+    /// Who owns a packet between these endpoints.
+    fn resolve(&self, tuple: &FiveTuple, ssrc: Option<u32>, now: Timestamp) -> Resolved {
+        for (at, other) in [(&tuple.dst, &tuple.src), (&tuple.src, &tuple.dst)] {
+            let found = self.decide(at, other, ssrc, now);
+            if !matches!(found, Resolved::None) {
+                return found;
+            }
+        }
+        Resolved::None
+    }
+
+    fn decide(&self, at: &Endpoint, other: &Endpoint, ssrc: Option<u32>, now: Timestamp) -> Resolved {
+        let live: SmallVec<[u32; 8]> =
+            self.claims.at(at).iter().copied().filter(|id| self.claims.get(*id).is_some_and(|c| c.is_live(now))).collect();
+        let Some(&newest) = live.last() else { return Resolved::None };
+        let call = |id: u32| self.claims.get(id).map_or(u32::MAX, |c| c.call);
+        if live.iter().all(|id| call(*id) == call(newest)) {
+            return Resolved::One { claim: newest, contested: false };
+        }
+        let only = |test: &dyn Fn(u32) -> bool| -> Option<u32> {
+            let mut found = live.iter().rev().copied().filter(|id| test(*id));
+            let first = found.next()?;
+            found.all(|id| call(id) == call(first)).then_some(first)
+        };
+        let of = |id: u32| self.claims.get(id).and_then(|c| self.calls.get(c.call as usize)).and_then(Option::as_ref);
+        let knows_ssrc = |id: u32| ssrc.is_some_and(|s| of(id).is_some_and(|c| c.ssrcs.contains(&s)));
+        let goes_on = |id: u32| self.claims.get(id).is_some_and(|c| c.until.is_none());
+        let names_other = |id: u32| {
+            self.claims.at(other).iter().any(|o| self.claims.get(*o).is_some_and(|c| c.call == call(id) && c.is_live(now)))
+        };
+        // SSRC continuity; then the only call that has not ended; then the only call that names both ends; then the newest, if no older
+        // call has had media here that might have changed its SSRC
+        let decided = only(&knows_ssrc).or_else(|| only(&goes_on)).or_else(|| only(&names_other)).or_else(|| {
+            let silent =
+                live.iter().filter(|id| call(**id) != call(newest)).all(|id| of(*id).is_none_or(|c| c.media_packets == 0));
+            silent.then_some(newest)
+        });
+        decided.map_or(Resolved::Ambiguous, |claim| Resolved::One { claim, contested: true })
+    }
+
+    fn keep_unclaimed(&mut self, p: &MediaPacket<'_, '_>, memo: &mut FlowMemo) {
+        let limits = self.config.limits;
+        let known = (memo.id != u32::MAX).then_some(memo.id);
+        let id = if usize::from(memo.kept) < limits.unclaimed_packets {
+            self.unclaimed.push(known, p.tuple, p.frame, p.place, limits.unclaimed_packets, &mut self.pool)
+        } else {
+            None
+        };
+        if let Some(id) = id {
+            memo.id = id;
+            memo.kept = memo.kept.saturating_add(1);
+            self.counters.held = self.counters.held.saturating_add(1);
+            self.expire_unclaimed(p.frame.ts);
+        } else {
+            memo.kind = Kind::Nobodys;
+            self.count_drop(DropReason::HoldUnclaimed, 1);
+        }
+    }
+
+    /// Lets go of unclaimed media that is too old, or too much.
+    pub(super) fn expire_unclaimed(&mut self, now: Timestamp) {
+        let limits = self.config.limits;
+        let too_old = |first: Timestamp, bytes: usize| now.since(first) > limits.unclaimed_age || bytes > limits.unclaimed_bytes;
+        while let Some(n) = self.unclaimed.expire_one(too_old, &mut self.pool) {
+            self.counters.held = self.counters.held.saturating_sub(n);
+            self.count_drop(DropReason::HoldUnclaimed, n);
+        }
+    }
+
+    /// Hands over what came before its claim.
+    pub(super) fn adopt_unclaimed(&mut self, r: CallRef, claim: u32, at: &Endpoint, out: &mut dyn Output) {
+        for (tuple, place, frames) in self.unclaimed.take(at) {
+            for held in frames {
+                let frame = held.as_frame();
+                let payload_at = payload_offset(&frame);
+                let payload = frame.data.get(payload_at..).unwrap_or_default();
+                self.note_media(
+                    r,
+                    claim,
+                    &MediaPacket { frame: &frame, payload_at, payload, tuple, place, new_flow: false, continues: false },
+                );
+                self.adopt(r, Some(claim), held, payload_at, out);
+            }
+        }
+    }
+}
+
+/// Where the transport payload of a held frame begins; decoding again is cheaper than remembering it for every held packet.
+pub(super) fn payload_offset(frame: &Frame<'_>) -> usize {
+    headers::decode(frame.link, frame.data, &DecodeOptions::default()).map_or(0, |h| h.payload.start as usize)
+}

@@ -1,0 +1,343 @@
+//! One SIP message and what it changes: state, parties, claims, verdict.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use crate::filter::Hits;
+use crate::packet::{Endpoint, FiveTuple, Timestamp};
+use crate::protocols::sdp;
+use crate::protocols::sip::{self, Message, Start};
+
+use super::call::{CallRef, Party, Verdict};
+use super::claim::{Claim, Evidence, GRACE};
+use super::event::Place;
+use super::output::Output;
+use super::state::{CallState, Step};
+use super::table::{CallTable, Wanted};
+
+/// Claims one call may hold: 16 m-lines with RTP and RTCP on both sides.
+const CLAIMS_PER_CALL: usize = 64;
+/// A longer Call-ID is cut for look-up: no real one comes near.
+const MAX_CALL_ID: usize = 1024;
+
+/// Where and when a message was seen.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Addresses, innermost.
+    pub tuple: FiveTuple,
+    /// Time of the packet that completed it.
+    pub ts: Timestamp,
+    /// That packet's place.
+    pub place: Place,
+}
+
+impl CallTable {
+    /// Takes one message; returns its call, to which the packets that carried it are then delivered. `None`: the message has no Call-ID.
+    pub fn handle_message(&mut self, msg: &Message<'_>, seen: &Seen, out: &mut dyn Output) -> Option<CallRef> {
+        let raw = msg.call_id()?;
+        if raw.is_empty() {
+            return None;
+        }
+        let id = call_id_text(&raw);
+        let request = matches!(msg.start(), Start::Request { .. });
+        let from_tag = msg.from().and_then(|f| f.tag().map(|t| text(t).into_owned())).unwrap_or_default();
+        let step = self.step(msg, seen.ts);
+        let r = self.call_for(&id, &from_tag, &step, seen, out);
+        self.note_facts(r, msg, &from_tag, &step, request);
+        if let Some(call) = self.get_mut(r) {
+            call.machine.handle(&step);
+        }
+        self.settle_claims(r);
+        let sessions: Vec<sdp::Session> = msg.sdp_bodies().into_iter().map(sdp::parse).collect();
+        self.match_filters(r, msg, &sessions, seen, out);
+        for session in &sessions {
+            self.claim_session(r, session, &from_tag, request, seen, out);
+        }
+        self.conclude(r, &step);
+        self.schedule(r);
+        Some(r)
+    }
+
+    fn step<'m>(&self, msg: &Message<'m>, ts: Timestamp) -> Step<'m> {
+        let cseq = msg.cseq();
+        let (method, status) = match msg.start() {
+            Start::Request { method, .. } => (method, None),
+            Start::Response { status, .. } => (cseq.as_ref().map_or(&b""[..], |c| c.method), Some(status)),
+        };
+        Step {
+            method,
+            status,
+            cseq: cseq.map_or(0, |c| c.number),
+            to_tag: msg.to().is_some_and(|t| t.tag().is_some()),
+            branch: msg.via_branch().map_or(0, |b| self.hasher.hash_one(b)),
+            ts,
+        }
+    }
+
+    /// Finds the call, or makes it. A Call-ID used again by a new INVITE with another From tag, after the end, is another call.
+    fn call_for(&mut self, id: &str, from_tag: &str, step: &Step<'_>, seen: &Seen, out: &mut dyn Output) -> CallRef {
+        if let Some(r) = self.find(id) {
+            let again = step.status.is_none()
+                && step.method == b"INVITE"
+                && !step.to_tag
+                && self.get(r).is_some_and(|c| c.machine.state() == CallState::Ended && *c.from_tag != *from_tag);
+            if !again {
+                return r;
+            }
+            self.remove(r, false, out);
+        }
+        self.create(id, seen.tuple, seen.ts, out)
+    }
+
+    fn note_facts(&mut self, r: CallRef, msg: &Message<'_>, from_tag: &str, step: &Step<'_>, request: bool) {
+        let to_tag = msg.to().and_then(|t| t.tag().map(|t| self.hasher.hash_one(t)));
+        // provisional and positive answers to the caller's INVITE make dialogs, refusals and challenges do not (RFC 3261 §12.1)
+        let makes_dialog = !request && step.method == b"INVITE" && step.status.is_some_and(|s| (101..300).contains(&s));
+        let Some(call) = self.get_mut(r) else { return };
+        call.messages = call.messages.saturating_add(1);
+        if let Some(tag) = to_tag.filter(|_| makes_dialog && (call.messages == 1 || *call.from_tag == *from_tag)) {
+            call.note_to_tag(tag);
+        }
+        if call.messages == 1 {
+            call.from_tag = from_tag.into();
+            // a response says the same as its request; a request inside a dialog from the callee has the sides exchanged, and nothing
+            // tells: the first message decides
+            call.from = msg.from().and_then(|f| f.uri()).map(|u| party(&u)).unwrap_or_default();
+            call.to = msg.to().and_then(|t| t.uri()).map(|u| party(&u)).unwrap_or_default();
+        }
+    }
+
+    /// Asks the filters. Done for every message: a later one may match, and every filter that chose a call is named with it.
+    fn match_filters(&mut self, r: CallRef, msg: &Message<'_>, sessions: &[sdp::Session], seen: &Seen, out: &mut dyn Output) {
+        match self.wanted {
+            Wanted::Nothing => return,
+            Wanted::Everything => {
+                if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
+                    self.choose(r, seen.ts, out);
+                }
+                return;
+            }
+            Wanted::Matching => {}
+        }
+        let mut hits = std::mem::take(&mut self.hits);
+        hits.clear();
+        self.find_hits(msg, sessions, &seen.tuple, &mut hits);
+        if !hits.is_empty() {
+            self.add_filters(r, &hits);
+            if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
+                self.choose(r, seen.ts, out);
+            }
+        }
+        self.hits = hits;
+    }
+
+    fn find_hits(&self, msg: &Message<'_>, sessions: &[sdp::Session], tuple: &FiveTuple, hits: &mut Hits) {
+        let set = &*self.filters;
+        if set.has_identity() {
+            sip::identities(msg, &mut |field, who| {
+                let number = who.number.as_ref().map(sip::Number::as_str);
+                set.match_identity(field, who.user, who.host, number, hits);
+            });
+        }
+        if set.has_imsi() {
+            sip::imsis(msg, &mut |imsi| set.match_imsi(imsi, hits));
+        }
+        if set.has_imei() {
+            sip::imeis(msg, &mut |imei| set.match_imei(imei, hits));
+        }
+        if set.has_call_id()
+            && let Some(id) = msg.call_id()
+        {
+            set.match_call_id(&id, hits);
+        }
+        if set.has_ip() {
+            for ip in [tuple.src.ip, tuple.dst.ip] {
+                set.match_ip(ip, hits);
+            }
+            for ip in sessions.iter().flat_map(|s| &s.media).filter_map(|m| m.addr) {
+                set.match_ip(ip, hits);
+            }
+        }
+        if set.has_codec() {
+            for f in sessions.iter().flat_map(|s| &s.media).flat_map(|m| &m.formats) {
+                set.match_codec(f.codec.as_str(), hits);
+            }
+        }
+    }
+
+    /// Adds the filters that matched to the call's list; the most generous media policy wins.
+    fn add_filters(&mut self, r: CallRef, hits: &Hits) {
+        let filters = Arc::clone(&self.filters);
+        let Some(call) = self.get_mut(r) else { return };
+        let mut ids: Vec<Arc<str>> = call.filter_ids.to_vec();
+        let media = filters.media(hits);
+        call.media = if ids.is_empty() { media } else { call.media.max(media) };
+        for id in hits.as_slice().iter().filter_map(|hit| filters.id(*hit)) {
+            if !ids.contains(id) {
+                ids.push(Arc::clone(id));
+            }
+        }
+        if ids.len() != call.filter_ids.len() {
+            call.filter_ids = Arc::from(ids);
+            call.contexts.clear();
+        }
+    }
+
+    /// The call is wanted from here on; what is held of it goes out first.
+    fn choose(&mut self, r: CallRef, ts: Timestamp, out: &mut dyn Output) {
+        let late = self.get(r).is_some_and(|c| c.verdict == Verdict::Drop && c.messages > 1);
+        if late
+            && !self.lookback.is_enabled()
+            && let Some(call) = self.get_mut(r)
+        {
+            let missing = call.signalling_packets.saturating_add(call.media_packets);
+            call.note_hole("before_match", ts, missing);
+        }
+        self.release(r, out);
+        self.set_verdict(r, Verdict::Forward);
+    }
+
+    /// Turns an SDP into claims; packets that came before are handed over.
+    fn claim_session(
+        &mut self,
+        r: CallRef,
+        session: &sdp::Session,
+        from_tag: &str,
+        request: bool,
+        seen: &Seen,
+        out: &mut dyn Output,
+    ) {
+        let Some(caller_side) = self.get(r).map(|c| c.is_caller(from_tag, request)) else { return };
+        for (index, m) in session.media.iter().enumerate() {
+            let media = u8::try_from(index).unwrap_or(u8::MAX);
+            if let (Some(ip), true) = (m.addr.filter(|ip| !ip.is_unspecified()), m.port != 0) {
+                for pair in 0..m.ports.clamp(1, 8) {
+                    let port = m.port.saturating_add(pair.saturating_mul(2));
+                    self.claim(r, media, caller_side, Endpoint { ip, port }, Evidence::Sdp, seen, out);
+                    if !m.rtcp_mux && m.rtcp.is_none() && port < u16::MAX {
+                        self.claim(
+                            r,
+                            media,
+                            caller_side,
+                            Endpoint { ip, port: port.saturating_add(1) },
+                            Evidence::Rtcp,
+                            seen,
+                            out,
+                        );
+                    }
+                }
+                if let Some((rtcp_ip, port)) = m.rtcp {
+                    let at = Endpoint { ip: rtcp_ip.unwrap_or(ip), port };
+                    if port != 0 && !(m.rtcp_mux && port == m.port) {
+                        self.claim(r, media, caller_side, at, Evidence::Rtcp, seen, out);
+                    }
+                }
+            }
+            for c in &m.candidates {
+                if c.endpoint.port != 0 && !c.endpoint.ip.is_unspecified() {
+                    self.claim(r, media, caller_side, c.endpoint, Evidence::Ice, seen, out);
+                }
+            }
+        }
+        self.note_formats(r, session, caller_side);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one claim has this many facts; they are all of one line of SDP")]
+    fn claim(
+        &mut self,
+        r: CallRef,
+        media: u8,
+        caller_side: bool,
+        at: Endpoint,
+        evidence: Evidence,
+        seen: &Seen,
+        out: &mut dyn Output,
+    ) {
+        let Some(call) = self.calls.get(r.slot as usize).and_then(Option::as_ref).filter(|c| c.serial == r.serial) else {
+            return;
+        };
+        let message = call.messages;
+        let same_place = |c: &Claim| c.media == media && c.caller_side == caller_side && c.evidence == evidence;
+        for id in &call.claims {
+            let Some(old) = self.claims.get(*id) else { continue };
+            if old.at == at && old.is_live(seen.ts) {
+                return;
+            }
+        }
+        // the same side names another address for the same media (re-INVITE, hold with new ports): the old one runs out. An answer of
+        // another fork and further pairs or candidates of this very message stand beside it.
+        let replaced: Vec<u32> = call
+            .claims
+            .iter()
+            .copied()
+            .filter(|id| {
+                self.claims
+                    .get(*id)
+                    .is_some_and(|old| same_place(old) && old.message != message && call.machine.answered_at().is_some())
+            })
+            .collect();
+        if call.claims.len() >= CLAIMS_PER_CALL {
+            self.counters.claims_refused = self.counters.claims_refused.saturating_add(1);
+            return;
+        }
+        for id in replaced {
+            self.claims.replace(id, seen.ts.saturating_add(GRACE));
+        }
+        let id = self.claims.add(Claim {
+            call: r.slot,
+            at,
+            media,
+            caller_side,
+            evidence,
+            message,
+            since: seen.ts,
+            until: None,
+            replaced: false,
+        });
+        if let Some(call) = self.get_mut(r) {
+            call.claims.push(id);
+        }
+        self.adopt_unclaimed(r, id, &at, out);
+    }
+
+    /// A set-up that is over without a match ends the hold: nobody asked for this call.
+    fn conclude(&mut self, r: CallRef, step: &Step<'_>) {
+        let Some(call) = self.get_mut(r) else { return };
+        let established = call.machine.answered_at().is_some() && step.status.is_none() && step.method == b"ACK";
+        let done = established || (call.machine.state() == CallState::Ended);
+        if !done || call.set_up_done {
+            return;
+        }
+        call.set_up_done = true;
+        if call.verdict == Verdict::Hold {
+            self.let_go(r);
+            self.set_verdict(r, Verdict::Drop);
+        }
+    }
+}
+
+/// A Call-ID as text: bytes that are no UTF-8 are written `\xNN`, so that two different ones stay different.
+pub fn call_id_text(raw: &[u8]) -> Cow<'_, str> {
+    let raw = raw.get(..MAX_CALL_ID).unwrap_or(raw);
+    text(raw)
+}
+
+/// Bytes as text; what is no UTF-8 is written `\xNN`.
+pub fn text(raw: &[u8]) -> Cow<'_, str> {
+    if let Ok(s) = std::str::from_utf8(raw) {
+        return Cow::Borrowed(s);
+    }
+    let mut s = String::with_capacity(raw.len().saturating_add(8));
+    for chunk in raw.utf8_chunks() {
+        s.push_str(chunk.valid());
+        for b in chunk.invalid() {
+            let _infallible = write!(s, "\\x{b:02x}");
+        }
+    }
+    Cow::Owned(s)
+}
+
+fn party(uri: &sip::Uri<'_>) -> Party {
+    Party { user: text(&uri.user()).into(), host: text(uri.host()).into() }
+}

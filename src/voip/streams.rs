@@ -1,0 +1,242 @@
+//! Media streams of a call: quality per SSRC and direction, with the clock its SDP announced.
+
+use smallvec::SmallVec;
+
+use crate::packet::{FiveTuple, Timestamp};
+use crate::protocols::rtp::{self, Header, codec, dtmf, mos};
+use crate::protocols::sdp;
+use crate::protocols::text::Short;
+
+use super::call::CallRef;
+use super::claim::Claims;
+use super::event::StreamFacts;
+use super::media::MediaPacket;
+use super::summary;
+use super::table::CallTable;
+
+/// Streams measured per call; packets of further ones are only counted.
+const STREAMS: usize = 64;
+/// Payload formats remembered per call.
+const FORMATS: usize = 64;
+/// Digits remembered per stream.
+const DIGITS: usize = 128;
+
+/// One payload type of one side's SDP: that side receives it.
+#[derive(Clone, Copy, Debug)]
+struct Format {
+    caller_side: bool,
+    media: u8,
+    payload_type: u8,
+    codec: Short<16>,
+    clock_hz: u32,
+}
+
+/// One SSRC in one direction.
+#[derive(Debug)]
+struct Stream {
+    tuple: FiveTuple,
+    ssrc: u32,
+    /// The claim on where it goes; while there is none, the one on where it comes from.
+    claim: Option<u32>,
+    /// Whether `claim` is on where it goes.
+    received: bool,
+    payload_types: SmallVec<[u8; 4]>,
+    codec: Short<16>,
+    /// Packets, duplicates included.
+    packets: u64,
+    quality: rtp::Stream,
+    events: dtmf::Events,
+    digits: String,
+}
+
+/// All streams of one call.
+#[derive(Debug, Default)]
+pub struct Streams {
+    formats: Vec<Format>,
+    all: Vec<Stream>,
+    /// Packets of streams beyond the limit.
+    unmeasured: u64,
+    /// RTCP packets.
+    reports: u64,
+}
+
+impl Streams {
+    /// RTCP packets seen.
+    pub fn reports(&self) -> u64 {
+        self.reports
+    }
+
+    /// What each stream came to, in order of first packet.
+    pub fn facts(&self, claims: &Claims) -> Vec<StreamFacts> {
+        self.all.iter().map(|s| s.facts(claims)).collect()
+    }
+
+    /// Addresses and first packet of each stream, in the same order.
+    pub fn tuples(&self) -> impl Iterator<Item = (FiveTuple, Timestamp)> {
+        self.all.iter().map(|s| (s.tuple, s.quality.summary().first))
+    }
+
+    fn note(&mut self, media: u8, caller_side: bool, m: &sdp::Media) {
+        for f in &m.formats {
+            let new = Format { caller_side, media, payload_type: f.payload_type, codec: f.codec, clock_hz: f.clock_hz };
+            let same = |o: &&mut Format| o.caller_side == caller_side && o.media == media && o.payload_type == f.payload_type;
+            let room = self.formats.len() < FORMATS;
+            match self.formats.iter_mut().find(same) {
+                Some(old) => *old = new,
+                None if room => self.formats.push(new),
+                None => {}
+            }
+        }
+    }
+
+    /// What a payload type means on its way to `to`: as the receiving side announced it, else as anybody of the call did.
+    fn format(&self, payload_type: u8, to: Option<(bool, u8)>) -> Option<&Format> {
+        let mut named = self.formats.iter().filter(|f| f.payload_type == payload_type);
+        named.clone().find(|f| to == Some((f.caller_side, f.media))).or_else(|| named.next())
+    }
+
+    fn measure(&mut self, p: &MediaPacket<'_, '_>, claim: Option<u32>, received: bool, to: Option<(bool, u8)>) {
+        if rtp::is_rtcp(p.payload) || is_cut_rtcp(p.payload) {
+            self.reports = self.reports.saturating_add(1);
+            return;
+        }
+        let Ok(header) = Header::parse(p.payload) else { return };
+        let format = self.format(header.payload_type, to).copied();
+        let event = format.is_some_and(|f| f.codec.as_bytes().eq_ignore_ascii_case(b"telephone-event"));
+        let at = self.all.iter().position(|s| s.ssrc == header.ssrc && s.tuple == p.tuple);
+        let at = match at {
+            Some(at) => at,
+            None if self.all.len() < STREAMS => {
+                let named = format.map(|f| (f.codec, f.clock_hz));
+                self.all.push(Stream::new(p.tuple, &header, claim, named, event));
+                self.all.len().saturating_sub(1)
+            }
+            None => {
+                self.unmeasured = self.unmeasured.saturating_add(1);
+                return;
+            }
+        };
+        if let Some(s) = self.all.get_mut(at) {
+            if received && !s.received {
+                (s.claim, s.received) = (claim, true);
+            }
+            s.take(&header, p, event);
+        }
+    }
+}
+
+impl Stream {
+    fn new(tuple: FiveTuple, h: &Header, claim: Option<u32>, named: Option<(Short<16>, u32)>, event: bool) -> Self {
+        let signalled = named.as_ref().filter(|(name, _)| !event && !name.as_bytes().is_empty());
+        let clock = codec::measuring_clock(h.payload_type, signalled.map(|(name, hz)| (name.as_str(), *hz))).unwrap_or(0);
+        let name = match signalled {
+            Some((name, _)) => *name,
+            None => Short::cut(codec::static_payload(h.payload_type).map_or("", |c| c.name).as_bytes()),
+        };
+        Self {
+            tuple,
+            ssrc: h.ssrc,
+            claim,
+            received: false,
+            payload_types: SmallVec::new(),
+            codec: name,
+            packets: 0,
+            quality: rtp::Stream::new(clock),
+            events: dtmf::Events::default(),
+            digits: String::new(),
+        }
+    }
+
+    fn take(&mut self, h: &Header, p: &MediaPacket<'_, '_>, event: bool) {
+        self.packets = self.packets.saturating_add(1);
+        if !self.payload_types.contains(&h.payload_type) && self.payload_types.len() < 16 {
+            self.payload_types.push(h.payload_type);
+        }
+        self.quality.update(h, p.frame.ts, event);
+        if event {
+            let (clock, digits) = (self.quality.summary().clock_hz, &mut self.digits);
+            let payload = p.payload.get(h.payload.clone()).unwrap_or_default();
+            self.events.update(h, payload, clock, p.frame.ts, |d| {
+                if digits.len() < DIGITS {
+                    digits.push(d.symbol);
+                }
+            });
+        }
+    }
+
+    fn facts(&self, claims: &Claims) -> StreamFacts {
+        let q = self.quality.summary();
+        let constants = mos::constants_for(self.codec.as_str()).filter(|_| q.received > 1);
+        let estimate = constants.map(|c| mos::estimate(c, q.lost_percent, q.burst_ratio));
+        let formula = estimate.map(|e| {
+            format!(
+                "{}; {}: Ie {} Bpl {}; Ppl {:.3} BurstR {:.3}",
+                mos::FORMULA,
+                e.constants.source,
+                e.constants.ie,
+                e.constants.bpl,
+                e.ppl,
+                e.burst_r
+            )
+        });
+        StreamFacts {
+            ssrc: self.ssrc,
+            kind: "rtp",
+            src: self.tuple.src.to_string(),
+            dst: self.tuple.dst.to_string(),
+            payload_types: self.payload_types.to_vec(),
+            codec: self.codec.as_str().to_owned(),
+            clock_hz: q.clock_hz,
+            evidence: summary::evidence(self.claim, claims, &self.tuple.dst),
+            packets: self.packets,
+            bytes: q.octets,
+            expected: q.expected,
+            lost: i64::try_from(q.lost).unwrap_or(i64::MAX),
+            duplicates: u64::from(q.duplicates),
+            reordered: u64::from(q.late),
+            jitter_mean_ms: round(q.jitter_mean_ms.unwrap_or(0.0)),
+            jitter_max_ms: round(q.jitter_max_ms.unwrap_or(0.0)),
+            max_gap_ms: round(q.longest_pause.as_secs_f64() * 1000.0),
+            mos: estimate.map(|e| round(e.mos)),
+            mos_formula: formula,
+            dtmf: self.digits.clone(),
+            first_ns: q.first.as_nanos(),
+            last_ns: q.last.as_nanos(),
+        }
+    }
+}
+
+/// RTCP whose end is missing (snaplen): the type octet alone tells it from RTP, whose payload types 72 to 79 are reserved for that (RFC 3551 §6).
+fn is_cut_rtcp(payload: &[u8]) -> bool {
+    matches!(payload, [128..=191, 200..=207, ..])
+}
+
+/// To a thousandth: what the measurement is good for, and the same digits everywhere.
+fn round(x: f64) -> f64 {
+    (x * 1000.0).round() / 1000.0
+}
+
+impl CallTable {
+    /// Measures one media packet of a call.
+    pub(super) fn measure(&mut self, r: CallRef, claim: Option<u32>, p: &MediaPacket<'_, '_>) {
+        // the side that receives: its claim is on the destination; on the source, the packet goes to the other side
+        let named = claim.and_then(|id| self.claims.get(id));
+        let received = named.is_some_and(|c| c.at == p.tuple.dst);
+        let to = named.map(|c| (c.caller_side == received, c.media));
+        if let Some(call) = self.get_mut(r) {
+            call.streams.get_or_insert_default().measure(p, claim, received, to);
+        }
+    }
+
+    /// Remembers what an SDP's payload types mean.
+    pub(super) fn note_formats(&mut self, r: CallRef, session: &sdp::Session, caller_side: bool) {
+        if !self.config.quality {
+            return;
+        }
+        let Some(call) = self.get_mut(r) else { return };
+        let streams = call.streams.get_or_insert_default();
+        for (n, m) in session.media.iter().enumerate() {
+            streams.note(u8::try_from(n).unwrap_or(u8::MAX), caller_side, m);
+        }
+    }
+}

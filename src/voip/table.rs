@@ -1,0 +1,485 @@
+//! The table of calls: look-up, life and death, and the counters that account for every packet.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::RandomState;
+
+use crate::filter::{FilterSet, Hits};
+use crate::packet::{FiveTuple, Timestamp};
+use crate::reason::DropReason;
+
+use super::call::{Call, CallRef, Verdict};
+use super::claim::{Claims, GRACE};
+use super::event::{CallEvent, CallFacts, Common, Event, Place};
+use super::hold::{Part, Pool};
+use super::lookback::Lookback;
+use super::output::Output;
+use super::state::CallState;
+use super::unclaimed::Unclaimed;
+
+/// After the end of a call its entry stays this long, so that retransmissions find it (64·T1, RFC 3261 §17.1.1.2).
+const LINGER: Duration = Duration::from_secs(32);
+/// A call without any packet for this long is forgotten.
+const IDLE: Duration = Duration::from_hours(2);
+/// Timers served per call of [`CallTable::handle_timeout`]: bounded work after a jump of time.
+const TIMERS_PER_TURN: usize = 1024;
+
+/// Bounds of the table and its holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Calls (100 000): the one closest to its end goes, `evicted_call`.
+    pub calls: usize,
+    /// Messages held per undecided call (64): `hold_messages`.
+    pub hold_messages: usize,
+    /// Age of an undecided call's signalling (180 s): `hold_age`.
+    pub hold_age: Duration,
+    /// Signalling bytes held over all calls (64 MiB): `hold_bytes`.
+    pub hold_bytes: usize,
+    /// Media packets held per undecided call (200): `hold_media`.
+    pub hold_media_packets: usize,
+    /// Age of held media (5 s): `hold_age`.
+    pub hold_media_age: Duration,
+    /// Packets of a flow nobody has claimed (50): `hold_unclaimed`.
+    pub unclaimed_packets: usize,
+    /// Age of the same (2 s).
+    pub unclaimed_age: Duration,
+    /// Bytes of the same over all flows (32 MiB).
+    pub unclaimed_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls: 100_000,
+            hold_messages: 64,
+            hold_age: Duration::from_mins(3),
+            hold_bytes: 64 << 20,
+            hold_media_packets: 200,
+            hold_media_age: Duration::from_secs(5),
+            unclaimed_packets: 50,
+            unclaimed_age: Duration::from_secs(2),
+            unclaimed_bytes: 32 << 20,
+        }
+    }
+}
+
+/// What is wanted when no filter is installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoFilterPolicy {
+    /// Everything.
+    Allow,
+    /// Nothing.
+    #[default]
+    Deny,
+}
+
+/// How a call table is set up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TableConfig {
+    /// Bounds.
+    pub limits: Limits,
+    /// What no filter means.
+    pub no_filter: NoFilterPolicy,
+    /// Whether stream quality is computed (for matched calls).
+    pub quality: bool,
+    /// Look-back: age and bytes; off when zero.
+    pub lookback: (Duration, usize),
+    /// Every call is wanted, whatever the filters say: a processor that looks at what it received.
+    pub everything: bool,
+}
+
+/// Packets by what became of them: their sum is every packet given to the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCounters {
+    /// Handed to the output.
+    pub forwarded: u64,
+    /// Let go because nobody asked for them.
+    pub filtered: u64,
+    /// Given up, by [`DropReason::index`].
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// Further copies of packets that several calls own: they are on the other side of the equation.
+    pub shared: u64,
+    /// Waiting now, for a verdict or for a claim.
+    pub held: u64,
+    /// Calls seen.
+    pub calls: u64,
+    /// Calls evicted from a full table.
+    pub evicted: u64,
+    /// Claims beyond what a call may make.
+    pub claims_refused: u64,
+}
+
+/// All calls one engine sees.
+#[derive(Debug)]
+pub struct CallTable {
+    pub(super) config: TableConfig,
+    pub(super) filters: Arc<FilterSet>,
+    pub(super) wanted: Wanted,
+    pub(super) calls: Vec<Option<Call>>,
+    free: Vec<u32>,
+    by_id: HashMap<Arc<str>, u32, RandomState>,
+    serial: u64,
+    timers: BinaryHeap<Reverse<(Timestamp, u32, u64)>>,
+    pub(super) claims: Claims,
+    pub(super) unclaimed: Unclaimed,
+    pub(super) pool: Pool,
+    pub(super) lookback: Lookback,
+    /// Calls in the order their holds began: whose hold goes when all holds together are full.
+    pub(super) hold_order: VecDeque<CallRef>,
+    pub(super) held_signalling_bytes: usize,
+    pub(super) next_key: u64,
+    pub(super) hits: Hits,
+    pub(super) hasher: RandomState,
+    pub(super) counters: TableCounters,
+}
+
+/// Which calls are wanted at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Everything,
+    Nothing,
+    Matching,
+}
+
+impl CallTable {
+    /// An empty table.
+    pub fn new(config: TableConfig, filters: Arc<FilterSet>) -> Self {
+        let mut table = Self {
+            config,
+            wanted: Wanted::Nothing,
+            filters: Arc::clone(&filters),
+            calls: Vec::new(),
+            free: Vec::new(),
+            by_id: HashMap::default(),
+            serial: 0,
+            timers: BinaryHeap::new(),
+            claims: Claims::default(),
+            unclaimed: Unclaimed::default(),
+            pool: Pool::default(),
+            lookback: Lookback::new(config.lookback.0, config.lookback.1),
+            hold_order: VecDeque::new(),
+            held_signalling_bytes: 0,
+            next_key: 0,
+            hits: Hits::default(),
+            hasher: RandomState::new(),
+            counters: TableCounters::default(),
+        };
+        table.set_filters(filters);
+        table
+    }
+
+    /// Swaps the filters. Calls already chosen stay so as long as one of the filters that chose them remains.
+    pub fn set_filters(&mut self, filters: Arc<FilterSet>) {
+        self.wanted = if self.config.everything || filters.only_bpf() {
+            Wanted::Everything
+        } else if !filters.is_empty() {
+            Wanted::Matching
+        } else if self.config.no_filter == NoFilterPolicy::Allow {
+            Wanted::Everything
+        } else {
+            Wanted::Nothing
+        };
+        self.filters = filters;
+        for slot in 0..self.calls.len() {
+            self.recheck_filters(slot);
+        }
+    }
+
+    /// No filter has come yet: calls are held undecided, whatever no filter would mean.
+    pub fn await_filters(&mut self) {
+        if !self.config.everything {
+            self.wanted = Wanted::Matching;
+        }
+    }
+
+    /// Counters and the number of packets held now.
+    pub fn counters(&self) -> TableCounters {
+        self.counters
+    }
+
+    /// Calls in the table.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is no call.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// A call by reference, unless it is gone.
+    pub fn get(&self, r: CallRef) -> Option<&Call> {
+        self.calls.get(r.slot as usize)?.as_ref().filter(|c| c.serial == r.serial)
+    }
+
+    pub(super) fn get_mut(&mut self, r: CallRef) -> Option<&mut Call> {
+        self.calls.get_mut(r.slot as usize)?.as_mut().filter(|c| c.serial == r.serial)
+    }
+
+    /// A call by its Call-ID.
+    pub fn by_id(&self, id: &str) -> Option<&Call> {
+        self.get(self.find(id)?)
+    }
+
+    /// Everything known of a call.
+    pub fn facts(&self, id: &str, input_ended: bool) -> Option<CallFacts> {
+        Some(super::summary::facts(self.by_id(id)?, &self.claims, input_ended))
+    }
+
+    /// The call that [`CallRef::pack`] meant, unless it is gone.
+    pub fn unpack(&self, packed: u64) -> Option<CallRef> {
+        let slot = u32::try_from(packed & 0xffff_ffff).ok()?;
+        let serial = self.calls.get(slot as usize)?.as_ref()?.serial;
+        (serial & 0xffff_ffff == packed >> 32).then_some(CallRef { slot, serial })
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<CallRef> {
+        let slot = *self.by_id.get(id)?;
+        let call = self.calls.get(slot as usize)?.as_ref()?;
+        Some(CallRef { slot, serial: call.serial })
+    }
+
+    /// Makes a call; a full table first loses the call closest to its end.
+    pub(super) fn create(&mut self, id: &str, tuple: FiveTuple, ts: Timestamp, out: &mut dyn Output) -> CallRef {
+        if self.by_id.len() >= self.config.limits.calls {
+            self.evict(out);
+        }
+        self.serial = self.serial.wrapping_add(1);
+        self.counters.calls = self.counters.calls.saturating_add(1);
+        let id: Arc<str> = Arc::from(id);
+        let verdict = match self.wanted {
+            Wanted::Everything => Verdict::Forward,
+            Wanted::Nothing => Verdict::Drop,
+            Wanted::Matching => Verdict::Hold,
+        };
+        let mut call = Call::new(Arc::clone(&id), self.serial, tuple, ts, verdict);
+        call.filter_version = self.filters.version();
+        let slot = if let Some(slot) = self.free.pop() {
+            slot
+        } else {
+            self.calls.push(None);
+            u32::try_from(self.calls.len()).unwrap_or(u32::MAX).saturating_sub(1)
+        };
+        if let Some(place) = self.calls.get_mut(slot as usize) {
+            *place = Some(call);
+        }
+        self.by_id.insert(id, slot);
+        let r = CallRef { slot, serial: self.serial };
+        self.schedule(r);
+        r
+    }
+
+    /// Queues the call's next deadline, if it is earlier than what is queued already.
+    pub(super) fn schedule(&mut self, r: CallRef) {
+        let limits = self.config.limits;
+        let Some(call) = self.get_mut(r) else { return };
+        let due = due(call, &limits);
+        if call.timer.is_none_or(|at| due < at) {
+            call.timer = Some(due);
+            self.timers.push(Reverse((due, r.slot, r.serial)));
+        }
+    }
+
+    /// Serves what is due at `now`: ends of transactions, ages of holds, calls to be forgotten.
+    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut dyn Output) {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(&Reverse((at, slot, serial))) = self.timers.peek() else { break };
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            self.serve(CallRef { slot, serial }, now, out);
+        }
+        self.expire_unclaimed(now);
+        let gone = self.lookback.expire(now, &mut self.pool);
+        self.lookback_gone(gone);
+    }
+
+    fn serve(&mut self, r: CallRef, now: Timestamp, out: &mut dyn Output) {
+        let limits = self.config.limits;
+        let Some(call) = self.get_mut(r) else { return };
+        call.timer = None;
+        call.machine.handle_timeout(now);
+        if due(call, &limits) > now {
+            self.schedule(r);
+        } else if call.verdict == Verdict::Hold && !forgettable(call, now) {
+            // the signalling of an undecided call has been held long enough
+            self.give_up_hold(r, DropReason::HoldAge);
+            self.set_verdict(r, Verdict::Drop);
+            self.schedule(r);
+        } else {
+            self.remove(r, false, out);
+        }
+    }
+
+    fn evict(&mut self, out: &mut dyn Output) {
+        // an entry whose call has lived on is queued again with its true deadline: once per packet of that call at most
+        while let Some(Reverse((at, slot, serial))) = self.timers.pop() {
+            let r = CallRef { slot, serial };
+            let limits = self.config.limits;
+            let others = !self.timers.is_empty();
+            let Some(call) = self.get_mut(r) else { continue };
+            let true_due = due(call, &limits);
+            if true_due > at && others {
+                call.timer = Some(true_due);
+                self.timers.push(Reverse((true_due, slot, serial)));
+                continue;
+            }
+            self.counters.evicted = self.counters.evicted.saturating_add(1);
+            self.give_up_hold(r, DropReason::EvictedCall);
+            self.remove(r, true, out);
+            return;
+        }
+    }
+
+    /// Closes every call: end of input.
+    pub fn finish(&mut self, out: &mut dyn Output) {
+        let mut open: Vec<CallRef> = self
+            .calls
+            .iter()
+            .enumerate()
+            .filter_map(|(i, c)| Some(CallRef { slot: u32::try_from(i).ok()?, serial: c.as_ref()?.serial }))
+            .collect();
+        open.sort_by_key(|r| r.serial);
+        for r in open {
+            self.remove(r, true, out);
+        }
+        let left = self.unclaimed.clear(&mut self.pool);
+        self.count_drop(DropReason::HoldUnclaimed, left);
+        self.counters.held = self.counters.held.saturating_sub(left);
+    }
+
+    /// Takes a call out, lets go of what it held, tells about it.
+    pub(super) fn remove(&mut self, r: CallRef, input_ended: bool, out: &mut dyn Output) {
+        self.let_go(r);
+        let Some(call) = self.calls.get_mut(r.slot as usize).and_then(|c| c.take_if(|c| c.serial == r.serial)) else { return };
+        let gone = self.lookback.forget(r, &mut self.pool);
+        self.lookback_gone(gone);
+        self.by_id.remove(&call.id);
+        self.free.push(r.slot);
+        if out.wants_events() && (call.verdict == Verdict::Forward) {
+            self.tell(&call, input_ended, out);
+        }
+        for claim in &call.claims {
+            self.claims.remove(*claim);
+        }
+    }
+
+    fn tell(&self, call: &Call, input_ended: bool, out: &mut dyn Output) {
+        let facts = super::summary::facts(call, &self.claims, input_ended);
+        for event in super::summary::streams(call, &facts) {
+            out.event(event);
+        }
+        let common = Common { ts: call.last, tuple: call.tuple, place: Place::default() };
+        out.event(Event::Call(Box::new(CallEvent { common, facts })));
+    }
+
+    pub(super) fn set_verdict(&mut self, r: CallRef, verdict: Verdict) {
+        let Some(call) = self.calls.get_mut(r.slot as usize).and_then(Option::as_mut).filter(|c| c.serial == r.serial) else {
+            return;
+        };
+        if call.verdict == verdict {
+            return;
+        }
+        call.verdict = verdict;
+        for id in &call.claims {
+            if let Some(at) = self.claims.get(*id).map(|c| c.at) {
+                self.claims.touch(&at);
+            }
+        }
+    }
+
+    pub(super) fn count_drop(&mut self, reason: DropReason, packets: u64) {
+        if let Some(n) = self.counters.dropped.get_mut(reason.index()) {
+            *n = n.saturating_add(packets);
+        }
+    }
+
+    /// Ends the claims of a call that is over, or lets them live again when it goes on after all.
+    pub(super) fn settle_claims(&mut self, r: CallRef) {
+        let Some(call) = self.calls.get(r.slot as usize).and_then(Option::as_ref).filter(|c| c.serial == r.serial) else {
+            return;
+        };
+        let state = call.machine.state();
+        let over = state.is_final() || state == CallState::Ending;
+        let end = call.machine.ended_at().filter(|_| over).map(|at| at.saturating_add(GRACE));
+        for id in call.claims.clone() {
+            match end {
+                Some(at) => self.claims.end(id, at),
+                None => self.claims.revive(id),
+            }
+        }
+    }
+
+    /// Drops the filters that are gone from a call's list; a call none of whose filters remains is no longer wanted.
+    fn recheck_filters(&mut self, slot: usize) {
+        let filters = Arc::clone(&self.filters);
+        let Some(call) = self.calls.get_mut(slot).and_then(Option::as_mut) else { return };
+        let r = CallRef { slot: u32::try_from(slot).unwrap_or(u32::MAX), serial: call.serial };
+        call.filter_version = filters.version();
+        let target = match self.wanted {
+            Wanted::Everything => Verdict::Forward,
+            Wanted::Nothing => Verdict::Drop,
+            Wanted::Matching => {
+                let left: Vec<Arc<str>> = call.filter_ids.iter().filter(|id| filters.ids().contains(id)).cloned().collect();
+                if left.len() != call.filter_ids.len() {
+                    call.filter_ids = Arc::from(left);
+                    call.contexts.clear();
+                }
+                match (call.filter_ids.is_empty(), call.verdict) {
+                    (false, _) => Verdict::Forward,
+                    (true, Verdict::Hold) => Verdict::Hold,
+                    (true, _) => Verdict::Drop,
+                }
+            }
+        };
+        if target == Verdict::Drop {
+            self.let_go(r);
+        }
+        if target != Verdict::Forward || self.get(r).is_some_and(|c| c.verdict == Verdict::Forward) {
+            self.set_verdict(r, target);
+        }
+    }
+
+    pub(super) fn count_part(&mut self, r: CallRef, part: Part, ts: Timestamp) {
+        let Some(call) = self.get_mut(r) else { return };
+        call.last = call.last.max(ts);
+        match part {
+            Part::Signalling => call.signalling_packets = call.signalling_packets.saturating_add(1),
+            Part::Media => {
+                call.media_packets = call.media_packets.saturating_add(1);
+                call.media_from.get_or_insert(ts);
+            }
+        }
+    }
+}
+
+/// When something must be done about a call if nothing more comes.
+fn due(call: &Call, limits: &Limits) -> Timestamp {
+    let mut due = forget_at(call);
+    if let Some(at) = call.machine.deadline() {
+        due = due.min(at);
+    }
+    if call.verdict == Verdict::Hold {
+        due = due.min(call.first.saturating_add(limits.hold_age));
+    }
+    due
+}
+
+fn forgettable(call: &Call, now: Timestamp) -> bool {
+    forget_at(call) <= now
+}
+
+fn forget_at(call: &Call) -> Timestamp {
+    let state = call.machine.state();
+    if let Some(at) = call.machine.ended_at().filter(|_| state.is_final()) {
+        at.saturating_add(LINGER)
+    } else if !state.is_call() {
+        call.last.saturating_add(LINGER)
+    } else {
+        call.last.saturating_add(IDLE)
+    }
+}
