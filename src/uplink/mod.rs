@@ -1,1 +1,26 @@
-//! (room: uplink)
+//! The road from a sealed batch to an acknowledgement.
+//!
+//! | file | what |
+//! |---|---|
+//! | `backlog` | what waits, what is in flight, what was given up |
+//! | `facts` | what the uplink and its owner tell each other |
+//! | `run` | connect, register, stream, reconnect, drain |
+//! | `stream` | the data stream's own body |
+//! | `channel` | one HTTP/2 connection |
+//! | `legacy` | batches for processors without our extensions |
+//! | [`manage`] | questions of the command line |
+
+mod backlog;
+mod channel;
+mod facts;
+mod legacy;
+pub mod manage;
+mod run;
+mod stream;
+
+pub use self::backlog::{Backlog, BacklogConfig, BacklogSnapshot, Connection, Credit, Offer, Outgoing, PeerKind, WhenFull};
+pub use self::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, WireFilter};
+pub use self::run::{Ending, SessionError, UplinkConfig, UplinkError, run};
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,42 @@
-//! (room: wire)
+//! The wire: protobuf types and gRPC stubs generated from `proto/`, and what belongs to the framing around them.
+//!
+//! Promises: the field numbers of `proto/`, strings that are valid UTF-8, no message larger than its limit. Refuses:
+//! compression, and anything else a peer may not ask for. The packets' own encoding is in [`crate::batch`]; what is
+//! generated here for it serves peers' stubs, tests and monitors.
+
+pub mod frame;
+
+/// Types and stubs of `proto/data.proto`.
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    unnameable_types,
+    unused_qualifications,
+    reason = "generated"
+)]
+pub mod data {
+    tonic::include_proto!("lippycat.data");
+}
+
+/// Types and stubs of `proto/management.proto`.
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    unnameable_types,
+    unused_qualifications,
+    reason = "generated"
+)]
+pub mod management {
+    tonic::include_proto!("lippycat.management");
+}
+
+#[cfg(test)]
+mod batch_tests;

@@ -1,0 +1,347 @@
+//! Writes packets into a batch as they come and seals it.
+//!
+//! Promises: one copy of a packet's bytes, no allocation per packet; buffers of batches that are done are used again. A
+//! batch stays within [`Limits`]; a packet larger than [`Limits::bytes`] travels alone, one above [`Limits::hard_bytes`]
+//! is refused and counted.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::declare::{GRPC_PREFIX, grpc_prefix};
+use super::protobuf::{Out, Piece, WireType, batch, bytes_len, field_len, key, packet, varint_len};
+use super::{BatchSeq, BatchStats, Context, ContextKey, Epoch, Limits, SealedBatch};
+use crate::packet::{Frame, Timestamp};
+use crate::reason::DropReason;
+
+/// Sealed buffers remembered for reuse: as many as are usually in flight between two acknowledgements.
+const RETIRED_MAX: usize = 16;
+/// Room behind [`Limits::bytes`] for the batch's own fields, the hunter id not counted.
+const TAIL_MAX: usize = 192;
+/// Longest key, lengths and small fields of one packet.
+const HEAD_MAX: usize = 72;
+
+/// A call that owns a packet.
+pub type Owner<'a> = (ContextKey, &'a Context);
+
+/// What an [`Encoder`] is made of.
+#[derive(Clone, Debug)]
+pub struct EncoderConfig {
+    /// Who captures; at most 255 bytes are sensible, the configuration checks it.
+    pub hunter_id: Arc<str>,
+    /// This batcher's epoch.
+    pub epoch: Epoch,
+    /// When a batch is full.
+    pub limits: Limits,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pushed {
+    /// It is in the batch.
+    Stored,
+    /// It is in the batch, and the batch is full: seal.
+    StoredFull,
+    /// It is not in the batch, which has no room for it: seal, then push it again.
+    SealFirst,
+    /// It will never fit; counted in [`Encoder::oversize`].
+    Refused(DropReason),
+}
+
+/// One batcher. Sequences start at 1; a new encoder needs a new [`Epoch`].
+#[derive(Debug)]
+pub struct Encoder {
+    config: EncoderConfig,
+    open: BytesMut,
+    contexts: Vec<u8>,
+    known: HashMap<ContextKey, u32, ahash::RandomState>,
+    last_known: Option<(ContextKey, u32)>,
+    shared: Vec<u32>,
+    packets: u32,
+    captured_bytes: u64,
+    first_ts: Timestamp,
+    last_ts: Timestamp,
+    next_seq: u64,
+    next_index: u64,
+    oversize: u64,
+    retired: VecDeque<Bytes>,
+}
+
+impl Encoder {
+    /// An encoder with an empty batch.
+    #[must_use]
+    pub fn new(config: EncoderConfig) -> Self {
+        let mut this = Self {
+            open: BytesMut::new(),
+            contexts: Vec::with_capacity(4096),
+            known: HashMap::default(),
+            last_known: None,
+            shared: Vec::new(),
+            packets: 0,
+            captured_bytes: 0,
+            first_ts: Timestamp::default(),
+            last_ts: Timestamp::default(),
+            next_seq: 1,
+            next_index: 0,
+            oversize: 0,
+            retired: VecDeque::with_capacity(RETIRED_MAX),
+            config,
+        };
+        this.open = BytesMut::with_capacity(this.buffer_bytes());
+        this.open.put(&grpc_prefix(0));
+        this
+    }
+
+    /// This batcher's epoch.
+    pub const fn epoch(&self) -> Epoch {
+        self.config.epoch
+    }
+
+    /// Packets in the open batch.
+    pub const fn pending(&self) -> u32 {
+        self.packets
+    }
+
+    /// Bytes the open batch would have if sealed now, to within its own small fields.
+    pub fn pending_bytes(&self) -> usize {
+        if self.packets == 0 { 0 } else { self.open.len().saturating_add(self.contexts.len()) }
+    }
+
+    /// Packets refused because they exceed [`Limits::hard_bytes`].
+    pub const fn oversize(&self) -> u64 {
+        self.oversize
+    }
+
+    /// Packets sealed so far: the index the next batch begins with.
+    pub const fn sealed_packets(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Whether the open batch has waited long enough, its first packet having come `age` ago.
+    pub fn is_due(&self, age: Duration) -> bool {
+        self.packets > 0 && age >= self.config.limits.age
+    }
+
+    /// Adds a packet that belongs to `owner` and, when several calls share it, to those in `shared` too. `repeat` says it
+    /// went out before in another batch, for another call.
+    pub fn push(&mut self, frame: &Frame<'_>, owner: Option<Owner<'_>>, shared: &[Owner<'_>], repeat: bool) -> Pushed {
+        if self.packets >= self.config.limits.packets.max(1) {
+            return Pushed::SealFirst;
+        }
+        let known = self.known.len();
+        let contexts = self.contexts.len();
+        let context = owner.map_or(0, |owner| self.context(owner));
+        self.shared.clear();
+        for owner in shared {
+            let index = self.context(*owner);
+            self.shared.push(index);
+        }
+        let head = Head::of(frame, context, &self.shared, repeat);
+        let total =
+            self.open.len().saturating_add(head.outer_len()).saturating_add(self.contexts.len()).saturating_add(self.tail_max());
+        let limits = &self.config.limits;
+        if total > limits.bytes && (self.packets > 0 || total > limits.hard_bytes) {
+            self.forget(known, contexts);
+            if self.packets > 0 {
+                return Pushed::SealFirst;
+            }
+            self.oversize = self.oversize.saturating_add(1);
+            return Pushed::Refused(DropReason::Oversize);
+        }
+        head.write(&mut self.open, frame, context, &self.shared, repeat);
+        if self.packets == 0 {
+            self.first_ts = frame.ts;
+        }
+        self.last_ts = frame.ts;
+        self.packets = self.packets.saturating_add(1);
+        self.captured_bytes = self.captured_bytes.saturating_add(frame.data.len() as u64);
+        if self.packets >= limits.packets || total >= limits.bytes { Pushed::StoredFull } else { Pushed::Stored }
+    }
+
+    /// Closes the batch and opens the next; `None` when there is nothing in it. `now_ns` is wall-clock time.
+    pub fn seal(&mut self, now_ns: i64, filter_version: u64, stats: &BatchStats) -> Option<SealedBatch> {
+        if self.packets == 0 {
+            return None;
+        }
+        self.write_tail(now_ns, filter_version, stats);
+        let len = self.open.len().saturating_sub(GRPC_PREFIX);
+        if let Some(prefix) = self.open.get_mut(..GRPC_PREFIX) {
+            prefix.copy_from_slice(&grpc_prefix(len));
+        }
+        let sealed = SealedBatch {
+            epoch: self.config.epoch,
+            seq: BatchSeq(self.next_seq),
+            packets: self.packets,
+            first_index: self.next_index,
+            captured_bytes: self.captured_bytes,
+            first_ts: self.first_ts,
+            last_ts: self.last_ts,
+            bytes: self.take_bytes(),
+        };
+        self.next_seq = self.next_seq.saturating_add(1);
+        self.next_index = self.next_index.saturating_add(u64::from(self.packets));
+        self.packets = 0;
+        self.captured_bytes = 0;
+        self.forget(0, 0);
+        Some(sealed)
+    }
+
+    /// The 1-based index of a context, written into the table at its first use.
+    fn context(&mut self, (name, context): Owner<'_>) -> u32 {
+        if let Some((last, index)) = self.last_known
+            && last == name
+        {
+            return index;
+        }
+        let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let index = *self.known.entry(name).or_insert(next);
+        if index == next {
+            put_context(&mut self.contexts, context);
+        }
+        self.last_known = Some((name, index));
+        index
+    }
+
+    /// Takes back what a packet that did not fit had added to the context table.
+    fn forget(&mut self, known: usize, contexts: usize) {
+        if self.known.len() > known {
+            if known == 0 {
+                self.known.clear();
+            } else {
+                self.known.retain(|_, index| *index as usize <= known);
+            }
+        }
+        self.contexts.truncate(contexts);
+        self.last_known = None;
+    }
+
+    fn tail_max(&self) -> usize {
+        TAIL_MAX.saturating_add(self.config.hunter_id.len())
+    }
+
+    fn buffer_bytes(&self) -> usize {
+        self.config.limits.bytes.saturating_add(4096)
+    }
+
+    fn write_tail(&mut self, now_ns: i64, filter_version: u64, stats: &BatchStats) {
+        let out = &mut self.open;
+        out.text(batch::HUNTER_ID, &self.config.hunter_id);
+        out.number(batch::SEQUENCE, self.next_seq);
+        out.number(batch::TIMESTAMP_NS, now_ns.cast_unsigned());
+        let fields = [stats.total_captured, stats.filtered_matched, stats.dropped, u64::from(stats.buffer_usage)];
+        let len = (1..).zip(fields).map(|(n, v)| field_len(n, v)).sum();
+        out.open(batch::STATS, len);
+        for (n, v) in (1..).zip(fields) {
+            out.number(n, v);
+        }
+        out.varint(key(batch::EPOCH, WireType::Fixed64));
+        out.put(&self.config.epoch.0.to_le_bytes());
+        out.number(batch::FIRST_PACKET_INDEX, self.next_index);
+        out.number(batch::FILTER_VERSION, filter_version);
+        out.put(&self.contexts);
+    }
+
+    /// The written bytes. A mostly full buffer is handed over; a small batch is copied out, so that what waits for an
+    /// acknowledgement occupies what it is counted as.
+    fn take_bytes(&mut self) -> Bytes {
+        let fresh = self.buffer_bytes();
+        if self.open.len() < fresh / 4 * 3 {
+            let bytes = Bytes::copy_from_slice(&self.open);
+            self.open.truncate(GRPC_PREFIX);
+            return bytes;
+        }
+        let next = match self.retired.pop_front() {
+            Some(old) => match old.try_into_mut() {
+                Ok(mut buffer) => {
+                    buffer.clear();
+                    buffer
+                }
+                Err(old) => {
+                    if self.retired.len() < RETIRED_MAX - 1 {
+                        self.retired.push_front(old);
+                    }
+                    BytesMut::with_capacity(fresh)
+                }
+            },
+            None => BytesMut::with_capacity(fresh),
+        };
+        let full = std::mem::replace(&mut self.open, next);
+        self.open.put(&grpc_prefix(0));
+        let reusable = full.capacity() <= fresh.saturating_mul(2);
+        let bytes = full.freeze();
+        if reusable {
+            self.retired.push_back(bytes.clone());
+        }
+        bytes
+    }
+}
+
+/// Lengths of one packet's encoding.
+struct Head {
+    shared_len: usize,
+    body_len: usize,
+}
+
+impl Head {
+    fn of(frame: &Frame<'_>, context: u32, shared: &[u32], repeat: bool) -> Self {
+        let data = frame.data.len();
+        let shared_len = shared.iter().map(|i| varint_len(u64::from(*i))).sum();
+        let body_len = field_len(packet::TIMESTAMP_NS, frame.ts.as_nanos().cast_unsigned())
+            + field_len(packet::CAPTURE_LENGTH, data as u64)
+            + field_len(packet::ORIGINAL_LENGTH, u64::from(frame.wire_len))
+            + field_len(packet::INTERFACE_INDEX, u64::from(frame.interface.0))
+            + field_len(packet::LINK_TYPE, u64::from(frame.link.0))
+            + field_len(packet::CONTEXT, u64::from(context))
+            + field_len(packet::REPEAT, u64::from(repeat))
+            + if shared.is_empty() { 0 } else { bytes_len(packet::SHARED_CONTEXTS, shared_len) }
+            + bytes_len(packet::DATA, data);
+        Self { shared_len, body_len }
+    }
+
+    const fn outer_len(&self) -> usize {
+        bytes_len(batch::PACKETS, self.body_len)
+    }
+
+    /// Small fields first, the bytes last: two copies into the batch, or three when the packet is shared.
+    fn write(&self, out: &mut BytesMut, frame: &Frame<'_>, context: u32, shared: &[u32], repeat: bool) {
+        let mut head = Piece::<HEAD_MAX>::new();
+        head.open(batch::PACKETS, self.body_len);
+        head.number(packet::TIMESTAMP_NS, frame.ts.as_nanos().cast_unsigned());
+        head.number(packet::CAPTURE_LENGTH, frame.data.len() as u64);
+        head.number(packet::ORIGINAL_LENGTH, u64::from(frame.wire_len));
+        head.number(packet::INTERFACE_INDEX, u64::from(frame.interface.0));
+        head.number(packet::LINK_TYPE, u64::from(frame.link.0));
+        head.number(packet::CONTEXT, u64::from(context));
+        head.number(packet::REPEAT, u64::from(repeat));
+        if !shared.is_empty() {
+            out.put(head.as_slice());
+            head = Piece::new();
+            out.open(packet::SHARED_CONTEXTS, self.shared_len);
+            for index in shared {
+                out.varint(u64::from(*index));
+            }
+        }
+        head.open(packet::DATA, frame.data.len());
+        out.put(head.as_slice());
+        out.put(frame.data);
+    }
+}
+
+fn put_context(out: &mut Vec<u8>, context: &Context) {
+    let text = |field, s: &str| if s.is_empty() { 0 } else { bytes_len(field, s.len()) };
+    let len = text(1, &context.call_id)
+        + context.filter_ids.iter().map(|id| bytes_len(2, id.len())).sum::<usize>()
+        + text(3, &context.leg)
+        + text(4, &context.claim);
+    out.open(batch::CONTEXTS, len);
+    out.text(1, &context.call_id);
+    for id in &*context.filter_ids {
+        out.open(2, id.len());
+        out.put(id.as_bytes());
+    }
+    out.text(3, &context.leg);
+    out.text(4, &context.claim);
+}

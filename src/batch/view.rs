@@ -1,0 +1,567 @@
+//! Reads a batch in place: one walk over the protobuf checks every bound and remembers where things are; packets are then
+//! slices of the received message.
+//!
+//! Promises: fields in any order, unknown ones skipped, repeated scalars last-wins and sub-messages merged as protobuf has
+//! it; batches of peers with and without our extensions; memory in proportion to [`ViewLimits`], whatever the bytes.
+//! Refuses the whole batch on a broken length, a string that is not UTF-8, a context index without a context, or a limit.
+
+mod parts;
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use self::parts::{read_metadata, read_range};
+use super::legacy::{LegacyMeta, LegacyRtp, LegacySip};
+use super::protobuf::{Cursor, Span, batch, metadata, packet};
+use super::{BatchSeq, BatchStats, Epoch};
+use crate::packet::{LinkType, Timestamp};
+
+/// What one received batch may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViewLimits {
+    /// Bytes of the message; default 10 MiB, what old hunters may send.
+    pub bytes: usize,
+    /// Packets; default 16 384, sixteen times what our hunters send.
+    pub packets: usize,
+    /// Contexts, and separately dropped ranges; default 16 384.
+    pub contexts: usize,
+    /// Filter ids and shared contexts over the whole batch; default 65 536.
+    pub references: usize,
+}
+
+impl Default for ViewLimits {
+    fn default() -> Self {
+        Self { bytes: 10 << 20, packets: 16_384, contexts: 16_384, references: 65_536 }
+    }
+}
+
+/// Why a batch was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum BatchError {
+    /// A length points behind the end.
+    #[error("batch ends inside a field")]
+    Truncated,
+    /// Not what the schema says.
+    #[error("batch is malformed: {0}")]
+    Malformed(&'static str),
+    /// Larger than a batch may be.
+    #[error("batch of {bytes} bytes is larger than {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// More of something than a batch may hold.
+    #[error("batch has more than {limit} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// A packet names a context the batch does not have.
+    #[error("packet names context {index} of {contexts}")]
+    NoSuchContext {
+        /// 1-based index.
+        index: u32,
+        /// How many there are.
+        contexts: usize,
+    },
+}
+
+/// A batch as received.
+#[derive(Clone, Debug)]
+pub struct BatchView {
+    message: Bytes,
+    hunter_id: Span,
+    sequence: u64,
+    timestamp_ns: i64,
+    epoch: u64,
+    first_packet_index: u64,
+    filter_version: u64,
+    stats: BatchStats,
+    packets: Vec<RawPacket>,
+    contexts: Vec<RawContext>,
+    ranges: Vec<RawRange>,
+    texts: Vec<Span>,
+    shared: Vec<u32>,
+    legacy: Vec<RawLegacy>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RawPacket {
+    ts: i64,
+    data: Span,
+    wire_len: u32,
+    link: u32,
+    interface: u32,
+    context: u32,
+    shared_start: u32,
+    shared_len: u32,
+    /// 1-based into `legacy`.
+    legacy: u32,
+    repeat: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RawContext {
+    call_id: Span,
+    leg: Span,
+    claim: Span,
+    filters_start: u32,
+    filters_len: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RawRange {
+    from: u64,
+    to: u64,
+    packets: u64,
+    reason: Span,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RawLegacy {
+    interface_name: Span,
+    filters_start: u32,
+    filters_len: u32,
+    has_sip: bool,
+    has_rtp: bool,
+    response_code: u32,
+    /// By field number of `SIPMetadata`, 0 unused.
+    sip: [Span; 14],
+    /// By field number of `RTPMetadata`, 0 unused.
+    rtp: [u32; 5],
+}
+
+impl BatchView {
+    /// Reads a `PacketBatch` (without gRPC prefix).
+    ///
+    /// # Errors
+    /// [`BatchError`]; the batch is refused as a whole.
+    pub fn parse(message: Bytes, limits: &ViewLimits) -> Result<Self, BatchError> {
+        if message.len() > limits.bytes {
+            return Err(BatchError::TooLarge { bytes: message.len(), limit: limits.bytes });
+        }
+        let mut view = Self {
+            hunter_id: Span::default(),
+            sequence: 0,
+            timestamp_ns: 0,
+            epoch: 0,
+            first_packet_index: 0,
+            filter_version: 0,
+            stats: BatchStats::default(),
+            // An average packet with its framing is above 64 bytes; growth covers the rest.
+            packets: Vec::with_capacity((message.len() / 64).min(1024).min(limits.packets)),
+            contexts: Vec::new(),
+            ranges: Vec::new(),
+            texts: Vec::new(),
+            shared: Vec::new(),
+            legacy: Vec::new(),
+            message: Bytes::new(),
+        };
+        view.read(&message, limits)?;
+        view.check_contexts()?;
+        view.message = message;
+        Ok(view)
+    }
+
+    fn read(&mut self, whole: &[u8], limits: &ViewLimits) -> Result<(), BatchError> {
+        let mut at = Cursor::new(whole);
+        while !at.at_end() {
+            let (field, wire) = at.key()?;
+            match field {
+                batch::PACKETS => {
+                    let span = at.span(wire)?;
+                    room("packets", self.packets.len(), limits.packets)?;
+                    let raw = self.read_packet(whole, span, limits)?;
+                    self.packets.push(raw);
+                }
+                batch::HUNTER_ID => self.hunter_id = at.text(wire)?,
+                batch::SEQUENCE => self.sequence = at.number(wire)?,
+                batch::TIMESTAMP_NS => self.timestamp_ns = at.number(wire)?.cast_signed(),
+                batch::STATS => {
+                    let span = at.span(wire)?;
+                    self.read_stats(whole, span)?;
+                }
+                batch::EPOCH => self.epoch = at.fixed64(wire)?,
+                batch::FIRST_PACKET_INDEX => self.first_packet_index = at.number(wire)?,
+                batch::FILTER_VERSION => self.filter_version = at.number(wire)?,
+                batch::DROPPED_RANGES => {
+                    let span = at.span(wire)?;
+                    room("dropped ranges", self.ranges.len(), limits.contexts)?;
+                    self.ranges.push(read_range(whole, span)?);
+                }
+                batch::CONTEXTS => {
+                    let span = at.span(wire)?;
+                    room("contexts", self.contexts.len(), limits.contexts)?;
+                    let raw = self.read_context(whole, span, limits)?;
+                    self.contexts.push(raw);
+                }
+                _ => at.skip(wire)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_packet(&mut self, whole: &[u8], span: Span, limits: &ViewLimits) -> Result<RawPacket, BatchError> {
+        let mut raw = RawPacket { shared_start: count(self.shared.len()), ..RawPacket::default() };
+        let mut at = Cursor::within(whole, span);
+        while !at.at_end() {
+            let (field, wire) = at.key()?;
+            match field {
+                packet::DATA => raw.data = at.span(wire)?,
+                packet::TIMESTAMP_NS => raw.ts = at.number(wire)?.cast_signed(),
+                packet::ORIGINAL_LENGTH => raw.wire_len = at.number32(wire)?,
+                packet::INTERFACE_INDEX => raw.interface = at.number32(wire)?,
+                packet::LINK_TYPE => raw.link = at.number32(wire)?,
+                packet::CONTEXT => raw.context = at.number32(wire)?,
+                packet::REPEAT => raw.repeat = at.number(wire)? != 0,
+                packet::SHARED_CONTEXTS if wire == super::protobuf::WireType::Bytes => {
+                    let packed = at.span(wire)?;
+                    let mut numbers = Cursor::within(whole, packed);
+                    while !numbers.at_end() {
+                        room("shared contexts", self.shared.len(), limits.references)?;
+                        self.shared.push(numbers.number32(super::protobuf::WireType::Varint)?);
+                    }
+                }
+                packet::SHARED_CONTEXTS => {
+                    room("shared contexts", self.shared.len(), limits.references)?;
+                    self.shared.push(at.number32(wire)?);
+                }
+                packet::METADATA => {
+                    let span = at.span(wire)?;
+                    let mut old = self.legacy_of(&mut raw);
+                    read_metadata(&mut old, whole, span)?;
+                    self.store_legacy(raw, old);
+                }
+                packet::INTERFACE_NAME => {
+                    let mut old = self.legacy_of(&mut raw);
+                    old.interface_name = at.text(wire)?;
+                    self.store_legacy(raw, old);
+                }
+                packet::MATCHED_FILTER_IDS => {
+                    room("filter ids", self.texts.len(), limits.references)?;
+                    let mut old = self.legacy_of(&mut raw);
+                    self.texts.push(at.text(wire)?);
+                    old.filters_len = old.filters_len.saturating_add(1);
+                    self.store_legacy(raw, old);
+                }
+                _ => at.skip(wire)?,
+            }
+        }
+        raw.shared_len = count(self.shared.len()).saturating_sub(raw.shared_start);
+        Ok(raw)
+    }
+
+    fn legacy_of(&mut self, raw: &mut RawPacket) -> RawLegacy {
+        if raw.legacy == 0 {
+            self.legacy.push(RawLegacy { filters_start: count(self.texts.len()), ..RawLegacy::default() });
+            raw.legacy = count(self.legacy.len());
+        }
+        self.legacy.last().copied().unwrap_or_default()
+    }
+
+    fn store_legacy(&mut self, raw: RawPacket, old: RawLegacy) {
+        debug_assert_eq!(raw.legacy as usize, self.legacy.len(), "the packet being read is the last one with old fields");
+        if let Some(last) = self.legacy.last_mut() {
+            *last = old;
+        }
+    }
+
+    fn read_stats(&mut self, whole: &[u8], span: Span) -> Result<(), BatchError> {
+        let mut at = Cursor::within(whole, span);
+        while !at.at_end() {
+            match at.key()? {
+                (1, wire) => self.stats.total_captured = at.number(wire)?,
+                (2, wire) => self.stats.filtered_matched = at.number(wire)?,
+                (3, wire) => self.stats.dropped = at.number(wire)?,
+                (4, wire) => self.stats.buffer_usage = at.number32(wire)?,
+                (_, wire) => at.skip(wire)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_context(&mut self, whole: &[u8], span: Span, limits: &ViewLimits) -> Result<RawContext, BatchError> {
+        let mut raw = RawContext { filters_start: count(self.texts.len()), ..RawContext::default() };
+        let mut at = Cursor::within(whole, span);
+        while !at.at_end() {
+            match at.key()? {
+                (1, wire) => raw.call_id = at.text(wire)?,
+                (2, wire) => {
+                    room("filter ids", self.texts.len(), limits.references)?;
+                    self.texts.push(at.text(wire)?);
+                }
+                (3, wire) => raw.leg = at.text(wire)?,
+                (4, wire) => raw.claim = at.text(wire)?,
+                (_, wire) => at.skip(wire)?,
+            }
+        }
+        raw.filters_len = count(self.texts.len()).saturating_sub(raw.filters_start);
+        Ok(raw)
+    }
+
+    /// Contexts may stand behind the packets, so indices are checked when all is read.
+    fn check_contexts(&self) -> Result<(), BatchError> {
+        let contexts = self.contexts.len();
+        let bad = |index: u32| index as usize > contexts;
+        let first = self.packets.iter().map(|p| p.context).find(|index| bad(*index));
+        match first.or_else(|| self.shared.iter().copied().find(|index| *index == 0 || bad(*index))) {
+            None => Ok(()),
+            Some(index) => Err(BatchError::NoSuchContext { index, contexts }),
+        }
+    }
+
+    /// Who captured.
+    pub fn hunter_id(&self) -> &str {
+        self.hunter_id.text(&self.message)
+    }
+
+    /// The batch's number in its epoch, or in its connection for peers without epochs.
+    pub const fn sequence(&self) -> BatchSeq {
+        BatchSeq(self.sequence)
+    }
+
+    /// The batcher; `None` from peers without our extensions.
+    pub fn epoch(&self) -> Option<Epoch> {
+        (self.epoch != 0).then_some(Epoch(self.epoch))
+    }
+
+    /// The sender's wall clock at sealing, ns since 1970; not to be trusted for liveness.
+    pub const fn timestamp_ns(&self) -> i64 {
+        self.timestamp_ns
+    }
+
+    /// Packets sealed in this epoch before this batch.
+    pub const fn first_packet_index(&self) -> u64 {
+        self.first_packet_index
+    }
+
+    /// The filter set that chose these packets.
+    pub const fn filter_version(&self) -> u64 {
+        self.filter_version
+    }
+
+    /// The sender's totals.
+    pub const fn stats(&self) -> BatchStats {
+        self.stats
+    }
+
+    /// How many packets there are.
+    pub fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// The message this reads.
+    pub const fn message(&self) -> &Bytes {
+        &self.message
+    }
+
+    /// The packets in order.
+    pub fn packets(&self) -> impl ExactSizeIterator<Item = PacketView<'_>> + Clone {
+        self.packets.iter().map(|raw| PacketView { view: self, raw })
+    }
+
+    /// The contexts in order; a packet's index counts from 1.
+    pub fn contexts(&self) -> impl ExactSizeIterator<Item = ContextView<'_>> + Clone {
+        self.contexts.iter().map(|raw| ContextView { view: self, raw })
+    }
+
+    /// Sealed batches the sender gave up.
+    pub fn dropped_ranges(&self) -> impl ExactSizeIterator<Item = DroppedView<'_>> + Clone {
+        self.ranges.iter().map(|raw| DroppedView {
+            from: BatchSeq(raw.from),
+            to: BatchSeq(raw.to),
+            packets: raw.packets,
+            reason: raw.reason.text(&self.message),
+        })
+    }
+
+    fn context(&self, index: u32) -> Option<ContextView<'_>> {
+        let raw = self.contexts.get(index.checked_sub(1)? as usize)?;
+        Some(ContextView { view: self, raw })
+    }
+
+    fn texts(&self, start: u32, len: u32) -> impl ExactSizeIterator<Item = &str> + Clone {
+        let end = start.saturating_add(len) as usize;
+        self.texts.get(start as usize..end).unwrap_or_default().iter().map(|span| span.text(&self.message))
+    }
+}
+
+/// Sealed batches the sender gave up; see [`super::DroppedRange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DroppedView<'a> {
+    /// The first of them.
+    pub from: BatchSeq,
+    /// The last of them.
+    pub to: BatchSeq,
+    /// Packets in them.
+    pub packets: u64,
+    /// Why, in the sender's word.
+    pub reason: &'a str,
+}
+
+/// Whose a packet is.
+#[derive(Clone, Copy, Debug)]
+pub struct ContextView<'a> {
+    view: &'a BatchView,
+    raw: &'a RawContext,
+}
+
+impl<'a> ContextView<'a> {
+    /// The call.
+    pub fn call_id(&self) -> &'a str {
+        self.raw.call_id.text(&self.view.message)
+    }
+
+    /// The filters that chose it.
+    pub fn filter_ids(&self) -> impl ExactSizeIterator<Item = &'a str> + Clone + use<'a> {
+        self.view.texts(self.raw.filters_start, self.raw.filters_len)
+    }
+
+    /// The leg, or nothing.
+    pub fn leg(&self) -> &'a str {
+        self.raw.leg.text(&self.view.message)
+    }
+
+    /// The evidence by which media belongs to the call, or nothing.
+    pub fn claim(&self) -> &'a str {
+        self.raw.claim.text(&self.view.message)
+    }
+}
+
+/// One packet of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketView<'a> {
+    view: &'a BatchView,
+    raw: &'a RawPacket,
+}
+
+impl<'a> PacketView<'a> {
+    /// The captured bytes.
+    pub fn data(&self) -> &'a [u8] {
+        self.raw.data.of(&self.view.message)
+    }
+
+    /// The captured bytes, sharing the batch's memory: they keep the whole batch alive.
+    pub fn data_bytes(&self) -> Bytes {
+        let Span { start, end } = self.raw.data;
+        let len = self.view.message.len();
+        self.view.message.slice((start as usize).min(len)..(end as usize).min(len))
+    }
+
+    /// Capture time.
+    pub const fn ts(&self) -> Timestamp {
+        Timestamp::from_nanos(self.raw.ts)
+    }
+
+    /// Length on the wire; never below the captured length.
+    pub fn wire_len(&self) -> u32 {
+        self.raw.wire_len.max(count(self.data().len()))
+    }
+
+    /// How the data begins. Peers without our extensions mean Ethernet by 0.
+    pub fn link(&self) -> LinkType {
+        if self.raw.link == 0 && self.view.epoch == 0 {
+            return LinkType::ETHERNET;
+        }
+        LinkType(u16::try_from(self.raw.link).unwrap_or(u16::MAX))
+    }
+
+    /// Into the interfaces the hunter registered.
+    pub const fn interface_index(&self) -> u32 {
+        self.raw.interface
+    }
+
+    /// The interface's name, from peers that send it per packet.
+    pub fn interface_name(&self) -> Option<&'a str> {
+        let name = self.legacy_raw()?.interface_name.text(&self.view.message);
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// The call it belongs to.
+    pub fn context(&self) -> Option<ContextView<'a>> {
+        self.view.context(self.raw.context)
+    }
+
+    /// The 1-based index of [`Self::context`] in [`BatchView::contexts`]; 0 for none.
+    pub const fn context_index(&self) -> u32 {
+        self.raw.context
+    }
+
+    /// Further calls it belongs to.
+    pub fn shared(&self) -> impl Iterator<Item = ContextView<'a>> + Clone + use<'a> {
+        let view = self.view;
+        self.shared_indices().iter().filter_map(move |index| view.context(*index))
+    }
+
+    /// The 1-based indices of [`Self::shared`] in [`BatchView::contexts`].
+    pub fn shared_indices(&self) -> &'a [u32] {
+        let start = self.raw.shared_start as usize;
+        self.view.shared.get(start..start.saturating_add(self.raw.shared_len as usize)).unwrap_or_default()
+    }
+
+    /// Whether it went out before in another batch, for another call.
+    pub const fn repeat(&self) -> bool {
+        self.raw.repeat
+    }
+
+    /// What a peer without our extensions says about it: SIP and RTP metadata.
+    pub fn legacy(&self) -> Option<LegacyMeta<'a>> {
+        let raw = self.legacy_raw()?;
+        if !raw.has_sip && !raw.has_rtp {
+            return None;
+        }
+        let text = |n: usize| Cow::Borrowed(raw.sip.get(n).copied().unwrap_or_default().text(&self.view.message));
+        let number = |n: usize| raw.rtp.get(n).copied().unwrap_or_default();
+        Some(LegacyMeta {
+            sip: raw.has_sip.then(|| LegacySip {
+                method: text(1),
+                call_id: text(2),
+                from_user: text(3),
+                to_user: text(4),
+                response_code: raw.response_code,
+                p_asserted_identity: text(6),
+                from_tag: text(7),
+                to_tag: text(8),
+                from_uri: text(9),
+                to_uri: text(10),
+                cseq_method: text(13),
+            }),
+            rtp: raw.has_rtp.then(|| LegacyRtp {
+                ssrc: number(1),
+                payload_type: number(2),
+                sequence: number(3),
+                timestamp: number(4),
+            }),
+        })
+    }
+
+    /// The filters a peer without our extensions says it matched.
+    pub fn matched_filter_ids(&self) -> impl ExactSizeIterator<Item = &'a str> + Clone + use<'a> {
+        let (start, len) = self.legacy_raw().map_or((0, 0), |raw| (raw.filters_start, raw.filters_len));
+        self.view.texts(start, len)
+    }
+
+    fn legacy_raw(&self) -> Option<&'a RawLegacy> {
+        self.view.legacy.get(self.raw.legacy.checked_sub(1)? as usize)
+    }
+}
+
+fn room(what: &'static str, have: usize, limit: usize) -> Result<(), BatchError> {
+    if have < limit { Ok(()) } else { Err(BatchError::TooMany { what, limit }) }
+}
+
+/// Counts stay below 2³²: every element takes at least one byte of a message whose spans fit 32 bits.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,555 @@
+//! Sealed batches on their way: what was not sent, what was sent and not acknowledged, what was given up.
+//!
+//! ```text
+//!   offer ─▶ ┌──────────────── one queue, in order of offering ────────────────┐
+//!            │ sent, unacknowledged │ to be sent again │ never sent            │
+//!            └──────────────────────┴──────────────────┴───────────────────────┘
+//!  ack ──────▶ leaves              sent           ever_sent ─▶ the oldest of these is given up when memory is full
+//! ```
+//!
+//! Promises: order within an epoch; what was sent once is never given up for want of memory, so what is declared dropped was
+//! never delivered; at every instant `offered = acked + in memory + Σ dropped by reason`, in packets. Refuses: more bytes or
+//! batches than its bounds (the oldest never-sent batch is counted as given up, or the caller waits), acknowledgements of
+//! batches that were never sent.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use crate::batch::{BatchSeq, DroppedRange, Epoch, SealedBatch};
+use crate::reason::DropReason;
+
+/// What a waiting batch costs beside its bytes: its entry here and the allocator's share.
+const ENTRY_BYTES: usize = 256;
+/// Declarations that travel with one batch; the rest goes with the next.
+const RANGES_PER_BATCH: usize = 256;
+
+/// What to do with a batch that does not fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Give up the oldest batch that was never sent (live capture).
+    #[default]
+    DropOldest,
+    /// Hand it back, so that the reader waits (files).
+    Block,
+}
+
+/// How much a backlog may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BacklogConfig {
+    /// Bytes in memory, bookkeeping included; default 64 MiB.
+    pub max_bytes: usize,
+    /// Batches in memory; default 65 536.
+    pub max_batches: usize,
+    /// What then.
+    pub when_full: WhenFull,
+}
+
+impl Default for BacklogConfig {
+    fn default() -> Self {
+        Self { max_bytes: 64 << 20, max_batches: 65_536, when_full: WhenFull::DropOldest }
+    }
+}
+
+/// How much may be in flight; at least one batch always may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credit {
+    /// Unacknowledged batches; default 256.
+    pub batches: u32,
+    /// Unacknowledged bytes; default 16 MiB.
+    pub bytes: u64,
+}
+
+impl Default for Credit {
+    fn default() -> Self {
+        Self { batches: 256, bytes: 16 << 20 }
+    }
+}
+
+/// What became of an offered batch.
+#[derive(Debug)]
+#[must_use]
+pub enum Offer {
+    /// The backlog has it (or counted it, or an older one, as given up).
+    Taken,
+    /// No room, and [`WhenFull::Block`]: try again.
+    Full(SealedBatch),
+}
+
+/// How the peer acknowledges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerKind {
+    /// By epoch, cumulatively, what it has taken over.
+    #[default]
+    Extended,
+    /// By the batch's number on this connection, what it has received.
+    Plain,
+}
+
+/// One connection's right to send; a later [`Backlog::begin`] ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection(u64);
+
+/// A batch to put on the wire.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The batch.
+    pub batch: SealedBatch,
+    /// Batches of its epoch that were given up, to be declared with it.
+    pub ranges: Vec<DroppedRange>,
+    /// Its number on this connection, from 1; for plain peers.
+    pub connection_seq: BatchSeq,
+}
+
+/// All figures at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BacklogSnapshot {
+    /// Packets ever offered.
+    pub offered_packets: u64,
+    /// Packets acknowledged.
+    pub acked_packets: u64,
+    /// Batches acknowledged.
+    pub acked_batches: u64,
+    /// Packets in memory.
+    pub in_memory_packets: u64,
+    /// Bytes in memory, as bounded.
+    pub in_memory_bytes: u64,
+    /// Batches in memory.
+    pub in_memory_batches: u64,
+    /// Batches in flight on the present connection.
+    pub in_flight_batches: u64,
+    /// Batches put on the wire, repetitions included.
+    pub sent_batches: u64,
+    /// Repetitions after a reconnect.
+    pub resent_batches: u64,
+    /// Packets given up, by [`DropReason::index`].
+    pub dropped_packets: [u64; DropReason::ALL.len()],
+    /// Acknowledgements of batches that were never sent.
+    pub bad_acks: u64,
+    /// The bound on bytes.
+    pub max_bytes: u64,
+    /// Whether the peer asked for silence.
+    pub paused: bool,
+}
+
+impl BacklogSnapshot {
+    /// Packets given up, all reasons.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_packets.iter().sum()
+    }
+
+    /// How full the memory is, in percent.
+    pub fn fill_percent(&self) -> u32 {
+        let percent = self.in_memory_bytes.saturating_mul(100).checked_div(self.max_bytes).unwrap_or(0);
+        u32::try_from(percent.min(100)).unwrap_or(100)
+    }
+}
+
+/// The queue; shared by the capture threads (offer) and the network (the rest).
+#[derive(Debug)]
+pub struct Backlog {
+    config: BacklogConfig,
+    state: Mutex<State>,
+    room: Condvar,
+    drained: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    /// `entries[..sent]` went out on the present connection.
+    sent: usize,
+    /// `entries[..ever_sent]` went out on some connection; at least `sent`.
+    ever_sent: usize,
+    in_flight: InFlight,
+    ranges: Vec<Declared>,
+    connection: u64,
+    connected: bool,
+    kind: PeerKind,
+    next_connection_seq: u64,
+    credit: Credit,
+    probe: bool,
+    hung_up: bool,
+    waker: Option<Waker>,
+    figures: BacklogSnapshot,
+}
+
+#[derive(Debug, Default)]
+struct InFlight {
+    batches: u64,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    batch: SealedBatch,
+    cost: u64,
+    connection_seq: u64,
+    acked: bool,
+}
+
+#[derive(Debug)]
+struct Declared {
+    epoch: Epoch,
+    range: DroppedRange,
+    /// Told on the present connection.
+    told: bool,
+}
+
+impl Backlog {
+    /// An empty backlog, not connected.
+    #[must_use]
+    pub fn new(config: BacklogConfig) -> Self {
+        let mut state = State::default();
+        state.figures.max_bytes = config.max_bytes as u64;
+        Self { config, state: Mutex::new(state), room: Condvar::new(), drained: Notify::new() }
+    }
+
+    /// Takes a batch; never waits.
+    pub fn offer(&self, batch: SealedBatch) -> Offer {
+        let mut state = self.state.lock();
+        self.offer_locked(&mut state, batch)
+    }
+
+    /// Takes a batch, waiting up to `patience` for room where [`WhenFull::Block`] says so. Blocks the thread: not for tasks.
+    pub fn offer_blocking(&self, batch: SealedBatch, patience: Duration) -> Offer {
+        let mut state = self.state.lock();
+        match self.offer_locked(&mut state, batch) {
+            Offer::Taken => Offer::Taken,
+            Offer::Full(batch) => {
+                // One wait, then one more try: the caller looks whether it is to stop and comes again.
+                let _timed_out = self.room.wait_for(&mut state, patience);
+                self.offer_locked(&mut state, batch)
+            }
+        }
+    }
+
+    fn offer_locked(&self, state: &mut State, batch: SealedBatch) -> Offer {
+        let packets = u64::from(batch.packets);
+        let cost = (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64);
+        while !self.has_room(state, cost) {
+            if self.config.when_full == WhenFull::Block {
+                return Offer::Full(batch);
+            }
+            if !state.give_up_oldest_unsent(DropReason::MemFull) {
+                state.figures.offered_packets = state.figures.offered_packets.saturating_add(packets);
+                state.count_dropped(&batch, DropReason::MemFull);
+                return Offer::Taken;
+            }
+        }
+        let f = &mut state.figures;
+        f.offered_packets = f.offered_packets.saturating_add(packets);
+        f.in_memory_packets = f.in_memory_packets.saturating_add(packets);
+        f.in_memory_bytes = f.in_memory_bytes.saturating_add(cost);
+        f.in_memory_batches = f.in_memory_batches.saturating_add(1);
+        state.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false });
+        state.wake();
+        Offer::Taken
+    }
+
+    fn has_room(&self, state: &State, cost: u64) -> bool {
+        let f = &state.figures;
+        let fits = f.in_memory_bytes.saturating_add(cost) <= self.config.max_bytes as u64;
+        f.in_memory_batches == 0 || (fits && f.in_memory_batches < self.config.max_batches as u64)
+    }
+
+    /// Starts on a new connection: `resume` is acknowledged, all else that is unacknowledged will be sent again, in order.
+    pub fn begin(&self, kind: PeerKind, resume: &[(Epoch, BatchSeq)]) -> Connection {
+        let mut state = self.state.lock();
+        for (epoch, seq) in resume {
+            state.acknowledge(|e| e.batch.epoch == *epoch && e.batch.seq <= *seq, false);
+            state.ranges.retain(|d| d.epoch != *epoch || d.range.to > *seq);
+        }
+        state.sent = 0;
+        state.in_flight = InFlight::default();
+        state.connection = state.connection.wrapping_add(1);
+        state.connected = true;
+        state.kind = kind;
+        state.next_connection_seq = 1;
+        state.credit = Credit::default();
+        state.figures.paused = false;
+        state.probe = false;
+        state.hung_up = false;
+        for declared in &mut state.ranges {
+            declared.told = false;
+        }
+        state.wake();
+        let connection = Connection(state.connection);
+        self.after_acks(&state);
+        connection
+    }
+
+    /// Ends a connection: nothing goes out until the next [`Self::begin`].
+    pub fn end(&self, connection: Connection) {
+        let mut state = self.state.lock();
+        if state.connection == connection.0 {
+            state.connected = false;
+            state.wake();
+        }
+    }
+
+    /// The next batch for this connection, if there is one and the peer may have it.
+    pub fn next_to_send(&self, connection: Connection) -> Option<Outgoing> {
+        let mut state = self.state.lock();
+        if !state.connected || state.connection != connection.0 { None } else { state.next_to_send() }
+    }
+
+    /// Like [`Self::next_to_send`], waking the task when there may be one; ends after [`Self::hang_up`] or when another
+    /// connection took over.
+    pub fn poll_send(&self, connection: Connection, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
+        let mut state = self.state.lock();
+        if !state.connected || state.connection != connection.0 || state.hung_up {
+            return Poll::Ready(None);
+        }
+        if let Some(outgoing) = state.next_to_send() {
+            return Poll::Ready(Some(outgoing));
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The peer has taken over every batch of `epoch` up to `seq`.
+    pub fn ack(&self, connection: Connection, epoch: Epoch, seq: BatchSeq) {
+        let mut state = self.state.lock();
+        if state.connection != connection.0 {
+            return;
+        }
+        // Nothing beyond the highest batch that ever went out can have been stored.
+        if state.highest_sent(epoch).is_some_and(|highest| seq > highest) {
+            state.figures.bad_acks = state.figures.bad_acks.saturating_add(1);
+        }
+        state.acknowledge(|e| e.batch.epoch == epoch && e.batch.seq <= seq, false);
+        state.ranges.retain(|d| !(d.epoch == epoch && d.told && d.range.to <= seq));
+        state.wake();
+        self.after_acks(&state);
+    }
+
+    /// A plain peer has received what went out on this connection up to `seq`.
+    pub fn ack_plain(&self, connection: Connection, seq: BatchSeq) {
+        let mut state = self.state.lock();
+        if state.connection != connection.0 {
+            return;
+        }
+        if seq.0 >= state.next_connection_seq {
+            state.figures.bad_acks = state.figures.bad_acks.saturating_add(1);
+        }
+        state.acknowledge(|e| e.connection_seq <= seq.0, true);
+        // A plain peer cannot be told what is missing.
+        state.ranges.clear();
+        state.wake();
+        self.after_acks(&state);
+    }
+
+    fn after_acks(&self, state: &State) {
+        self.room.notify_all();
+        if state.figures.in_memory_batches == 0 {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// How much may be in flight on the present connection.
+    pub fn set_credit(&self, credit: Credit) {
+        let mut state = self.state.lock();
+        state.credit = credit;
+        state.wake();
+    }
+
+    /// Stops or resumes sending; capturing goes on either way.
+    pub fn pause(&self, paused: bool) {
+        let mut state = self.state.lock();
+        state.figures.paused = paused;
+        state.probe = false;
+        state.wake();
+    }
+
+    /// Lets one batch through a pause, to learn whether the peer still means it.
+    pub fn probe(&self) {
+        let mut state = self.state.lock();
+        state.probe = state.figures.paused;
+        state.wake();
+    }
+
+    /// Ends the sending side of the present connection once nothing is left to say.
+    pub fn hang_up(&self) {
+        let mut state = self.state.lock();
+        state.hung_up = true;
+        state.wake();
+    }
+
+    /// Gives up everything in memory; returns how many packets that was.
+    pub fn abandon(&self, reason: DropReason) -> u64 {
+        let mut state = self.state.lock();
+        let before = state.figures.dropped();
+        let entries = std::mem::take(&mut state.entries);
+        state.sent = 0;
+        state.ever_sent = 0;
+        state.in_flight = InFlight::default();
+        for entry in entries.iter().filter(|entry| !entry.acked) {
+            state.count_out(u64::from(entry.batch.packets), entry.cost);
+            state.count_dropped(&entry.batch, reason);
+        }
+        self.after_acks(&state);
+        state.figures.dropped().saturating_sub(before)
+    }
+
+    /// Resolves when nothing is in memory.
+    pub async fn wait_drained(&self) {
+        loop {
+            let notified = self.drained.notified();
+            tokio::pin!(notified);
+            // Registered before looking, so that an acknowledgement in between is not missed.
+            notified.as_mut().enable();
+            if self.state.lock().figures.in_memory_batches == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Epochs of which batches are in memory, oldest first.
+    pub fn epochs(&self) -> Vec<Epoch> {
+        let state = self.state.lock();
+        let mut epochs: Vec<_> = state.entries.iter().filter(|e| !e.acked).map(|e| e.batch.epoch).collect();
+        epochs.sort_unstable();
+        epochs.dedup();
+        epochs
+    }
+
+    /// All figures at one instant.
+    pub fn snapshot(&self) -> BacklogSnapshot {
+        let state = self.state.lock();
+        let mut figures = state.figures.clone();
+        figures.in_flight_batches = state.in_flight.batches;
+        figures
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn next_to_send(&mut self) -> Option<Outgoing> {
+        while self.entries.get(self.sent).is_some_and(|entry| entry.acked) {
+            self.sent = self.sent.saturating_add(1);
+        }
+        if self.figures.paused && !self.probe {
+            return None;
+        }
+        let cost = self.entries.get(self.sent)?.cost;
+        let full = self.in_flight.batches >= u64::from(self.credit.batches.max(1))
+            || self.in_flight.bytes.saturating_add(cost) > self.credit.bytes;
+        if full && self.in_flight.batches > 0 && !self.probe {
+            return None;
+        }
+        let connection_seq = self.next_connection_seq;
+        let entry = self.entries.get_mut(self.sent)?;
+        entry.connection_seq = connection_seq;
+        let batch = entry.batch.clone();
+        self.next_connection_seq = connection_seq.saturating_add(1);
+        self.probe = false;
+        self.in_flight.batches = self.in_flight.batches.saturating_add(1);
+        self.in_flight.bytes = self.in_flight.bytes.saturating_add(cost);
+        self.figures.sent_batches = self.figures.sent_batches.saturating_add(1);
+        if self.sent < self.ever_sent {
+            self.figures.resent_batches = self.figures.resent_batches.saturating_add(1);
+        }
+        self.sent = self.sent.saturating_add(1);
+        self.ever_sent = self.ever_sent.max(self.sent);
+        let ranges = self.ranges_before(batch.epoch, batch.seq);
+        Some(Outgoing { batch, ranges, connection_seq: BatchSeq(connection_seq) })
+    }
+
+    fn ranges_before(&mut self, epoch: Epoch, seq: BatchSeq) -> Vec<DroppedRange> {
+        self.ranges
+            .iter_mut()
+            .filter(|d| d.epoch == epoch && d.range.to < seq && !d.told)
+            .take(RANGES_PER_BATCH)
+            .map(|d| {
+                d.told = true;
+                d.range
+            })
+            .collect()
+    }
+
+    fn highest_sent(&self, epoch: Epoch) -> Option<BatchSeq> {
+        let sent = self.entries.iter().take(self.ever_sent);
+        sent.filter(|e| e.batch.epoch == epoch).map(|e| e.batch.seq).max()
+    }
+
+    /// Lets go of what `covers` says among what was sent (on this connection only, if so wanted).
+    fn acknowledge(&mut self, covers: impl Fn(&Entry) -> bool, this_connection: bool) {
+        let reach = if this_connection { self.sent } else { self.ever_sent };
+        let (mut packets, mut bytes, mut batches) = (0_u64, 0_u64, 0_u64);
+        for (i, entry) in self.entries.iter_mut().take(reach).enumerate() {
+            if entry.acked || !covers(entry) {
+                continue;
+            }
+            entry.acked = true;
+            entry.batch.bytes = Bytes::new();
+            packets = packets.saturating_add(u64::from(entry.batch.packets));
+            bytes = bytes.saturating_add(entry.cost);
+            batches = batches.saturating_add(1);
+            if i < self.sent {
+                self.in_flight.batches = self.in_flight.batches.saturating_sub(1);
+                self.in_flight.bytes = self.in_flight.bytes.saturating_sub(entry.cost);
+            }
+        }
+        let f = &mut self.figures;
+        f.acked_packets = f.acked_packets.saturating_add(packets);
+        f.acked_batches = f.acked_batches.saturating_add(batches);
+        f.in_memory_packets = f.in_memory_packets.saturating_sub(packets);
+        f.in_memory_bytes = f.in_memory_bytes.saturating_sub(bytes);
+        f.in_memory_batches = f.in_memory_batches.saturating_sub(batches);
+        while self.entries.front().is_some_and(|entry| entry.acked) {
+            self.entries.pop_front();
+            self.sent = self.sent.saturating_sub(1);
+            self.ever_sent = self.ever_sent.saturating_sub(1);
+        }
+    }
+
+    fn give_up_oldest_unsent(&mut self, reason: DropReason) -> bool {
+        // `ever_sent` is at most the window, so this shifts few entries.
+        let Some(entry) = self.entries.remove(self.ever_sent) else {
+            return false;
+        };
+        self.count_out(u64::from(entry.batch.packets), entry.cost);
+        self.count_dropped(&entry.batch, reason);
+        true
+    }
+
+    fn count_out(&mut self, packets: u64, cost: u64) {
+        let f = &mut self.figures;
+        f.in_memory_packets = f.in_memory_packets.saturating_sub(packets);
+        f.in_memory_bytes = f.in_memory_bytes.saturating_sub(cost);
+        f.in_memory_batches = f.in_memory_batches.saturating_sub(1);
+    }
+
+    fn count_dropped(&mut self, batch: &SealedBatch, reason: DropReason) {
+        let packets = u64::from(batch.packets);
+        if let Some(n) = self.figures.dropped_packets.get_mut(reason.index()) {
+            *n = n.saturating_add(packets);
+        }
+        let follows = |d: &&mut Declared| d.epoch == batch.epoch && !d.told && d.range.reason == reason;
+        match self.ranges.iter_mut().rev().find(follows) {
+            Some(d) if d.range.to.0.saturating_add(1) == batch.seq.0 => {
+                d.range.to = batch.seq;
+                d.range.packets = d.range.packets.saturating_add(packets);
+            }
+            _ => {
+                let range = DroppedRange { from: batch.seq, to: batch.seq, packets, reason };
+                self.ranges.push(Declared { epoch: batch.epoch, range, told: false });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "backlog_tests.rs"]
+mod tests;

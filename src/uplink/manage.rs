@@ -1,0 +1,130 @@
+//! Questions to a processor, for `lc list` and `lc show`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::timeout;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::channel::connect;
+use super::run::SessionError;
+use crate::net::{Dialer, Target};
+use crate::wire::management::management_service_client::ManagementServiceClient;
+use crate::wire::management::{HunterStatus, ProcessorStatus, StatusRequest};
+
+/// A question takes this long at most.
+const CALL_MAX: Duration = Duration::from_secs(10);
+/// Largest answer.
+const MESSAGE_MAX: usize = 10 << 20;
+
+/// One hunter, as its processor knows it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HunterAnswer {
+    /// Its id.
+    pub id: String,
+    /// What it calls itself.
+    pub hostname: String,
+    /// Where it connected from.
+    pub remote: String,
+    /// `healthy`, `warning`, `error`, `stopping`.
+    pub status: &'static str,
+    /// Seconds since it registered.
+    pub connected_secs: u64,
+    /// What it captures from.
+    pub interfaces: Vec<String>,
+    /// Filter kinds it applies.
+    pub filter_types: Vec<String>,
+    /// Filters meant for it.
+    pub filters: usize,
+    /// Packets captured, matched, acknowledged, given up.
+    pub packets: [u64; 4],
+    /// Given up, by reason.
+    pub drops: Vec<(String, u64)>,
+    /// Frames the kernel dropped.
+    pub kernel_dropped: u64,
+    /// Resident memory.
+    pub rss_bytes: u64,
+    /// Percent of one core.
+    pub cpu_percent: f32,
+}
+
+/// A processor and its hunters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatusAnswer {
+    /// Its id.
+    pub processor: String,
+    /// `healthy`, `warning`, `error`.
+    pub status: &'static str,
+    /// Hunters: all, healthy, with a warning, in error.
+    pub hunters: [u32; 4],
+    /// Packets received.
+    pub received: u64,
+    /// Of those, seen before.
+    pub duplicates: u64,
+    /// Packets in every file they belong to.
+    pub stored: u64,
+    /// Filters.
+    pub filters: u32,
+    /// The hunters.
+    pub all: Vec<HunterAnswer>,
+}
+
+/// Asks for the status; `hunter` empty: of all.
+///
+/// # Errors
+/// [`SessionError`].
+pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<StatusAnswer, SessionError> {
+    let sockets = Arc::new(Mutex::new(Vec::new()));
+    let channel: Channel = connect(dialer, target, &sockets).await?;
+    let mut client = ManagementServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
+    let failed =
+        |status: Status| SessionError::Call { target: target.to_string(), what: "GetHunterStatus", status: Box::new(status) };
+    let asked = client.get_hunter_status(StatusRequest { hunter_id: hunter.to_owned() });
+    let answer = timeout(CALL_MAX, asked).await.map_err(|_| failed(Status::deadline_exceeded("no answer within 10 s")))?;
+    let answer = answer.map_err(failed)?.into_inner();
+    let all = answer.hunters.into_iter().map(|h| {
+        let status = match h.status() {
+            HunterStatus::StatusHealthy => "healthy",
+            HunterStatus::StatusWarning => "warning",
+            HunterStatus::StatusError => "error",
+            HunterStatus::StatusStopping => "stopping",
+        };
+        let s = h.stats.unwrap_or_default();
+        let mut drops: Vec<(String, u64)> = s.drops.into_iter().collect();
+        drops.sort();
+        HunterAnswer {
+            id: h.hunter_id,
+            hostname: h.hostname,
+            remote: h.remote_addr,
+            status,
+            connected_secs: h.connected_duration_sec,
+            interfaces: h.interfaces,
+            filter_types: h.capabilities.map(|c| c.filter_types).unwrap_or_default(),
+            filters: h.filters.len(),
+            packets: [s.packets_captured, s.packets_matched, s.packets_forwarded, s.packets_dropped],
+            drops,
+            kernel_dropped: s.kernel_dropped,
+            rss_bytes: s.memory_rss_bytes,
+            cpu_percent: s.cpu_percent,
+        }
+    });
+    let all = all.collect();
+    let p = answer.processor_stats.unwrap_or_default();
+    let status = match p.status() {
+        ProcessorStatus::ProcessorHealthy => "healthy",
+        ProcessorStatus::ProcessorWarning => "warning",
+        ProcessorStatus::ProcessorError => "error",
+    };
+    Ok(StatusAnswer {
+        processor: p.processor_id,
+        status,
+        hunters: [p.total_hunters, p.healthy_hunters, p.warning_hunters, p.error_hunters],
+        received: p.total_packets_received,
+        duplicates: p.duplicates,
+        stored: p.committed,
+        filters: p.total_filters,
+        all,
+    })
+}

@@ -1,0 +1,514 @@
+//! The uplink's life: connect, register, stream, and again.
+//!
+//! ```text
+//! dial (control) ─▶ RegisterHunter ─▶ dial (data) ─▶ StreamPackets ┐
+//!                                                    SubscribeFilters ├─ the first that ends ends the session
+//!                                                    Heartbeat, 5 s ┘
+//! ```
+//! A session that ends is followed by another after a short, growing, jittered wait; what was not acknowledged is sent again. Capture
+//! never waits for any of this.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio_stream::Stream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::backlog::{Backlog, PeerKind};
+use super::channel::connect;
+use super::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, WireFilter};
+use super::legacy::Legacy;
+use super::stream;
+use crate::batch::{BatchSeq, Epoch};
+use crate::net::{Backoff, DialError, Dialer, Target};
+use crate::reason::DropReason;
+use crate::telemetry::clock;
+use crate::wire::management::management_service_client::ManagementServiceClient;
+use crate::wire::management::{
+    FilterRequest, FilterUpdate, FilterUpdateType, HunterCapabilities, HunterHeartbeat, HunterRegistration, HunterStats,
+    HunterStatus,
+};
+
+/// A heartbeat this often (the peers' expectation).
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// An unary call takes this long at most.
+const CALL_MAX: Duration = Duration::from_secs(10);
+/// A pause is questioned this often.
+const PROBE: Duration = Duration::from_secs(30);
+/// Most bytes of one control message: 100 000 filters of some 600 bytes.
+const MESSAGE_MAX: usize = 64 << 20;
+/// A session this long counts as success even when there was nothing to acknowledge.
+const STEADY: Duration = Duration::from_secs(5);
+/// Patience for the last words of a graceful stop.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// When the uplink is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// Not yet.
+    #[default]
+    Run,
+    /// Once everything is acknowledged.
+    Drain,
+    /// At once; what is not acknowledged is given up, counted.
+    Now,
+}
+
+/// How an uplink is set up.
+pub struct UplinkConfig {
+    /// Our name.
+    pub hunter_id: Arc<str>,
+    /// Processors, most preferred first.
+    pub targets: Vec<Target>,
+    /// How they are reached.
+    pub dialer: Dialer,
+    /// Give up when there is no session for this long, from the start or later; `None`: never.
+    pub connect_timeout: Option<Duration>,
+    /// How long a drain may go on without an acknowledgement; at most twice this.
+    pub drain_timeout: Duration,
+    /// Spreads the retries of many hunters.
+    pub seed: u64,
+}
+
+/// Why an uplink ended early.
+#[derive(Debug, Error)]
+pub enum UplinkError {
+    /// No processor within the time allowed.
+    #[error("cannot reach a processor: {0}")]
+    CannotConnect(SessionError),
+}
+
+/// Why one session ended.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// Not reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Reached, but HTTP/2 did not come about.
+    #[error("{target}: {why}")]
+    Transport {
+        /// Where.
+        target: String,
+        /// Why.
+        why: String,
+    },
+    /// It does not want us.
+    #[error("{target} refuses this hunter: {why}")]
+    Refused {
+        /// Where.
+        target: String,
+        /// Why.
+        why: String,
+    },
+    /// A call failed.
+    #[error("{target}: {what}: {} ({:?})", status.message(), status.code())]
+    Call {
+        /// Where.
+        target: String,
+        /// Which.
+        what: &'static str,
+        /// What it said.
+        status: Box<Status>,
+    },
+}
+
+impl SessionError {
+    /// Whether waiting cannot help while both sides stay as they are.
+    fn is_settled(&self) -> bool {
+        match self {
+            Self::Dial(e) => e.is_settled(),
+            Self::Transport { .. } | Self::Refused { .. } => false,
+            Self::Call { status, .. } => {
+                matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated)
+            }
+        }
+    }
+}
+
+/// Runs until told to end.
+///
+/// # Errors
+/// [`UplinkError::CannotConnect`] when [`UplinkConfig::connect_timeout`] passes without a session.
+pub async fn run(
+    config: UplinkConfig,
+    backlog: Arc<Backlog>,
+    control: Arc<dyn Control>,
+    mut ending: watch::Receiver<Ending>,
+) -> Result<(), UplinkError> {
+    let stalled = stalled(&backlog, ending.clone(), config.drain_timeout);
+    tokio::select! {
+        result = sessions(&config, &backlog, &control, &mut ending) => result,
+        () = stalled => {
+            control.link(LinkState::Down);
+            let packets = backlog.abandon(DropReason::Shutdown);
+            tracing::warn!(packets, "no processor took the rest over in time; given up");
+            Ok(())
+        }
+    }
+}
+
+/// One session after the other.
+async fn sessions(
+    config: &UplinkConfig,
+    backlog: &Arc<Backlog>,
+    control: &Arc<dyn Control>,
+    ending: &mut watch::Receiver<Ending>,
+) -> Result<(), UplinkError> {
+    let mut backoff = Backoff::new(config.seed);
+    let mut down_since = Instant::now();
+    let mut ever_up = false;
+    for target in config.targets.iter().cycle() {
+        let (began, acked) = (Instant::now(), backlog.snapshot().acked_batches);
+        let patience = config.connect_timeout.map(|limit| down_since + limit);
+        let ended = session(config, target, backlog, control, ending, patience).await;
+        control.link(LinkState::Down);
+        let error = match ended {
+            Ended::Finished => return Ok(()),
+            Ended::Lost { error, was_up } => {
+                if was_up {
+                    ever_up = true;
+                    down_since = Instant::now();
+                }
+                // A processor that takes registrations but no batches is not called again and again at once.
+                if was_up && (began.elapsed() >= STEADY || backlog.snapshot().acked_batches > acked) {
+                    backoff.reset();
+                }
+                error
+            }
+        };
+        if *ending.borrow() == Ending::Now {
+            backlog.abandon(DropReason::Shutdown);
+            return Ok(());
+        }
+        if let Some(limit) = config.connect_timeout
+            && (down_since.elapsed() >= limit || (!ever_up && error.is_settled()))
+        {
+            return Err(UplinkError::CannotConnect(error));
+        }
+        let wait = backoff.wait();
+        tracing::warn!(target = %target, error = %error, retry_ms = wait.as_millis(), "not connected");
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = drained(backlog, ending) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+enum Ended {
+    Finished,
+    Lost { error: SessionError, was_up: bool },
+}
+
+async fn session(
+    config: &UplinkConfig,
+    target: &Target,
+    backlog: &Arc<Backlog>,
+    control: &Arc<dyn Control>,
+    ending: &watch::Receiver<Ending>,
+    patience: Option<Instant>,
+) -> Ended {
+    let sockets = Arc::new(Mutex::new(Vec::new()));
+    let (mut draining, mut at_once) = (ending.clone(), ending.clone());
+    let setup = tokio::select! {
+        setup = set_up(config, target, backlog, control, &sockets) => setup,
+        () = until(patience) => Err(no_answer(target)),
+        () = drained(backlog, &mut draining) => return Ended::Finished,
+        () = told(&mut at_once, Ending::Now) => Err(stopped(target)),
+    };
+    let up = match setup {
+        Ok(up) => up,
+        Err(error) => return Ended::Lost { error, was_up: false },
+    };
+    let connection = backlog.begin(up.kind, &up.resume);
+    let durable = up.kind == PeerKind::Extended;
+    control.link(LinkState::Up { target: target.to_string(), sockets: sockets.lock().clone(), durable });
+    tracing::info!(target = %target, delivery = if durable { "acknowledged" } else { "best_effort" }, "connected");
+    let call = |what| move |status: Status| SessionError::Call { target: target.to_string(), what, status: Box::new(status) };
+    let mut data = std::pin::pin!(stream::run(up.data, Arc::clone(backlog), connection, up.kind, up.legacy));
+    let error = tokio::select! {
+        r = &mut data => match r {
+            Ok(()) => None,
+            Err(status) => Some(call("StreamPackets")(status)),
+        },
+        e = follow_filters(up.control.clone(), config, control, durable) => Some(call("SubscribeFilters")(e)),
+        e = beat(up.control.clone(), config, control) => Some(call("Heartbeat")(e)),
+        () = question_pauses(backlog) => None,
+        () = drained(backlog, &mut draining) => {
+            // The stream ends as gRPC ends streams, so that the processor sees no breakage.
+            backlog.hang_up();
+            let (_ended, ()) = tokio::join!(timeout(GOODBYE_MAX, data), say_goodbye(up.control, config, control));
+            backlog.end(connection);
+            return Ended::Finished;
+        }
+        () = told(&mut at_once, Ending::Now) => None,
+    };
+    backlog.end(connection);
+    Ended::Lost { error: error.unwrap_or_else(|| stopped(target)), was_up: true }
+}
+
+/// Returns at `when`; never, without one.
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns once a drain was asked for and nothing was acknowledged for `patience`.
+async fn stalled(backlog: &Backlog, mut ending: watch::Receiver<Ending>, patience: Duration) {
+    told(&mut ending, Ending::Drain).await;
+    loop {
+        let acked = backlog.snapshot().acked_batches;
+        sleep(patience).await;
+        let now = backlog.snapshot();
+        if now.in_memory_batches > 0 && now.acked_batches == acked {
+            return;
+        }
+    }
+}
+
+fn no_answer(target: &Target) -> SessionError {
+    SessionError::Transport {
+        target: target.to_string(),
+        why: "no answer in time; check that a processor listens there".to_owned(),
+    }
+}
+
+fn stopped(target: &Target) -> SessionError {
+    SessionError::Transport { target: target.to_string(), why: "the stream ended".to_owned() }
+}
+
+/// Everything a session needs.
+struct Up {
+    control: ManagementServiceClient<Channel>,
+    data: Channel,
+    kind: PeerKind,
+    resume: Vec<(Epoch, BatchSeq)>,
+    legacy: Option<Legacy>,
+}
+
+async fn set_up(
+    config: &UplinkConfig,
+    target: &Target,
+    backlog: &Arc<Backlog>,
+    control: &Arc<dyn Control>,
+    sockets: &Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>,
+) -> Result<Up, SessionError> {
+    let channel = connect(&config.dialer, target, sockets).await?;
+    let mut client =
+        ManagementServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
+    let facts = control.registration();
+    let interfaces: Arc<[String]> = facts.interfaces.clone().into();
+    let mut epochs: Vec<u64> = backlog.epochs().into_iter().map(|e| e.0).collect();
+    epochs.extend(facts.epochs.iter().map(|e| e.0));
+    epochs.sort_unstable();
+    epochs.dedup();
+    let request = HunterRegistration {
+        hunter_id: config.hunter_id.to_string(),
+        hostname: facts.hostname,
+        interfaces: facts.interfaces,
+        version: facts.version,
+        capabilities: Some(HunterCapabilities {
+            filter_types: facts.filter_types,
+            max_buffer_size: facts.max_buffer_bytes,
+            gpu_acceleration: false,
+            af_xdp: false,
+        }),
+        epochs,
+        durable_acks: true,
+        instance: facts.instance,
+    };
+    let call =
+        |status: Status| SessionError::Call { target: target.to_string(), what: "RegisterHunter", status: Box::new(status) };
+    let answer = timeout(CALL_MAX, client.register_hunter(request))
+        .await
+        .map_err(|_| call(Status::deadline_exceeded("no answer within 10 s")))?;
+    let answer = answer.map_err(call)?.into_inner();
+    if !answer.accepted {
+        return Err(SessionError::Refused { target: target.to_string(), why: answer.error });
+    }
+    let legacy = !answer.durable_acks;
+    let filters = answer.filters.into_iter().map(filter).collect();
+    control.apply(FilterChange::Replace { filters, version: answer.filter_version, legacy });
+    let data = connect(&config.dialer, target, sockets).await?;
+    Ok(Up {
+        control: client,
+        data,
+        kind: if legacy { PeerKind::Plain } else { PeerKind::Extended },
+        resume: answer.acked.iter().map(|p| (Epoch(p.epoch), BatchSeq(p.ack_sequence))).collect(),
+        legacy: legacy.then_some(Legacy { interfaces }),
+    })
+}
+
+fn filter(f: crate::wire::management::Filter) -> WireFilter {
+    WireFilter {
+        id: f.id,
+        kind: f.r#type,
+        pattern: f.pattern,
+        target_hunters: f.target_hunters,
+        enabled: f.enabled,
+        description: f.description,
+        media: f.media,
+    }
+}
+
+/// Follows the processor's filters; returns when the stream ends.
+async fn follow_filters(
+    mut client: ManagementServiceClient<Channel>,
+    config: &UplinkConfig,
+    control: &Arc<dyn Control>,
+    durable: bool,
+) -> Status {
+    let request = FilterRequest { hunter_id: config.hunter_id.to_string() };
+    let mut updates = match client.subscribe_filters(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match updates.message().await {
+            Ok(Some(update)) => {
+                if let Some(change) = change(update, durable) {
+                    control.apply(change);
+                }
+            }
+            Ok(None) => return Status::unavailable("the filter stream ended"),
+            Err(status) => return status,
+        }
+    }
+}
+
+fn change(update: FilterUpdate, durable: bool) -> Option<FilterChange> {
+    let kind = update.update_type();
+    let (version, more) = (update.version, update.more);
+    let filter = filter(update.filter?);
+    Some(match kind {
+        FilterUpdateType::UpdateDelete => FilterChange::Remove { id: filter.id, version, more },
+        FilterUpdateType::UpdateAdd | FilterUpdateType::UpdateModify => {
+            FilterChange::Put { filter, version, more, legacy: !durable }
+        }
+    })
+}
+
+/// Sends a heartbeat every 5 s; returns when the stream ends.
+async fn beat(mut client: ManagementServiceClient<Channel>, config: &UplinkConfig, control: &Arc<dyn Control>) -> Status {
+    let mut ticks = interval(HEARTBEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let beats = Beats { ticks, id: Arc::clone(&config.hunter_id), control: Arc::clone(control) };
+    let mut answers = match client.heartbeat(beats).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return status,
+    };
+    loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Status::unavailable("the heartbeat stream ended"),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// The last heartbeat of a graceful stop.
+async fn say_goodbye(mut client: ManagementServiceClient<Channel>, config: &UplinkConfig, control: &Arc<dyn Control>) {
+    let mut facts = control.heartbeat();
+    facts.health = Health::Stopping;
+    let last = tokio_stream::once(heartbeat(&config.hunter_id, facts));
+    let said = timeout(GOODBYE_MAX, async {
+        let mut answers = client.heartbeat(last).await?.into_inner();
+        answers.message().await
+    });
+    if !matches!(said.await, Ok(Ok(_))) {
+        tracing::debug!("the processor was not told that we stop");
+    }
+}
+
+struct Beats {
+    ticks: Interval,
+    id: Arc<str>,
+    control: Arc<dyn Control>,
+}
+
+impl Stream for Beats {
+    type Item = HunterHeartbeat;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<HunterHeartbeat>> {
+        self.ticks.poll_tick(cx).map(|_| Some(heartbeat(&self.id, self.control.heartbeat())))
+    }
+}
+
+fn heartbeat(id: &str, f: HeartbeatFacts) -> HunterHeartbeat {
+    let status = match f.health {
+        Health::Healthy => HunterStatus::StatusHealthy,
+        Health::Warning => HunterStatus::StatusWarning,
+        Health::Error => HunterStatus::StatusError,
+        Health::Stopping => HunterStatus::StatusStopping,
+    };
+    let drops = DropReason::ALL.iter().zip(f.drops).filter(|(_, n)| *n > 0).map(|(r, n)| (r.name().to_owned(), n)).collect();
+    HunterHeartbeat {
+        hunter_id: id.to_owned(),
+        timestamp_ns: clock::wall().as_nanos(),
+        status: status.into(),
+        stats: Some(HunterStats {
+            packets_captured: f.captured,
+            packets_matched: f.matched,
+            packets_forwarded: f.forwarded,
+            packets_dropped: f.drops.iter().fold(0, |a, b| a.saturating_add(*b)),
+            buffer_bytes: f.buffer_bytes,
+            active_filters: f.active_filters,
+            cpu_percent: f.cpu_percent,
+            memory_rss_bytes: f.rss_bytes,
+            memory_limit_bytes: 0,
+            kernel_received: f.kernel_received,
+            kernel_dropped: f.kernel_dropped,
+            interface_dropped: f.interface_dropped,
+            drops,
+            held_packets: f.held,
+            spool_bytes: 0,
+            spool_batches: 0,
+            in_ring: f.in_ring,
+        }),
+        filter_version: f.filter_version,
+        filter_errors: f
+            .filter_errors
+            .into_iter()
+            .map(|(id, reason)| crate::wire::management::FilterError { id, reason })
+            .collect(),
+    }
+}
+
+/// Never returns; asks through a pause now and then.
+async fn question_pauses(backlog: &Backlog) {
+    let mut ticks = interval(PROBE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        poll_fn(|cx| ticks.poll_tick(cx)).await;
+        backlog.probe();
+    }
+}
+
+/// Returns once a drain was asked for and is complete.
+async fn drained(backlog: &Backlog, ending: &mut watch::Receiver<Ending>) {
+    told(ending, Ending::Drain).await;
+    backlog.wait_drained().await;
+}
+
+/// Returns once `what` (or worse) was asked for; never, if whoever could ask is gone.
+async fn told(ending: &mut watch::Receiver<Ending>, what: Ending) {
+    let asked = |e: &Ending| match what {
+        Ending::Run => true,
+        Ending::Drain => *e != Ending::Run,
+        Ending::Now => *e == Ending::Now,
+    };
+    if ending.wait_for(asked).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,155 @@
+//! The data stream: sealed batches go out as they are, under the same gRPC method as any other peer's.
+//!
+//! ```text
+//! Backlog ─poll_send─▶ SendBody (http body) ─▶ HTTP/2 ─▶ processor
+//!    ▲                                                       │
+//!    └─ ack · credit · pause ◀─ Deframer ◀─ response body ◀──┘
+//! ```
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use prost::Message;
+use tonic::Status;
+use tonic::transport::Channel;
+use tower::{Service, ServiceExt};
+
+use super::backlog::{Backlog, Connection, Credit, Outgoing, PeerKind};
+use super::legacy::Legacy;
+use crate::batch::{BatchSeq, Epoch, with_ranges};
+use crate::wire::data::{FlowControl, StreamControl};
+use crate::wire::frame::Deframer;
+
+/// The gRPC method.
+const PATH: &str = "/lippycat.data.DataService/StreamPackets";
+/// A `StreamControl` is a handful of numbers and perhaps a sentence.
+const CONTROL_MAX: usize = 64 << 10;
+
+/// What goes out: batches as the backlog gives them.
+pub(super) struct SendBody {
+    backlog: Arc<Backlog>,
+    connection: Connection,
+    legacy: Option<Legacy>,
+    pieces: VecDeque<Bytes>,
+}
+
+impl SendBody {
+    fn encode(&mut self, out: &Outgoing) {
+        match &self.legacy {
+            Some(legacy) => self.pieces.push_back(legacy.encode(out)),
+            None => self.pieces.extend(with_ranges(&out.batch, &out.ranges).into_iter().filter(|p| !p.is_empty())),
+        }
+    }
+}
+
+impl Body for SendBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(piece) = this.pieces.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            match this.backlog.poll_send(this.connection, cx) {
+                Poll::Ready(Some(out)) => this.encode(&out),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+/// Streams until the peer ends it or `hang_up` has emptied it.
+///
+/// # Errors
+/// What the peer or the network said.
+pub(super) async fn run(
+    mut channel: Channel,
+    backlog: Arc<Backlog>,
+    connection: Connection,
+    kind: PeerKind,
+    legacy: Option<Legacy>,
+) -> Result<(), Status> {
+    let body = SendBody { backlog: Arc::clone(&backlog), connection, legacy, pieces: VecDeque::new() };
+    let request = http::Request::builder()
+        .method(http::Method::POST)
+        .version(http::Version::HTTP_2)
+        .uri(PATH)
+        .header(http::header::CONTENT_TYPE, "application/grpc")
+        .header(http::header::TE, "trailers")
+        .body(tonic::body::Body::new(body))
+        .map_err(|e| Status::internal(e.to_string()))?;
+    let ready = channel.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let response = ready.call(request).await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let (parts, body) = response.into_parts();
+    check_head(parts.status, &parts.headers)?;
+    read(body, &backlog, connection, kind).await
+}
+
+/// A peer that is no gRPC server says so here.
+fn check_head(status: http::StatusCode, headers: &HeaderMap) -> Result<(), Status> {
+    if let Some(status) = Status::from_header_map(headers)
+        && status.code() != tonic::Code::Ok
+    {
+        return Err(status);
+    }
+    if status != http::StatusCode::OK {
+        return Err(Status::unavailable(format!("HTTP status {status} instead of a gRPC answer: is this a processor?")));
+    }
+    let encoding = headers.get("grpc-encoding").map(http::HeaderValue::as_bytes);
+    if encoding.is_some_and(|e| e != b"identity") {
+        return Err(Status::unimplemented("the processor compresses its answers, which was not agreed"));
+    }
+    Ok(())
+}
+
+async fn read(body: tonic::body::Body, backlog: &Backlog, connection: Connection, kind: PeerKind) -> Result<(), Status> {
+    let mut body = std::pin::pin!(body);
+    let mut frames = Deframer::new(CONTROL_MAX);
+    while let Some(frame) = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let frame = frame?;
+        match frame.into_data() {
+            Ok(data) => {
+                frames.push(data);
+                while let Some(message) = frames.next().map_err(|e| Status::internal(e.to_string()))? {
+                    let control = StreamControl::decode(message).map_err(|e| Status::internal(e.to_string()))?;
+                    apply(&control, backlog, connection, kind);
+                }
+            }
+            Err(frame) => {
+                if let Some(status) = frame.trailers_ref().and_then(Status::from_header_map)
+                    && status.code() != tonic::Code::Ok
+                {
+                    return Err(status);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn apply(control: &StreamControl, backlog: &Backlog, connection: Connection, kind: PeerKind) {
+    match kind {
+        PeerKind::Extended if control.epoch != 0 => backlog.ack(connection, Epoch(control.epoch), BatchSeq(control.ack_sequence)),
+        PeerKind::Plain if control.ack_sequence != 0 => backlog.ack_plain(connection, BatchSeq(control.ack_sequence)),
+        PeerKind::Extended | PeerKind::Plain => {}
+    }
+    if control.credit_batches != 0 || control.credit_bytes != 0 {
+        let usual = Credit::default();
+        let batches = if control.credit_batches == 0 { usual.batches } else { control.credit_batches };
+        let bytes = if control.credit_bytes == 0 { usual.bytes } else { control.credit_bytes };
+        backlog.set_credit(Credit { batches, bytes });
+    }
+    // PAUSE stops the sending, never the capture; anything else lifts it
+    backlog.pause(control.flow_control() == FlowControl::FlowPause);
+    if !control.error.is_empty() {
+        tracing::warn!(error = %control.error, "the processor reports an error");
+    }
+}
