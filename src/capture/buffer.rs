@@ -1,0 +1,97 @@
+//! A read buffer over any input: bytes are read in large blocks and parsed where they lie.
+//!
+//! Promises: no allocation after creation; a single `read(2)` is never waited for when the bytes asked for are there, so
+//! that a live pipe delivers promptly.
+
+use std::io::{self, Read};
+
+/// Default size: measured as fast as any larger one, and one record always fits (performance.md: 29 Mpps).
+pub(super) const READ_BUFFER: usize = 1 << 20;
+
+/// Size per file when many files are merged; still holds one record of the largest kind.
+pub(super) const READ_BUFFER_MANY: usize = 512 * 1024;
+
+/// Unparsed bytes of an input.
+pub(super) struct ReadBuffer {
+    input: Box<dyn Read + Send>,
+    bytes: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Offset in the input of `bytes[start]`.
+    offset: u64,
+}
+
+impl ReadBuffer {
+    pub(super) fn new(input: Box<dyn Read + Send>, capacity: usize) -> Self {
+        Self { input, bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0, offset: 0 }
+    }
+
+    /// What has been read and not consumed.
+    #[inline]
+    pub(super) fn data(&self) -> &[u8] {
+        self.bytes.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Offset in the input of the first byte of [`Self::data`].
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Drops `n` bytes from the front of [`Self::data`].
+    #[inline]
+    pub(super) fn consume(&mut self, n: usize) {
+        let n = n.min(self.end.saturating_sub(self.start));
+        self.start = self.start.saturating_add(n);
+        self.offset = self.offset.saturating_add(n as u64);
+    }
+
+    /// Reads until at least `need` bytes are at hand; `false` when the input ends first. `need` beyond the capacity is
+    /// answered `false`.
+    pub(super) fn fill(&mut self, need: usize) -> io::Result<bool> {
+        while self.end.saturating_sub(self.start) < need {
+            if need > self.bytes.len() || self.read_more()? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Drops `n` bytes, reading over those not yet at hand; `false` when the input ends first.
+    pub(super) fn skip(&mut self, mut n: u64) -> io::Result<bool> {
+        loop {
+            let have = self.end.saturating_sub(self.start);
+            let step = usize::try_from(n).unwrap_or(usize::MAX).min(have);
+            self.consume(step);
+            n = n.saturating_sub(step as u64);
+            if n == 0 {
+                return Ok(true);
+            }
+            if self.read_more()? == 0 {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn read_more(&mut self) -> io::Result<usize> {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        } else if self.start > 0 {
+            self.bytes.copy_within(self.start..self.end, 0);
+            self.end = self.end.saturating_sub(self.start);
+            self.start = 0;
+        }
+        let Some(room) = self.bytes.get_mut(self.end..) else { return Ok(0) };
+        loop {
+            match self.input.read(room) {
+                Ok(n) => {
+                    let n = n.min(room.len());
+                    self.end = self.end.saturating_add(n);
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Whole records in blocks, on anything that can be appended to and cut.
+//!
+//! ```text
+//! |<------------- written ------------->|<--- pending (memory) --->|
+//!  file: always ends at a record's end    whole records, ≤ block, in order
+//! ```
+//!
+//! Promises: the file never keeps part of a record. A write that fails half-way is cut back to `written`, the pending
+//! records stay in memory in order, and the next flush writes them again. If even cutting fails, it is done first thing
+//! at the next flush.
+
+use std::fs::File;
+use std::io;
+
+use sha2::{Digest, Sha256};
+
+/// Something that bytes are appended to.
+pub(super) trait Disk {
+    /// As `write(2)` on a file opened for appending.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Makes it `len` bytes long.
+    fn cut(&mut self, len: u64) -> io::Result<()>;
+}
+
+impl Disk for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::Write::write(self, bytes)
+    }
+
+    fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+}
+
+/// Pending records and how much is in the file.
+#[derive(Debug)]
+pub(super) struct Block {
+    pending: Vec<u8>,
+    size: usize,
+    written: u64,
+    torn: bool,
+    hash: Option<Sha256>,
+}
+
+impl Block {
+    /// For a file of `written` bytes; flushes are due at `size` bytes. With `hash`, sums what is written from here on.
+    pub(super) fn new(size: usize, written: u64, hash: bool) -> Self {
+        Self { pending: Vec::new(), size, written, torn: false, hash: hash.then(Sha256::new) }
+    }
+
+    /// Whether `more` bytes would outgrow the block, so that it must be flushed first.
+    #[inline]
+    pub(super) fn is_due(&self, more: usize) -> bool {
+        !self.pending.is_empty() && self.pending.len().saturating_add(more) > self.size
+    }
+
+    /// Where records are encoded; whole ones only.
+    #[inline]
+    pub(super) fn pending_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.pending
+    }
+
+    /// Bytes in memory.
+    #[inline]
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Bytes in the file.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether the file may be longer than [`Self::written`] because a cut did not succeed yet.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
+    }
+
+    /// Bytes in the file and in memory.
+    #[inline]
+    pub(super) fn len(&self) -> u64 {
+        self.written.saturating_add(self.pending.len() as u64)
+    }
+
+    /// SHA-256 in hex of everything written, if it was summed from the first byte.
+    pub(super) fn sha256(&self) -> Option<String> {
+        self.hash.clone().map(|h| hex(&h.finalize()))
+    }
+
+    /// Writes all pending records.
+    ///
+    /// # Errors
+    /// The disk's; nothing pending is lost and the file ends where it ended before.
+    pub(super) fn flush(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        if self.torn {
+            disk.cut(self.written)?;
+            self.torn = false;
+        }
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if let Err(e) = write_all(disk, &self.pending) {
+            self.torn = disk.cut(self.written).is_err();
+            return Err(e);
+        }
+        if let Some(h) = &mut self.hash {
+            h.update(&self.pending);
+        }
+        self.written = self.len();
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Starts over in a new file: `header` goes before what is pending.
+    pub(super) fn rehome(&mut self, mut header: Vec<u8>) {
+        header.append(&mut self.pending);
+        *self = Self { pending: header, ..Self::new(self.size, 0, true) };
+    }
+}
+
+fn write_all(disk: &mut impl Disk, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match disk.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = bytes.get(n..).unwrap_or(&[]),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let nibble = |n: u8| DIGITS.get(usize::from(n)).map_or('?', |d| char::from(*d));
+    bytes.iter().flat_map(|b| [nibble(b >> 4), nibble(b & 15)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    /// A disk that does what the script says: `Some(n)` takes at most `n` bytes, `None` is full.
+    struct Flaky {
+        held: Vec<u8>,
+        script: VecDeque<Option<usize>>,
+        cut_fails: VecDeque<bool>,
+    }
+
+    impl Disk for Flaky {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let take = self.script.pop_front().unwrap_or(Some(usize::MAX)).ok_or(io::ErrorKind::StorageFull)?;
+            let take = take.min(bytes.len());
+            self.held.extend_from_slice(&bytes[..take]);
+            Ok(take)
+        }
+
+        fn cut(&mut self, len: u64) -> io::Result<()> {
+            if self.cut_fails.pop_front().unwrap_or(false) {
+                return Err(io::ErrorKind::Other.into());
+            }
+            self.held.truncate(usize::try_from(len).unwrap());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_short_write_is_cut_back_and_the_records_stay() {
+        let mut disk = Flaky { held: Vec::new(), script: [Some(3), None].into(), cut_fails: VecDeque::new() };
+        let mut block = Block::new(64, 0, true);
+        block.pending_mut().extend_from_slice(b"record");
+
+        let e = block.flush(&mut disk).unwrap_err();
+
+        assert_eq!(e.kind(), io::ErrorKind::StorageFull);
+        assert_eq!((disk.held.len(), block.written(), block.pending()), (0, 0, 6));
+        block.flush(&mut disk).unwrap();
+        assert_eq!(disk.held, b"record");
+        assert_eq!(block.sha256().unwrap(), hex(&Sha256::digest(b"record")));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_disk_does_the_file_is_a_prefix_of_whole_records(
+            records in prop::collection::vec(1usize..40, 1..60),
+            script in prop::collection::vec(prop::option::of(0usize..50), 0..80),
+            cut_fails in prop::collection::vec(any::<bool>(), 0..20),
+        ) {
+            let mut disk = Flaky { held: Vec::new(), script: script.into(), cut_fails: cut_fails.into() };
+            let mut block = Block::new(64, 0, true);
+            let (mut want, mut ends) = (Vec::new(), vec![0]);
+
+            for (i, len) in records.iter().enumerate() {
+                for attempt in 0.. {
+                    assert!(attempt < 200);
+                    if !block.is_due(*len) || block.flush(&mut disk).is_ok() {
+                        break;
+                    }
+                    prop_assert!(block.is_torn() || ends.contains(&disk.held.len()));
+                }
+                let record = vec![u8::try_from(i).unwrap(); *len];
+                block.pending_mut().extend_from_slice(&record);
+                want.extend_from_slice(&record);
+                ends.push(want.len());
+            }
+            while block.flush(&mut disk).is_err() {}
+
+            prop_assert_eq!(&disk.held, &want);
+            prop_assert_eq!(block.sha256().unwrap(), hex(&Sha256::digest(&want)));
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The slow steps: beginning and closing calls, creating, flushing, rotating and parking their files.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Call, CallFiles, CallNo, ClosedCall, Dirty, Hand, Part, Track};
+use crate::packet::{LinkType, Timestamp};
+use crate::record::file::{CaptureFile, Shape};
+use crate::record::name::{Parties, file_name};
+use crate::record::{FileFact, Format, RecordError, json};
+
+/// Emptied blocks kept for the next file.
+const MAX_SPARE: usize = 64;
+
+impl CallFiles {
+    /// Makes a call known and chooses its stem, one that no file has.
+    pub(super) fn begin(&mut self, parties: &Parties<'_>, first: Timestamp) -> Result<CallNo, RecordError> {
+        while self.calls.len() >= self.cfg.max_calls.max(1) && self.evict()? {}
+        let wanted = self.cfg.pattern.stem(first, parties);
+        let mut stem = wanted.clone();
+        for n in 2_u32.. {
+            if !self.is_taken(&stem)? {
+                break;
+            }
+            stem = format!("{wanted}-{n}");
+            self.counters.renamed = self.counters.renamed.saturating_add(u64::from(n == 2));
+        }
+        let (no, id) = (self.next_no, Arc::<[u8]>::from(parties.call_id));
+        self.next_no = no.saturating_add(1);
+        self.know(no, Call { id, stem: stem.into(), tracks: SmallVec::new(), packets: 0, last: self.now, closed_at: None });
+        self.counters.calls = self.counters.calls.saturating_add(1);
+        Ok(no)
+    }
+
+    pub(super) fn know(&mut self, no: CallNo, call: Call) {
+        self.ids.insert(call.id.clone(), no);
+        self.calls.insert(no, call);
+        self.begun.push_back(no);
+        if self.begun.len() > self.calls.len().saturating_mul(2).saturating_add(1024) {
+            self.begun.retain(|no| self.calls.contains_key(no));
+        }
+    }
+
+    fn is_taken(&self, stem: &str) -> Result<bool, RecordError> {
+        let format = self.cfg.pattern.format();
+        for part in [Part::Sip, Part::Rtp, Part::Merged] {
+            if self.dir.exists(&file_name(stem, part.tag(), None, 0, format))? {
+                return Ok(true);
+            }
+        }
+        self.dir.exists(&json::name(stem))
+    }
+
+    /// Closes and forgets the call that began first; false when there is none.
+    fn evict(&mut self) -> Result<bool, RecordError> {
+        while let Some(no) = self.begun.front().copied() {
+            let Some(call) = self.calls.get(&no) else {
+                self.begun.pop_front();
+                continue;
+            };
+            if call.closed_at.is_none() {
+                let closed = self.close_no(no)?;
+                self.finished.extend(closed);
+            }
+            self.begun.pop_front();
+            self.forget(no);
+            self.counters.evicted = self.counters.evicted.saturating_add(1);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    pub(super) fn forget(&mut self, no: CallNo) {
+        if let Some(call) = self.calls.remove(&no) {
+            self.ids.remove(&call.id);
+        }
+    }
+
+    /// Begins the first file of a part (and, for pcap, link type) of a call.
+    pub(super) fn add_track(&mut self, no: CallNo, part: Part, link: LinkType) -> Result<(), RecordError> {
+        let Some(call) = self.calls.get(&no) else { return Ok(()) };
+        let sibling = call.tracks.iter().any(|t| t.part == part);
+        let (file, index) = self.create(no, part, sibling.then_some(link), link, 0)?;
+        let Some(call) = self.calls.get_mut(&no) else { return Ok(()) };
+        let at = call.tracks.len();
+        call.tracks.push(Track {
+            part,
+            link,
+            sibling,
+            index,
+            file,
+            done: Vec::new(),
+            dirty: false,
+            turn: 0,
+            hand: Hand::Unlisted,
+        });
+        self.counters.siblings = self.counters.siblings.saturating_add(u64::from(sibling));
+        self.fresh(no, at);
+        Ok(())
+    }
+
+    /// Creates the file with the first free index from `index` on.
+    fn create(
+        &mut self,
+        no: CallNo,
+        part: Part,
+        in_name: Option<LinkType>,
+        link: LinkType,
+        index: u32,
+    ) -> Result<(CaptureFile, u32), RecordError> {
+        self.make_room();
+        let Some(call) = self.calls.get(&no) else {
+            return Err(RecordError::Unsafe { path: self.dir.path().into(), reason: "its call is not known" });
+        };
+        let format = self.cfg.pattern.format();
+        let comment = match format {
+            Format::Pcap => String::new(),
+            Format::PcapNg => format!("Call-ID: {}", String::from_utf8_lossy(&call.id).escape_debug()),
+        };
+        let shape = Shape { format, link, block: self.cfg.block_bytes, hash: true, comment: &comment };
+        for index in index.. {
+            let name = file_name(&call.stem, part.tag(), in_name, index, format);
+            if let Some(file) = CaptureFile::create(&self.dir, &name, shape)? {
+                self.counters.files = self.counters.files.saturating_add(1);
+                return Ok((file, index));
+            }
+        }
+        Err(RecordError::Unsafe { path: self.dir.join(&call.stem), reason: "every name for its next file is taken" })
+    }
+
+    /// Accounts for a file just created: its descriptor and its header.
+    fn fresh(&mut self, no: CallNo, at: usize) {
+        let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return };
+        self.pending = self.pending.saturating_add(track.file.block().pending());
+        track.mark(&mut self.dirty, no, at, self.now);
+        self.opened(no, at);
+    }
+
+    fn opened(&mut self, no: CallNo, at: usize) {
+        self.open_count = self.open_count.saturating_add(1);
+        let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return };
+        if std::mem::replace(&mut track.hand, Hand::Hot) == Hand::Unlisted {
+            self.open.push_back((no, at));
+        }
+        if self.open.len() > self.open_count.saturating_mul(2).saturating_add(64) {
+            let calls = &mut self.calls;
+            self.open.retain(|(no, at)| {
+                let Some(track) = calls.get_mut(no).and_then(|c| c.tracks.get_mut(*at)) else { return false };
+                if !track.file.is_open() {
+                    track.hand = Hand::Unlisted;
+                }
+                track.file.is_open()
+            });
+        }
+    }
+
+    /// Closes descriptors until one more fits: second chance, which needs no bookkeeping per packet. What a parked file
+    /// has pending stays in memory until it is due.
+    fn make_room(&mut self) {
+        while self.open_count >= self.cfg.max_open_files.max(1) {
+            let Some((no, at)) = self.open.pop_front() else { break };
+            let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { continue };
+            if track.file.is_open() && track.hand == Hand::Hot {
+                track.hand = Hand::Cold;
+                self.open.push_back((no, at));
+                continue;
+            }
+            track.hand = Hand::Unlisted;
+            if track.file.is_open() {
+                track.file.park();
+                self.open_count = self.open_count.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Writes what one file has pending.
+    pub(super) fn flush(&mut self, no: CallNo, at: usize) -> Result<(), RecordError> {
+        let Some(track) = self.calls.get(&no).and_then(|c| c.tracks.get(at)) else { return Ok(()) };
+        let was_open = track.file.is_open();
+        if !was_open {
+            self.make_room();
+        }
+        let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return Ok(()) };
+        let pending = track.file.block().pending();
+        let done = track.file.flush(&self.dir);
+        let opened = !was_open && track.file.is_open();
+        if opened {
+            self.counters.reopened = self.counters.reopened.saturating_add(1);
+            self.opened(no, at);
+        }
+        if !done? {
+            self.displace(no, at)?;
+            return self.flush(no, at);
+        }
+        let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return Ok(()) };
+        if track.hand == Hand::Cold {
+            track.hand = Hand::Hot;
+        }
+        track.dirty = false;
+        track.turn = track.turn.wrapping_add(1);
+        self.pending = self.pending.saturating_sub(pending);
+        let empty = std::mem::take(track.file.pending_mut());
+        if self.spare.len() < MAX_SPARE && empty.capacity() > 0 && empty.capacity() <= self.cfg.block_bytes.saturating_mul(2) {
+            self.spare.push(empty);
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next file because the current one vanished or changed under us.
+    fn displace(&mut self, no: CallNo, at: usize) -> Result<(), RecordError> {
+        let Some(track) = self.calls.get(&no).and_then(|c| c.tracks.get(at)) else { return Ok(()) };
+        let (part, link, sibling) = (track.part, track.link, track.sibling);
+        let (bytes, packets, name) = (track.file.block().written(), track.file.packets_written(), track.file.name().to_owned());
+        let (file, index) = self.create(no, part, sibling.then_some(link), link, track.index.saturating_add(1))?;
+        let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return Ok(()) };
+        let before = track.file.block().pending();
+        track.file.rehome(file);
+        track.index = index;
+        track.done.push(FileFact { name, bytes, packets, sha256: None });
+        self.pending = self.pending.saturating_add(track.file.block().pending()).saturating_sub(before);
+        self.counters.displaced = self.counters.displaced.saturating_add(1);
+        self.opened(no, at);
+        Ok(())
+    }
+
+    /// Finishes a full file and begins the next.
+    pub(super) fn rotate(&mut self, no: CallNo, at: usize) -> Result<(), RecordError> {
+        self.flush(no, at)?;
+        let Some(track) = self.calls.get(&no).and_then(|c| c.tracks.get(at)) else { return Ok(()) };
+        let sha256 = track.file.sha256(&self.dir)?;
+        let fact = track.facts(sha256).last();
+        let (part, link, in_name) = (track.part, track.link, track.sibling.then_some(track.link));
+        let (file, index) = self.create(no, part, in_name, link, track.index.saturating_add(1))?;
+        let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return Ok(()) };
+        if track.file.is_open() {
+            self.open_count = self.open_count.saturating_sub(1);
+        }
+        (track.file, track.index) = (file, index);
+        track.done.extend(fact);
+        self.counters.rotated = self.counters.rotated.saturating_add(1);
+        self.fresh(no, at);
+        Ok(())
+    }
+
+    /// Writes the oldest pending files while `due`.
+    pub(super) fn write_dirty(&mut self, due: impl Fn(&Dirty) -> bool) -> Result<(), RecordError> {
+        while let Some(d) = self.dirty.front().copied() {
+            let track = self.calls.get(&d.call).and_then(|c| c.tracks.get(d.track));
+            if track.is_some_and(|t| t.dirty && t.turn == d.turn) {
+                if !due(&d) {
+                    break;
+                }
+                self.flush(d.call, d.track)?;
+            }
+            self.dirty.pop_front();
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_no(&mut self, no: CallNo) -> Result<Option<ClosedCall>, RecordError> {
+        let tracks = self.calls.get(&no).map_or(0, |c| c.tracks.len());
+        for at in 0..tracks {
+            self.flush(no, at)?;
+        }
+        let Some(call) = self.calls.get_mut(&no) else { return Ok(None) };
+        let mut files = Vec::with_capacity(tracks);
+        for track in &call.tracks {
+            files.extend(track.facts(track.file.sha256(&self.dir)?));
+        }
+        for track in call.tracks.iter_mut().filter(|t| t.file.is_open()) {
+            track.file.park();
+            self.open_count = self.open_count.saturating_sub(1);
+        }
+        if call.closed_at.is_none() {
+            call.closed_at = Some(self.now);
+            self.closed.push_back((no, self.now));
+        }
+        Ok(Some(ClosedCall { call_id: call.id.clone(), stem: call.stem.to_string(), files }))
+    }
+}

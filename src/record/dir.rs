@@ -1,0 +1,382 @@
+//! The one place where files are created, opened, renamed and removed.
+//!
+//! Promises: every file is created with mode 0600 and `O_EXCL`, every directory with 0700; no final symbolic link is ever
+//! followed; names are single components relative to an open directory, so nothing lands outside it; a writer asks
+//! for room first, and is refused before `--min-free` is touched.
+//!
+//! Refuses: directories others may write to; existing files that are not plain files, are not ours or have a second name.
+
+use std::cell::Cell;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::RecordError;
+
+/// Suffix of a file that does not have its final name yet.
+pub(super) const PART: &str = ".part";
+/// Longest file name Linux allows (`NAME_MAX`, limits.h).
+pub(super) const NAME_MAX: usize = 255;
+/// How much may be written before free space is asked for again; what others may take meanwhile.
+const GRANT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Free space that is never used up: the smaller of a share of the file system and a number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MinFree {
+    /// Share of the whole file system.
+    pub percent: u8,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Default for MinFree {
+    /// 5 % or 1 GiB, whichever is less.
+    fn default() -> Self {
+        Self { percent: 5, bytes: 1 << 30 }
+    }
+}
+
+impl MinFree {
+    /// No reserve: only the disk itself says when it is full.
+    pub const NONE: Self = Self { percent: 0, bytes: 0 };
+
+    fn of(self, total: u64) -> u64 {
+        (total / 100).saturating_mul(u64::from(self.percent)).min(self.bytes)
+    }
+}
+
+impl FromStr for MinFree {
+    type Err = String;
+
+    /// `5%`, `2G`, `512M`, `1048576`, `0`.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let bad = || format!("`{s}` is neither a percentage (5%) nor a size (512M, 2G)");
+        if let Some(p) = s.strip_suffix('%') {
+            let percent = p.parse().ok().filter(|p| *p <= 100).ok_or_else(bad)?;
+            return Ok(Self { percent, bytes: u64::MAX });
+        }
+        let digits = s.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let shift = match s.get(digits.len()..).unwrap_or("").to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            _ => return Err(bad()),
+        };
+        let bytes = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)).ok_or_else(bad)?;
+        Ok(Self { percent: 100, bytes })
+    }
+}
+
+/// Whose directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// For our files alone: nobody else may write to it.
+    Private,
+    /// Where the user pointed `-w`: others may write to it only under the sticky bit, as in `/tmp`.
+    Sticky,
+}
+
+/// An open directory of ours.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+    min_free: MinFree,
+    /// Whether anybody may create files here.
+    crowded: bool,
+    /// Bytes that may be written before free space is looked at again.
+    granted: Cell<u64>,
+}
+
+impl Dir {
+    /// Opens `path`, creating it (0700) where it is missing.
+    ///
+    /// # Errors
+    /// [`RecordError::Unsafe`] when others may write to it; [`RecordError::Io`].
+    pub fn open(path: impl AsRef<Path>, access: Access, min_free: MinFree) -> Result<Self, RecordError> {
+        let path = path.as_ref();
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| RecordError::io("create", path, e))?;
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| RecordError::io("open", path, e))?;
+        let mode = rustix::fs::fstat(&fd).map_err(|e| RecordError::io("inspect", path, e))?.st_mode;
+        let (others_write, sticky) = (mode & 0o002 != 0, mode & 0o1000 != 0);
+        if others_write && !(sticky && access == Access::Sticky) {
+            let reason = "everybody may write to this directory; choose another or: chmod o-w";
+            return Err(RecordError::Unsafe { path: path.into(), reason });
+        }
+        Ok(Self { fd, path: path.into(), min_free, crowded: others_write, granted: Cell::new(0) })
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it, for messages and hooks.
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Creates a file that must not exist: 0600, readable and appending. `None` when the name is taken.
+    ///
+    /// Every file this program leaves on a disk is made here.
+    pub(super) fn create_new(&self, name: &str) -> Result<Option<File>, RecordError> {
+        self.check_name(name)?;
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => Ok(Some(File::from(fd))),
+            Err(Errno::EXIST) => Ok(None),
+            Err(e) => Err(RecordError::io("create", self.join(name), e)),
+        }
+    }
+
+    /// Opens an existing file for reading and appending; `None` when there is none.
+    pub(super) fn open_existing(&self, name: &str) -> Result<Option<File>, RecordError> {
+        self.check_name(name)?;
+        let path = self.join(name);
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::LOOP) => return Err(RecordError::Unsafe { path, reason: "it is a symbolic link" }),
+            Err(e) => return Err(RecordError::io("open", path, e)),
+        };
+        let meta = file.metadata().map_err(|e| RecordError::io("inspect", &path, e))?;
+        let me = rustix::process::geteuid().as_raw();
+        let reason = match () {
+            () if !meta.file_type().is_file() => "it is not a regular file",
+            () if meta.nlink() != 1 => "it has a second name (hard link)",
+            // Root may continue anybody's file, but not one that was put in its way.
+            () if meta.uid() != me && (me != 0 || self.crowded) => "it belongs to somebody else",
+            () => return self.private(file, &path, meta.mode()).map(Some),
+        };
+        Err(RecordError::Unsafe { path, reason })
+    }
+
+    /// Takes away what "others" may do with a file we are going to continue; the group's rights are the operator's choice.
+    fn private(&self, file: File, path: &Path, mode: u32) -> Result<File, RecordError> {
+        debug_assert!(path.starts_with(&self.path));
+        if mode & 0o007 != 0 {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o770)).map_err(|e| RecordError::io("protect", path, e))?;
+        }
+        Ok(file)
+    }
+
+    /// Whether the name is taken, by whatever.
+    pub(super) fn exists(&self, name: &str) -> Result<bool, RecordError> {
+        self.check_name(name)?;
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(RecordError::io("inspect", self.join(name), e)),
+        }
+    }
+
+    /// Gives a finished file its name; false when that name is taken.
+    pub(super) fn rename_new(&self, from: &str, to: &str) -> Result<bool, RecordError> {
+        self.check_name(to)?;
+        match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            // File systems without RENAME_NOREPLACE (NFS, old FUSE): look first; only we write here.
+            Err(Errno::INVAL | Errno::NOSYS) if self.exists(to)? => Ok(false),
+            Err(Errno::INVAL | Errno::NOSYS) => self.replace(from, to).map(|()| true),
+            Err(e) => Err(RecordError::io("rename", self.join(from), e)),
+        }
+    }
+
+    /// Renames over whatever has the name.
+    fn replace(&self, from: &str, to: &str) -> Result<(), RecordError> {
+        rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| RecordError::io("rename", self.join(from), e))
+    }
+
+    /// Writes a small file whole: readers see the old one or the new one, never a part. Synced when `durable`.
+    pub(super) fn write_whole(&self, name: &str, bytes: &[u8], durable: bool) -> Result<(), RecordError> {
+        let part = format!("{name}{PART}");
+        self.remove(&part)?;
+        let Some(mut file) = self.create_new(&part)? else {
+            return Err(RecordError::Unsafe { path: self.join(&part), reason: "somebody else creates files here" });
+        };
+        let done = io::Write::write_all(&mut file, bytes).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
+        if let Err(e) = done {
+            self.remove(&part)?;
+            return Err(RecordError::io("write", self.join(&part), e));
+        }
+        self.replace(&part, name)?;
+        if durable {
+            rustix::fs::fsync(&self.fd).map_err(|e| RecordError::io("sync", &self.path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a small file of ours; `None` when there is none.
+    pub(super) fn read_whole(&self, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, RecordError> {
+        let Some(file) = self.open_existing(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(file, max_bytes), &mut bytes)
+            .map_err(|e| RecordError::io("read", self.join(name), e))?;
+        Ok(Some(bytes))
+    }
+
+    /// Removes a file; nothing when there is none.
+    pub(super) fn remove(&self, name: &str) -> Result<(), RecordError> {
+        self.check_name(name)?;
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(e) => Err(RecordError::io("remove", self.join(name), e)),
+        }
+    }
+
+    /// Names and facts of the plain files in it whose name passes `wanted`.
+    pub(super) fn files(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<(String, fs::Metadata)>, RecordError> {
+        let mut out = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(|e| RecordError::io("list", &self.path, e))? {
+            let entry = entry.map_err(|e| RecordError::io("list", &self.path, e))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|n| wanted(n)) else { continue };
+            // Gone between listing and looking: nothing to report.
+            if let Ok(meta) = entry.metadata()
+                && meta.is_file()
+            {
+                out.push((name.to_owned(), meta));
+            }
+        }
+        out.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(out)
+    }
+
+    /// Asks for room for `bytes` more; cheap while an earlier answer lasts ([`GRANT_BYTES`]).
+    ///
+    /// # Errors
+    /// [`RecordError::Full`] when `--min-free` would be touched.
+    pub(super) fn reserve(&self, name: &str, bytes: u64) -> Result<(), RecordError> {
+        if let Some(left) = self.granted.get().checked_sub(bytes) {
+            self.granted.set(left);
+            return Ok(());
+        }
+        let fs = rustix::fs::fstatvfs(&self.fd).map_err(|e| RecordError::io("inspect", &self.path, e))?;
+        let free = fs.f_bavail.saturating_mul(fs.f_frsize);
+        let keep = self.min_free.of(fs.f_blocks.saturating_mul(fs.f_frsize));
+        let Some(left) = free.saturating_sub(keep).checked_sub(bytes) else {
+            let detail = format!("{free} bytes are free and {keep} must stay free");
+            return Err(RecordError::Full { path: self.join(name), detail });
+        };
+        self.granted.set(left.min(GRANT_BYTES));
+        Ok(())
+    }
+
+    /// A name is one component that needs no quoting and hides nothing.
+    fn check_name(&self, name: &str) -> Result<(), RecordError> {
+        let bad =
+            name.is_empty() || name.len() > NAME_MAX || matches!(name, "." | "..") || name.bytes().any(|b| b == b'/' || b == 0);
+        if bad {
+            return Err(RecordError::Unsafe { path: self.path.clone(), reason: "a file name that is not one component" });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn makes_directories_0700_and_files_0600_whatever_the_umask() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(tmp.path().join("a/b"), Access::Private, MinFree::NONE).unwrap();
+
+        dir.create_new("x").unwrap().unwrap();
+
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&tmp.path().join("a")), mode(dir.path())), (0o700, 0o700));
+        assert_eq!(mode(&dir.join("x")), 0o600);
+        assert!(dir.create_new("x").unwrap().is_none());
+    }
+
+    #[test]
+    fn refuses_a_directory_everybody_may_write_to() {
+        let tmp = tempfile::tempdir().unwrap();
+        let set = |mode| fs::set_permissions(tmp.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let open = |access| Dir::open(tmp.path(), access, MinFree::NONE);
+
+        set(0o777);
+        assert!(matches!(open(Access::Private), Err(RecordError::Unsafe { .. })));
+        assert!(matches!(open(Access::Sticky), Err(RecordError::Unsafe { .. })));
+        set(0o1777);
+        assert!(matches!(open(Access::Private), Err(RecordError::Unsafe { .. })));
+        assert!(open(Access::Sticky).is_ok());
+    }
+
+    #[test]
+    fn follows_no_link_and_leaves_no_directory() {
+        let tmp = tempfile::tempdir().unwrap();
+        fs::write(tmp.path().join("victim"), b"v").unwrap();
+        let dir = Dir::open(tmp.path().join("d"), Access::Private, MinFree::NONE).unwrap();
+        symlink("../victim", dir.join("link")).unwrap();
+        fs::hard_link(tmp.path().join("victim"), dir.join("hard")).unwrap();
+
+        assert!(matches!(dir.open_existing("link"), Err(RecordError::Unsafe { .. })));
+        assert!(matches!(dir.open_existing("hard"), Err(RecordError::Unsafe { .. })));
+        assert!(dir.create_new("link").unwrap().is_none());
+        for name in ["", ".", "..", "../x", "a/b", "/etc/x", "a\0b"] {
+            assert!(matches!(dir.create_new(name), Err(RecordError::Unsafe { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn takes_the_rights_of_others_from_a_file_it_continues() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
+        fs::write(dir.join("x"), b"x").unwrap();
+        fs::set_permissions(dir.join("x"), fs::Permissions::from_mode(0o644)).unwrap();
+
+        dir.open_existing("x").unwrap().unwrap();
+
+        assert_eq!(fs::metadata(dir.join("x")).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn keeps_the_reserve_free() {
+        let tmp = tempfile::tempdir().unwrap();
+        let greedy = Dir::open(tmp.path(), Access::Private, MinFree { percent: 100, bytes: u64::MAX }).unwrap();
+        let modest = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
+
+        assert!(greedy.reserve("x", 1).unwrap_err().is_full());
+        assert!(modest.reserve("x", 1).is_ok());
+    }
+
+    #[test]
+    fn reads_sizes_and_percentages() {
+        assert_eq!("7%".parse(), Ok(MinFree { percent: 7, bytes: u64::MAX }));
+        assert_eq!("2G".parse(), Ok(MinFree { percent: 100, bytes: 2 << 30 }));
+        assert_eq!("512MiB".parse(), Ok(MinFree { percent: 100, bytes: 512 << 20 }));
+        assert_eq!(MinFree::default().of(10 << 30), (10 << 30) / 100 * 5);
+        assert_eq!(MinFree::default().of(100 << 30), 1 << 30);
+        for bad in ["", "101%", "-1", "5 %", "9x", "99999999999T"] {
+            assert!(bad.parse::<MinFree>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn replaces_small_files_whole() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
+
+        dir.write_whole("s", b"one", true).unwrap();
+        dir.write_whole("s", b"two", false).unwrap();
+
+        assert_eq!(dir.read_whole("s", 100).unwrap().unwrap(), b"two");
+        assert_eq!(dir.read_whole("none", 100).unwrap(), None);
+        assert_eq!(dir.files(|_| true).unwrap().len(), 1);
+    }
+}

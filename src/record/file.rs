@@ -1,0 +1,221 @@
+//! One capture file being written: format, block and file together.
+
+use std::fs::File;
+
+use super::append::{self, Found};
+use super::block::Block;
+use super::dir::Dir;
+use super::pcapng::{MAX_OVERHEAD, Noted, Section};
+use super::{Format, MAX_CAPTURED, Packet, RecordError, pcap};
+use crate::packet::LinkType;
+
+/// How packets become records of this file.
+#[derive(Debug)]
+enum Encoder {
+    Pcap(LinkType),
+    PcapNg(Box<Section>),
+}
+
+/// A capture file and what of it is still in memory. The file may be closed in between ([`Self::park`]).
+#[derive(Debug)]
+pub(super) struct CaptureFile {
+    name: Box<str>,
+    encoder: Encoder,
+    block: Block,
+    disk: Option<File>,
+    packets: u64,
+    packets_written: u64,
+    /// The next packet needs a section header before it.
+    section_due: bool,
+}
+
+/// What a new or continued file is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape<'a> {
+    pub(super) format: Format,
+    /// For pcap: the link type of the file.
+    pub(super) link: LinkType,
+    /// Bytes per `write(2)`.
+    pub(super) block: usize,
+    /// Whether a SHA-256 will be asked for.
+    pub(super) hash: bool,
+    /// Comment of the file, where the format has one.
+    pub(super) comment: &'a str,
+}
+
+impl CaptureFile {
+    /// Creates it; `None` when the name is taken. Its header is pending.
+    pub(super) fn create(dir: &Dir, name: &str, shape: Shape<'_>) -> Result<Option<Self>, RecordError> {
+        let Some(disk) = dir.create_new(name)? else { return Ok(None) };
+        let mut file = Self::over(name, disk, shape, 0, 0);
+        file.header();
+        Ok(Some(file))
+    }
+
+    /// Continues an existing file whose last whole record is known.
+    pub(super) fn continue_at(name: &str, disk: File, shape: Shape<'_>, found: &Found) -> Self {
+        let shape = Shape { hash: shape.hash && found.end == 0, ..shape };
+        let mut file = Self::over(name, disk, shape, found.end, found.packets);
+        // A pcap continues under its own header; a pcapng gets a new section.
+        if shape.format == Format::PcapNg || found.end == 0 {
+            file.header();
+        }
+        file
+    }
+
+    /// A file that is known from an earlier run and opened when it is next written to.
+    pub(super) fn parked(name: &str, shape: Shape<'_>, written: u64, packets: u64) -> Self {
+        let mut file = Self {
+            name: name.into(),
+            encoder: Encoder::new(shape),
+            block: Block::new(shape.block, written, false),
+            disk: None,
+            packets,
+            packets_written: packets,
+            section_due: false,
+        };
+        match shape.format {
+            _ if written == 0 => file.header(),
+            Format::PcapNg => file.section_due = true,
+            Format::Pcap => {}
+        }
+        file
+    }
+
+    fn over(name: &str, disk: File, shape: Shape<'_>, written: u64, packets: u64) -> Self {
+        let block = Block::new(shape.block, written, shape.hash);
+        let encoder = Encoder::new(shape);
+        Self { name: name.into(), encoder, block, disk: Some(disk), packets, packets_written: packets, section_due: false }
+    }
+
+    fn header(&mut self) {
+        self.encoder.header(self.block.pending_mut());
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    pub(super) fn packets_written(&self) -> u64 {
+        self.packets_written
+    }
+
+    pub(super) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    pub(super) fn pending_mut(&mut self) -> &mut Vec<u8> {
+        self.block.pending_mut()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    /// Closes the descriptor; what is pending stays pending.
+    pub(super) fn park(&mut self) {
+        self.disk = None;
+    }
+
+    /// At most how many bytes this packet adds.
+    #[inline]
+    pub(super) fn size_of(&self, pkt: &Packet<'_>) -> Result<usize, RecordError> {
+        let len = pkt.data.len();
+        if len > MAX_CAPTURED {
+            return Err(RecordError::Oversize { len, max: MAX_CAPTURED });
+        }
+        Ok(len.saturating_add(match self.encoder {
+            Encoder::Pcap(_) => pcap::RECORD_LEN,
+            Encoder::PcapNg(_) => MAX_OVERHEAD,
+        }))
+    }
+
+    /// Takes one packet into the block; [`Block::is_due`] was asked before. No I/O.
+    #[inline]
+    pub(super) fn push(&mut self, pkt: &Packet<'_>) -> Noted {
+        self.packets = self.packets.saturating_add(1);
+        if self.section_due {
+            self.section_due = false;
+            self.header();
+        }
+        let buf = self.block.pending_mut();
+        match &mut self.encoder {
+            Encoder::Pcap(_) => Noted { clamped: pcap::record(buf, pkt), shared_interface: false },
+            Encoder::PcapNg(section) => section.record(buf, pkt),
+        }
+    }
+
+    /// Writes what is pending, opening the file if it is parked. False when the file is not the one left behind: it
+    /// vanished or changed its length; [`Self::rehome`] then.
+    pub(super) fn flush(&mut self, dir: &Dir) -> Result<bool, RecordError> {
+        if self.block.pending() == 0 && !self.block.is_torn() {
+            return Ok(true);
+        }
+        if self.disk.is_none() {
+            // Something else under the name, a link or a stranger's file, is as good as gone.
+            let disk = match dir.open_existing(&self.name) {
+                Ok(None) | Err(RecordError::Unsafe { .. }) => return Ok(false),
+                Ok(Some(disk)) => disk,
+                Err(e) => return Err(e),
+            };
+            let len = disk.metadata().map_err(|e| RecordError::io("inspect", dir.join(&self.name), e))?.len();
+            if len != self.block.written() && !(self.block.is_torn() && len > self.block.written()) {
+                return Ok(false);
+            }
+            self.disk = Some(disk);
+        }
+        dir.reserve(&self.name, self.block.pending() as u64)?;
+        if let Some(disk) = &mut self.disk {
+            self.block.flush(disk).map_err(|e| RecordError::io("write", dir.join(&self.name), e))?;
+            self.packets_written = self.packets;
+            if let Encoder::PcapNg(section) = &mut self.encoder {
+                section.written();
+            }
+        }
+        Ok(true)
+    }
+
+    /// Continues in another, newly created file with what is pending; what was written stays where it is.
+    pub(super) fn rehome(&mut self, new: Self) {
+        let mut header = Vec::new();
+        if self.block.written() > 0 {
+            self.encoder.header(&mut header);
+        }
+        self.block.rehome(header);
+        self.packets = self.packets.saturating_sub(self.packets_written);
+        self.packets_written = 0;
+        self.section_due = false;
+        (self.name, self.disk) = (new.name, new.disk);
+    }
+
+    /// SHA-256 of the file as it lies on the disk; read again if it was not summed while writing. `None` when it is gone.
+    pub(super) fn sha256(&self, dir: &Dir) -> Result<Option<String>, RecordError> {
+        match self.block.sha256() {
+            Some(sum) => Ok(Some(sum)),
+            None => match dir.open_existing(&self.name)? {
+                Some(f) => append::sha256(f).map(Some).map_err(|e| RecordError::io("read", dir.join(&self.name), e)),
+                None => Ok(None),
+            },
+        }
+    }
+}
+
+impl Encoder {
+    fn new(shape: Shape<'_>) -> Self {
+        match shape.format {
+            Format::Pcap => Self::Pcap(shape.link),
+            Format::PcapNg => Self::PcapNg(Box::new(Section::new(shape.comment))),
+        }
+    }
+
+    fn header(&self, buf: &mut Vec<u8>) {
+        match self {
+            Self::Pcap(link) => buf.extend_from_slice(&pcap::header(*link)),
+            Self::PcapNg(section) => section.header(buf),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What a graceful restart needs: which batches are stored, and how far the files were.
+//!
+//! Written once, after the last commit of a stopping processor; read and removed by the next. A processor that did not
+//! stop gracefully leaves none, and its successor begins new files beside the old ones.
+//!
+//! Promises: whole or absent (written aside, synced, renamed). Refuses another version.
+
+use super::RecordError;
+use super::calls::CallState;
+use super::dir::Dir;
+use super::unified::Length;
+
+/// Its name in the state directory.
+pub const FILE_NAME: &str = "processor-state.json";
+/// Version of the layout below; raised when an older program could misread it.
+pub const VERSION: u32 = 1;
+/// Longest state read back: 100 000 calls of two files, some 1 KiB each, and as much again.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Everything a restart continues from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Which batches of which hunter are stored.
+    pub acked: Vec<Acked>,
+    /// Calls whose files are continued.
+    pub calls: Vec<CallState>,
+    /// The unified file and its siblings.
+    pub unified: Vec<Length>,
+}
+
+/// How far one batcher of one hunter is stored.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Acked {
+    /// Hunter id.
+    pub hunter: String,
+    /// Epoch: one batcher in one process start.
+    pub epoch: u64,
+    /// Every batch up to this sequence is stored.
+    pub through: u64,
+    /// Batches stored beyond a gap.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beyond: Vec<u64>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { version: VERSION, acked: Vec::new(), calls: Vec::new(), unified: Vec::new() }
+    }
+}
+
+impl State {
+    /// Writes it, replacing an older one, and waits until it is on the disk.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`], [`RecordError::Full`]; an older state is still there then.
+    pub fn save(&self, dir: &Dir) -> Result<(), RecordError> {
+        let bytes =
+            serde_json::to_vec(self).map_err(|e| RecordError::Unreadable { path: dir.join(FILE_NAME), reason: e.to_string() })?;
+        dir.write_whole(FILE_NAME, &bytes, true)
+    }
+
+    /// Reads it; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`RecordError::Unreadable`] when it is damaged or of another version; [`RecordError::Io`].
+    pub fn load(dir: &Dir) -> Result<Option<Self>, RecordError> {
+        let Some(bytes) = dir.read_whole(FILE_NAME, MAX_BYTES)? else { return Ok(None) };
+        let unreadable = |reason: String| RecordError::Unreadable { path: dir.join(FILE_NAME), reason };
+        let state: Self = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+        if state.version != VERSION {
+            return Err(unreadable(format!("it is version {}, this program knows {VERSION}", state.version)));
+        }
+        Ok(Some(state))
+    }
+
+    /// Removes it: from here on it would be out of date after a crash.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn remove(dir: &Dir) -> Result<(), RecordError> {
+        dir.remove(FILE_NAME)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::FileFact;
+    use crate::record::calls::{CallKey, Part, TrackState};
+    use crate::record::dir::{Access, MinFree};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn dir() -> (tempfile::TempDir, Dir) {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
+        (tmp, dir)
+    }
+
+    #[test]
+    fn comes_back_as_it_was_saved() {
+        let (_tmp, dir) = dir();
+        let fact = FileFact { name: "s_sip.pcap".into(), bytes: 40, packets: 1, sha256: None };
+        let track = TrackState { part: Part::Sip, link: 113, sibling: false, index: 1, current: fact.clone(), done: vec![fact] };
+        let call = |id: &[u8]| CallState {
+            call_id: id.into(),
+            stem: "s".into(),
+            packets: 2,
+            closed_at: Some(-7),
+            tracks: vec![track.clone()],
+        };
+        let state = State {
+            acked: vec![Acked { hunter: "h".into(), epoch: u64::MAX, through: 9, beyond: vec![11] }],
+            calls: vec![call(b"a@b"), call(&[0xff, 0])],
+            unified: vec![Length { name: "u.pcap".into(), bytes: 24 }],
+            ..State::default()
+        };
+
+        state.save(&dir).unwrap();
+
+        assert_eq!(State::load(&dir).unwrap().unwrap(), state);
+        assert_eq!(state.calls[1].call_id, CallKey::Bytes(vec![0xff, 0]));
+        assert_eq!(fs::metadata(dir.join(FILE_NAME)).unwrap().permissions().mode() & 0o777, 0o600);
+        State::remove(&dir).unwrap();
+        assert_eq!(State::load(&dir).unwrap(), None);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        let (_tmp, dir) = dir();
+        for text in ["", "{", "[]", r#"{"version":2,"acked":[],"calls":[],"unified":[]}"#] {
+            dir.write_whole(FILE_NAME, text.as_bytes(), false).unwrap();
+            assert!(matches!(State::load(&dir), Err(RecordError::Unreadable { .. })), "{text}");
+        }
+    }
+}
