@@ -1,0 +1,144 @@
+//! `lc hunt`, `lc hunt voip`.
+
+use std::sync::Arc;
+
+use clap::ArgMatches;
+
+use crate::batch::Limits;
+use crate::capture::{Libpcap, Source};
+use crate::config::{HuntConfig, Mode};
+use crate::hunter::{self, Facts, HunterError, Parts, Report};
+use crate::telemetry::clock;
+use crate::uplink::{BacklogConfig, Ending, UplinkConfig, WhenFull};
+
+use super::exit::{Exit, Outcome, Stop};
+use super::inspection;
+use super::runtime;
+use super::security;
+use super::signals::{Signal, Signals};
+use super::start::{self, Started};
+
+/// How long a stopping hunter waits for a processor that is away.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
+    let (mode, matches) = match matches.subcommand() {
+        Some(("voip", below)) => (Mode::Voip, below),
+        _ => (Mode::Generic, matches),
+    };
+    let started = start::start(matches)?;
+    let config = started.merged.hunt(mode, &started.environment)?;
+    security::warn_about(&config.security, "packets are sent");
+    runtime::block_on(supervise(config, matches, &started))
+}
+
+async fn supervise(config: HuntConfig, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
+    let mut signals = Signals::new()?;
+    let (end, ending) = hunter::endings();
+    let parts = assemble(&config)?;
+    let report = signals
+        .during(hunter::run(parts, ending), |signal| match signal {
+            Signal::Reload => start::reload_level(matches, started),
+            Signal::Stop => {
+                tracing::info!("stopping: flushing and waiting for acknowledgements");
+                end.send_replace(Ending::Drain);
+            }
+            Signal::StopNow => {
+                tracing::warn!("stopping now");
+                end.send_replace(Ending::Now);
+            }
+        })
+        .await
+        .map_err(stopped)?;
+    Ok(conclude(&report))
+}
+
+/// Turns the configuration into the hunter's own parts.
+fn assemble(config: &HuntConfig) -> Result<Parts, Stop> {
+    let compile = inspection::compile_options(config.mode, &config.voip)?;
+    let local = inspection::local_filters(&config.filters)?;
+    // what cannot be applied here is an error now, not a line in a log later
+    inspection::compile(&local, &compile)?;
+    let hunter = &config.hunter;
+    let offline = !config.capture.read.is_empty();
+    let (sources, interfaces) = sources(config)?;
+    let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
+    Ok(Parts {
+        sources,
+        offline,
+        count: (config.capture.count > 0).then_some(config.capture.count),
+        engine: inspection::engine(config.mode, &config.capture, &config.voip, hunter.no_filter_policy, false),
+        bpf: Arc::new(Libpcap),
+        facts: Facts {
+            hostname: config.id.clone(),
+            interfaces,
+            mode: compile.mode,
+            max_memory: hunter.max_memory,
+            instance,
+            epochs: Vec::new(),
+        },
+        compile,
+        local,
+        limits: Limits {
+            packets: hunter.batch_size,
+            bytes: usize::try_from(hunter.batch_bytes).unwrap_or(usize::MAX),
+            age: hunter.batch_timeout,
+            ..Limits::default()
+        },
+        backlog: BacklogConfig {
+            max_bytes: usize::try_from(hunter.max_memory).unwrap_or(usize::MAX),
+            when_full: if offline { WhenFull::Block } else { WhenFull::DropOldest },
+            ..BacklogConfig::default()
+        },
+        uplink: UplinkConfig {
+            hunter_id: Arc::from(config.id.as_str()),
+            targets: security::targets(&hunter.processor_addr)?,
+            dialer: security::dialer(&config.security)?,
+            connect_timeout: offline.then_some(hunter.connect_timeout),
+            drain_timeout: DRAIN,
+            seed: instance,
+        },
+    })
+}
+
+/// Sources and the names of what they capture from.
+type Sources = (Vec<Box<dyn Source>>, Vec<String>);
+
+fn sources(config: &HuntConfig) -> Result<Sources, Stop> {
+    if !config.capture.read.is_empty() {
+        let source = inspection::open_files(&config.capture)?;
+        let names = config.capture.read.iter().map(|p| p.display().to_string()).collect();
+        return Ok((vec![Box::new(source)], names));
+    }
+    let hunter = &config.hunter;
+    let voip = (config.mode == Mode::Voip).then_some(&config.voip);
+    let live = inspection::open_interfaces(&hunter.interfaces, hunter.bpf_filter.as_deref(), &config.capture, voip)?;
+    let sources = live.into_iter().map(|s| Box::new(s) as Box<dyn Source>).collect();
+    Ok((sources, hunter.interfaces.clone()))
+}
+
+fn stopped(e: HunterError) -> Stop {
+    match e {
+        HunterError::Capture(e) => inspection::source_error(e),
+        HunterError::Uplink(_) => Stop::new(Exit::CannotConnect, e),
+        HunterError::Thread(_) | HunterError::Panicked => Stop::new(Exit::Failure, e),
+    }
+}
+
+/// The final line: what became of every packet.
+fn conclude(r: &Report) -> Outcome {
+    let (e, b) = (&r.engine, &r.backlog);
+    tracing::info!(
+        captured = e.captured,
+        kernel_dropped = r.kernel_dropped,
+        matched = e.forwarded,
+        filtered = e.filtered,
+        duplicates = e.duplicates,
+        own = e.own,
+        acknowledged = b.acked_packets,
+        dropped = %hunter::drops(e, b),
+        unaccounted = e.imbalance().saturating_add(r.imbalance()),
+        "done"
+    );
+    Outcome::of_lost(r.lost())
+}

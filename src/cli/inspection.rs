@@ -1,0 +1,132 @@
+//! What `lc hunt` and `lc sniff` have in common: from the configuration to an engine, its filters and its source.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource};
+use crate::config::{Capture, Filters, Mode, NoFilterPolicy, Voip};
+use crate::engine::{self, EngineConfig};
+use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
+use crate::packet::headers::DecodeOptions;
+use crate::voip::table::{self, TableConfig};
+
+use super::exit::{Exit, Stop};
+
+/// Flows one engine remembers.
+const FLOWS: usize = 262_144;
+
+/// How an engine is set up.
+pub(super) fn engine(mode: Mode, capture: &Capture, voip: &Voip, policy: NoFilterPolicy, quality: bool) -> EngineConfig {
+    let lookback = usize::try_from(voip.lookback_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20);
+    EngineConfig {
+        mode: match mode {
+            Mode::Generic => engine::Mode::Generic,
+            Mode::Voip => engine::Mode::Voip,
+        },
+        table: TableConfig {
+            no_filter: match policy {
+                NoFilterPolicy::Allow => table::NoFilterPolicy::Allow,
+                NoFilterPolicy::Deny => table::NoFilterPolicy::Deny,
+            },
+            quality,
+            lookback: (voip.lookback, lookback),
+            ..TableConfig::default()
+        },
+        decode: DecodeOptions {
+            esp_null: capture.esp_null,
+            esp_heuristic: capture.esp_heuristic,
+            esp_icv: capture.esp_icv_size,
+            ..DecodeOptions::default()
+        },
+        keep_duplicates: capture.keep_duplicates,
+        flows: FLOWS,
+    }
+}
+
+/// How filters are compiled for this mode.
+pub(super) fn compile_options(mode: Mode, voip: &Voip) -> Result<CompileOptions, Stop> {
+    let plan = match voip.phone_country.as_deref() {
+        None => PhonePlan::none(),
+        Some(country) => {
+            let (international, national) = (voip.phone_international_prefix.as_deref(), voip.phone_national_prefix.as_deref());
+            PhonePlan::new(country, international, national).map_err(|e| Stop::usage(format!("--phone-country: {e}")))?
+        }
+    };
+    let mode = match mode {
+        Mode::Generic => filter::Mode::Generic,
+        Mode::Voip => filter::Mode::Voip,
+    };
+    Ok(CompileOptions { phone: plan, mode, ..CompileOptions::default() })
+}
+
+/// The filters named on this machine.
+pub(super) fn local_filters(filters: &Filters) -> Result<Vec<Filter>, Stop> {
+    let mut all = Vec::new();
+    if let Some(path) = &filters.file {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read filter file {}", path.display()))?;
+        let read = filter::file::parse(&text).map_err(|e| Stop::usage(e.in_file(&path.display().to_string())))?;
+        all.extend(read);
+    }
+    let named = [
+        (FilterKind::SipUser, &filters.sip_user, "sip-user"),
+        (FilterKind::PhoneNumber, &filters.phone, "phone"),
+        (FilterKind::CallId, &filters.call_id, "call-id"),
+    ];
+    for (kind, patterns, flag) in named {
+        all.extend(patterns.iter().map(|p| Filter::new(format!("{flag}:{p}"), kind, p.clone())));
+    }
+    Ok(all)
+}
+
+/// Compiles local filters; one that cannot be applied is an error, since nobody else would tell.
+pub(super) fn compile(filters: &[Filter], options: &CompileOptions) -> Result<Arc<FilterSet>, Stop> {
+    let (set, errors) = FilterSet::compile(filters, options);
+    match errors.first() {
+        Some(e) => Err(Stop::usage(format!("filter {}: {}", e.id, e.reason))),
+        None => Ok(Arc::new(set)),
+    }
+}
+
+/// Opens capture files.
+pub(super) fn open_files(capture: &Capture) -> Result<FileSource, Stop> {
+    FileSource::open(&capture.read).map_err(source_error)
+}
+
+/// Opens interfaces, one source per capture thread.
+pub(super) fn open_interfaces(
+    interfaces: &[String],
+    filter: Option<&str>,
+    capture: &Capture,
+    voip: Option<&Voip>,
+) -> Result<Vec<LiveSource>, Stop> {
+    let user = filter.unwrap_or_default();
+    let options = LiveOptions {
+        snaplen: capture.snaplen,
+        promiscuous: capture.promiscuous,
+        buffer_bytes: u32::try_from(capture.pcap_buffer_size).unwrap_or(u32::MAX),
+        filter: voip.and_then(|v| ports(v, user)).unwrap_or_else(|| user.to_owned()),
+        ..LiveOptions::default()
+    };
+    capture::open_live(interfaces, usize::from(capture.threads), &options).map_err(source_error)
+}
+
+fn ports(voip: &Voip, user: &str) -> Option<String> {
+    let rtp: Vec<(u16, u16)> = voip.rtp_port_ranges.iter().map(|r| (r.first, r.last)).collect();
+    capture::voip_ports(&voip.sip_ports, &rtp, voip.udp_only, user)
+}
+
+/// A source's error with the exit code it means.
+pub(super) fn source_error(e: CaptureError) -> Stop {
+    let missing = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
+    let exit = if matches!(&e, CaptureError::NoSuchInterface { .. })
+        || matches!(&e, CaptureError::Open { source, .. } if missing(source))
+    {
+        Exit::NotFound
+    } else if matches!(&e, CaptureError::Bpf { .. } | CaptureError::Option { .. }) {
+        Exit::Usage
+    } else {
+        Exit::Failure
+    };
+    Stop::new(exit, e)
+}

@@ -1,0 +1,183 @@
+//! `lc process`.
+
+use std::sync::Arc;
+
+use clap::ArgMatches;
+
+use crate::config::{CallLayout, ListenHost, ProcessConfig, Reserve, ServerSecurity};
+use crate::net::{AcceptLimits, Acceptor, Reloading, ServerTls, listen_addresses};
+use crate::processor::filters::{FilterFileError, read_file};
+use crate::processor::{self, Order, Outputs, Parts, ProcessorError};
+use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
+use crate::record::dir::{Access, Dir, MinFree};
+use crate::record::name::{Pattern, Purpose};
+use crate::record::rotate::{RotateConfig, Rotating};
+use crate::record::state::State;
+use crate::record::unified::Unified;
+
+use super::exit::{Exit, Outcome, Stop};
+use super::runtime;
+use super::signals::{Signal, Signals};
+use super::start::{self, Started};
+
+pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
+    let started = start::start(matches)?;
+    let config = started.merged.process(&started.environment)?;
+    if config.security == ServerSecurity::PlainText {
+        tracing::warn!("INSECURE: packets are received in plain text, from whoever connects (--insecure)");
+    }
+    let files = &config.processor;
+    if files.write_file.is_none() && !files.per_call_pcap.enabled && !files.auto_rotate_pcap.enabled {
+        tracing::warn!("nothing is written: neither --write-file, --per-call-pcap nor --auto-rotate-pcap is set");
+    }
+    runtime::block_on(supervise(config, matches, &started))
+}
+
+async fn supervise(config: ProcessConfig, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
+    let mut signals = Signals::new()?;
+    let (order, orders) = processor::orders();
+    let (parts, tls) = assemble(&config).await?;
+    let mut reloads = 0;
+    let done = signals
+        .during(processor::run(parts, orders), |signal| match signal {
+            Signal::Reload => {
+                start::reload_level(matches, started);
+                if let Some(Err(e)) = tls.as_ref().map(|t| t.reload()) {
+                    tracing::error!(error = %e, "certificates not reloaded; the old ones stay in force");
+                }
+                reloads += 1;
+                order.send_replace(Order::Reload(reloads));
+            }
+            Signal::Stop => {
+                tracing::info!("stopping: writing what was received");
+                order.send_replace(Order::Stop);
+            }
+            Signal::StopNow => {
+                tracing::warn!("stopping now");
+                order.send_replace(Order::StopNow);
+            }
+        })
+        .await
+        .map_err(stopped)?;
+    let c = done.counts;
+    tracing::info!(received = c.received, duplicate = c.duplicate, written = c.written, lost = done.lost, "done");
+    Ok(Outcome::of_lost(done.lost))
+}
+
+fn stopped(e: ProcessorError) -> Stop {
+    let exit = if matches!(e, ProcessorError::Filters(_)) { Exit::Usage } else { Exit::Failure };
+    Stop::new(exit, e)
+}
+
+type Tls = Option<Arc<Reloading<ServerTls>>>;
+
+/// Turns the configuration into the processor's own parts.
+async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
+    let p = &config.processor;
+    let filters = filters(config)?;
+    let (outputs, state) = outputs(config)?;
+    let (tls, bound) = tls(&config.security)?;
+    let (host, port) = p.listen();
+    let host = host.map(|h| match h {
+        ListenHost::Address(ip) => ip.to_string(),
+        ListenHost::Name(name) => name,
+    });
+    let addresses = listen_addresses(host.as_deref(), port).await.map_err(|e| Stop::new(Exit::Usage, e))?;
+    let acceptor = Acceptor::bind(&addresses, tls.clone(), AcceptLimits::default()).map_err(|e| Stop::new(Exit::Failure, e))?;
+    for address in acceptor.addresses() {
+        tracing::info!(%address, tls = tls.is_some(), "listening");
+    }
+    let acked = state.map(|s| s.acked).unwrap_or_default();
+    let parts = Parts {
+        id: config.id.clone(),
+        bound,
+        acceptor,
+        max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
+        outputs,
+        filters,
+        // versions must not go back over a restart; seconds grow faster than anybody edits
+        filter_version: u64::try_from(crate::telemetry::clock::wall().as_nanos() / 1_000_000_000).unwrap_or(0),
+        filter_file: p.filter_file.clone(),
+        acked,
+        stats: p.display_stats,
+    };
+    Ok((parts, tls))
+}
+
+fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
+    let Some(path) = &config.processor.filter_file else { return Ok(Vec::new()) };
+    match read_file(path) {
+        Ok(filters) => Ok(filters),
+        Err(FilterFileError::Read { ref source, .. })
+            if source.kind() == std::io::ErrorKind::NotFound && !config.filter_file_named =>
+        {
+            Ok(Vec::new())
+        }
+        Err(e @ FilterFileError::Read { .. }) => Err(Stop::new(Exit::NotFound, e)),
+        Err(e @ FilterFileError::Wrong(_)) => Err(Stop::new(Exit::Usage, e)),
+    }
+}
+
+/// Opens every file; what an earlier run left is continued.
+fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
+    let p = &config.processor;
+    let min_free = match p.min_free {
+        Reserve::Auto => MinFree::default(),
+        Reserve::Percent(percent) => MinFree { percent, bytes: u64::MAX },
+        Reserve::Bytes(bytes) => MinFree { percent: 100, bytes },
+    };
+    let failed = |e: crate::record::RecordError| Stop::from(anyhow::Error::from(e));
+    let state_dir = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).map_err(failed)?;
+    let state = State::load(&state_dir).map_err(failed)?;
+    let calls = if p.per_call_pcap.enabled {
+        let pattern = Pattern::parse(&p.per_call_pcap.file_pattern, Purpose::Call).map_err(|e| Stop::new(Exit::Usage, e))?;
+        let mut cfg = CallFilesConfig::new(pattern);
+        cfg.layout = match p.per_call_pcap.layout {
+            CallLayout::Split => Layout::Split,
+            CallLayout::Merged => Layout::Merged,
+        };
+        cfg.min_free = min_free;
+        let mut files = CallFiles::open(&p.per_call_pcap.output_dir, cfg).map_err(failed)?;
+        if let Some(state) = &state {
+            files.restore(&state.calls);
+        }
+        Some(files)
+    } else {
+        None
+    };
+    let unified = match &p.write_file {
+        Some(path) => {
+            let trusted = state.as_ref().map(|s| s.unified.clone()).unwrap_or_default();
+            Some(Unified::open(path, None, min_free, trusted).map_err(failed)?)
+        }
+        None => None,
+    };
+    let rotating = if p.auto_rotate_pcap.enabled {
+        let rotate = &p.auto_rotate_pcap;
+        let pattern = Pattern::parse(&rotate.file_pattern, Purpose::Rotating).map_err(|e| Stop::new(Exit::Usage, e))?;
+        let mut cfg = RotateConfig::new(pattern);
+        cfg.max_bytes = rotate.max_size;
+        cfg.idle = rotate.idle_timeout;
+        if !rotate.max_duration.is_zero() {
+            cfg.max_age = rotate.max_duration;
+        }
+        cfg.min_free = min_free;
+        Some(Rotating::open(&rotate.output_dir, cfg).map_err(failed)?)
+    } else {
+        None
+    };
+    State::remove(&state_dir).map_err(failed)?;
+    Ok((Outputs { unified, calls, rotating, state: state_dir, grace: p.pcap_grace_period, retain_age: p.retain_age }, state))
+}
+
+fn tls(security: &ServerSecurity) -> Result<(Tls, bool), Stop> {
+    let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth } = security else { return Ok((None, false)) };
+    let source = ServerTls {
+        cert: cert_file.clone(),
+        key: key_file.clone(),
+        client_ca: client_ca_file.clone(),
+        require_client: *client_auth,
+    };
+    let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;
+    Ok((Some(Arc::new(reloading)), *client_auth))
+}

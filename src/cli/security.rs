@@ -1,0 +1,40 @@
+//! How commands reach a processor: addresses, TLS, and the warning when there is none.
+
+use std::sync::Arc;
+
+use crate::config::ClientSecurity;
+use crate::net::{ClientTls, Dialer, Reloading, Target};
+
+use super::exit::{Exit, Stop};
+
+/// Says loudly what is not protected; `what` is what happens to be unprotected.
+pub(super) fn warn_about(security: &ClientSecurity, what: &str) {
+    match security {
+        ClientSecurity::PlainText => tracing::warn!("INSECURE: {what} in plain text, to whoever answers (--insecure)"),
+        ClientSecurity::Tls(tls) if tls.skip_verify => {
+            tracing::warn!("INSECURE: the processor's certificate is not verified (--tls-skip-verify)");
+        }
+        ClientSecurity::Tls(_) => {}
+    }
+}
+
+/// The processors named.
+pub(super) fn targets(addresses: &[String]) -> Result<Vec<Target>, Stop> {
+    addresses.iter().map(|a| a.parse().map_err(|e| Stop::usage(format!("processor {e}")))).collect()
+}
+
+/// How they are dialled.
+pub(super) fn dialer(security: &ClientSecurity) -> Result<Dialer, Stop> {
+    let tls = match security {
+        ClientSecurity::PlainText => return Ok(Dialer::insecure()),
+        ClientSecurity::Tls(tls) => tls,
+    };
+    let source = ClientTls {
+        ca: tls.ca_file.clone(),
+        cert: tls.cert_file.clone(),
+        key: tls.key_file.clone(),
+        server_name: tls.server_name.clone(),
+    };
+    let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;
+    Ok(Dialer::tls(Arc::new(reloading)))
+}

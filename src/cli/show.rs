@@ -1,0 +1,128 @@
+//! `lc show status`, `lc show hunter`, `lc show config`.
+
+use clap::ArgMatches;
+
+use crate::config::RemoteConfig;
+
+use crate::uplink::manage::{self, HunterAnswer, StatusAnswer};
+
+use super::config;
+use super::exit::{Exit, Outcome, Stop};
+use super::output::Listing;
+use super::runtime;
+use super::security;
+use super::start;
+
+/// What is asked of a processor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Question {
+    Status,
+    Hunter(String),
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
+    let (question, matches) = match matches.subcommand() {
+        Some(("status", matches)) => (Question::Status, matches),
+        Some(("hunter", matches)) => {
+            let id = matches.get_one::<String>("hunter").or_else(|| matches.get_one::<String>("hunter-flag"));
+            (Question::Hunter(id.cloned().unwrap_or_default()), matches)
+        }
+        Some(("config", matches)) => return config::dump(matches),
+        _ => return Err(Stop::usage("show what? see 'lc show --help'")),
+    };
+    let started = start::start(matches)?;
+    let config = started.merged.remote(&started.environment)?;
+    let format = config.remote.output_format;
+    runtime::block_on(ask(config, question))?.print(format)?;
+    Ok(Outcome::Done)
+}
+
+/// The processor's answer; an unknown hunter is [`Exit::NotFound`], a failure to connect [`Exit::CannotConnect`].
+async fn ask(config: RemoteConfig, question: Question) -> Result<Listing, Stop> {
+    let hunter = match &question {
+        Question::Status => "",
+        Question::Hunter(id) => id,
+    };
+    let answer = fetch(&config, hunter).await?;
+    match question {
+        Question::Status => Ok(status(&answer)),
+        Question::Hunter(id) => {
+            match answer.all.iter().find(|h| h.id == id) {
+                Some(h) => Ok(one(h)),
+                None => Err(Stop::new(Exit::NotFound, anyhow::anyhow!("no hunter '{id}' at this processor"))
+                    .hint("see 'lc list hunters'")),
+            }
+        }
+    }
+}
+
+/// Asks the processor that `remote` names.
+pub(super) async fn fetch(config: &RemoteConfig, hunter: &str) -> Result<StatusAnswer, Stop> {
+    security::warn_about(&config.security, "questions and answers travel");
+    let target = config.remote.processor.parse().map_err(|e| Stop::usage(format!("processor {e}")))?;
+    let dialer = security::dialer(&config.security)?;
+    let asked = tokio::time::timeout(config.remote.connect_timeout, manage::status(&dialer, &target, hunter));
+    match asked.await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(e)) => Err(Stop::new(Exit::CannotConnect, e)),
+        Err(_) => Err(Stop::new(Exit::CannotConnect, anyhow::anyhow!("no answer from {target} in time"))),
+    }
+}
+
+fn status(a: &StatusAnswer) -> Listing {
+    let [all, healthy, warning, error] = a.hunters;
+    let rows = [
+        ("processor", a.processor.clone()),
+        ("status", a.status.to_owned()),
+        ("hunters", format!("{all} ({healthy} healthy, {warning} warning, {error} error)")),
+        ("packets received", a.received.to_string()),
+        ("packets stored", a.stored.to_string()),
+        ("packets received twice", a.duplicates.to_string()),
+        ("filters", a.filters.to_string()),
+    ];
+    let rows = rows.into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect();
+    let json = serde_json::json!({
+        "processor_id": a.processor, "status": a.status, "total_hunters": all, "healthy_hunters": healthy, "warning_hunters": warning,
+        "error_hunters": error, "total_packets_received": a.received, "packets_stored": a.stored, "packets_duplicate": a.duplicates,
+        "total_filters": a.filters
+    });
+    Listing { columns: vec!["what", "value"], rows, json }
+}
+
+fn one(h: &HunterAnswer) -> Listing {
+    let [captured, matched, forwarded, dropped] = h.packets;
+    let drops: Vec<String> = h.drops.iter().map(|(r, n)| format!("{r}={n}")).collect();
+    let rows = [
+        ("hunter", h.id.clone()),
+        ("host", h.hostname.clone()),
+        ("remote", h.remote.clone()),
+        ("status", h.status.to_owned()),
+        ("connected", format!("{} s", h.connected_secs)),
+        ("captures from", h.interfaces.join(", ")),
+        ("filters", h.filters.to_string()),
+        ("packets captured", captured.to_string()),
+        ("packets matched", matched.to_string()),
+        ("packets acknowledged", forwarded.to_string()),
+        ("packets given up", if drops.is_empty() { dropped.to_string() } else { format!("{dropped} ({})", drops.join(" ")) }),
+        ("packets dropped by the kernel", h.kernel_dropped.to_string()),
+        ("memory", format!("{} MiB", h.rss_bytes >> 20)),
+        ("processor use", format!("{:.1} %", h.cpu_percent)),
+    ];
+    let rows = rows.into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect();
+    Listing { columns: vec!["what", "value"], rows, json: json(h) }
+}
+
+/// A hunter as JSON.
+pub(super) fn json(h: &HunterAnswer) -> serde_json::Value {
+    let [captured, matched, forwarded, dropped] = h.packets;
+    let drops: serde_json::Map<String, serde_json::Value> = h.drops.iter().map(|(r, n)| (r.clone(), (*n).into())).collect();
+    serde_json::json!({
+        "hunter_id": h.id, "hostname": h.hostname, "remote_addr": h.remote, "status": h.status,
+        "connected_duration_sec": h.connected_secs, "interfaces": h.interfaces, "filters": h.filters,
+        "stats": {
+            "packets_captured": captured, "packets_matched": matched, "packets_forwarded": forwarded, "packets_dropped": dropped,
+            "drops": drops, "kernel_dropped": h.kernel_dropped, "memory_rss_bytes": h.rss_bytes, "cpu_percent": h.cpu_percent
+        },
+        "capabilities": { "filter_types": h.filter_types }
+    })
+}

@@ -1,0 +1,103 @@
+//! `lc sniff`, `lc sniff voip`.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::ArgMatches;
+
+use crate::capture::Libpcap;
+use crate::config::{Mode, NoFilterPolicy, OutputFormat, SniffConfig};
+use crate::record::dir::MinFree;
+use crate::sniffer::{self, Format, SnifferConfig, SnifferError};
+use crate::telemetry::clock;
+
+use super::exit::{Outcome, Stop};
+use super::inspection;
+use super::runtime;
+use super::signals::{Signal, Signals};
+use super::start::{self, Started};
+
+pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
+    let (mode, matches) = match matches.subcommand() {
+        Some(("voip", below)) => (Mode::Voip, below),
+        _ => (Mode::Generic, matches),
+    };
+    let started = start::start(matches)?;
+    let config = started.merged.sniff(mode)?;
+    runtime::block_on(supervise(config, matches, &started))
+}
+
+async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
+    let mut signals = Signals::new()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let work = sniffer::topology::aside(move || assemble(&config, &told));
+    signals
+        .during(
+            async {
+                work.await.unwrap_or_else(|| Err(anyhow::anyhow!("the sniffer panicked; this is a bug, please report it").into()))
+            },
+            |signal| match signal {
+                Signal::Reload => start::reload_level(matches, started),
+                Signal::Stop => {
+                    tracing::info!("stopping");
+                    stop.store(true, Ordering::Relaxed);
+                }
+                Signal::StopNow => std::process::exit(1),
+            },
+        )
+        .await
+}
+
+/// Turns the configuration into the sniffer's own and runs it.
+fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
+    let options = inspection::compile_options(config.mode, &config.voip)?;
+    let filters = inspection::compile(&inspection::local_filters(&config.filters)?, &options)?;
+    let sniffer = SnifferConfig {
+        engine: inspection::engine(config.mode, &config.capture, &config.voip, NoFilterPolicy::Allow, true),
+        filters,
+        bpf: Arc::new(Libpcap),
+        format: match config.sniff.output_format {
+            OutputFormat::Text => Format::Text,
+            OutputFormat::Json => Format::Json,
+        },
+        write: config.sniff.write_file.clone(),
+        min_free: MinFree::default(),
+        count: (config.capture.count > 0).then_some(config.capture.count),
+    };
+    let mut events = io::stdout().lock();
+    let outcome = if config.capture.read.is_empty() {
+        let sniff = &config.sniff;
+        let voip = (config.mode == Mode::Voip).then_some(&config.voip);
+        let mut sources = inspection::open_interfaces(&sniff.interfaces, sniff.bpf_filter.as_deref(), &config.capture, voip)?;
+        let Some(source) = sources.first_mut() else { return Ok(Outcome::Done) };
+        sniffer::run(sniffer, source, &clock::wall, &mut events, stop).map_err(stopped)?
+    } else {
+        let mut source = inspection::open_files(&config.capture)?;
+        let result = sniffer::run(sniffer, &mut source, &clock::wall, &mut events, stop).map_err(stopped);
+        for cut in source.truncated() {
+            tracing::warn!("{cut}");
+        }
+        result?
+    };
+    let c = outcome.counters;
+    tracing::info!(
+        captured = c.captured,
+        forwarded = c.forwarded,
+        filtered = c.filtered,
+        duplicates = c.duplicates,
+        dropped = c.dropped_total(),
+        events = outcome.events,
+        "done"
+    );
+    Ok(Outcome::Done)
+}
+
+fn stopped(e: SnifferError) -> Stop {
+    match e {
+        SnifferError::Capture(e) => inspection::source_error(e),
+        SnifferError::Events(e) => Stop::from(e),
+        SnifferError::Record(e) => Stop::from(anyhow::Error::from(e)),
+    }
+}

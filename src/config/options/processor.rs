@@ -1,0 +1,109 @@
+//! Options of `lc process` (section `processor`).
+
+use super::super::kind::Kind;
+use super::{Commands, Group, Opt};
+
+const fn process(key: &'static str, kind: Kind, group: Group) -> Opt {
+    Opt::new(key, kind, group, Commands::PROCESS)
+}
+
+pub(super) const ROWS: &[Opt] = &[
+    process("processor.listen_addr", Kind::Listen, Group::Receiving)
+        .flag("listen")
+        .short('l')
+        .default(":55555")
+        .help("Address to listen on"),
+    process("processor.id", Kind::Text, Group::Receiving)
+        .flag("id")
+        .short('I')
+        .also(&["processor.processor_id"])
+        .also_flags(&["processor-id"])
+        .help("Name of this processor [default: the host name]"),
+    process("processor.max_hunters", Kind::Integer { min: 1, max: 10_000 }, Group::Receiving)
+        .flag("max-hunters")
+        .short('m')
+        .default("100")
+        .help("Hunters connected at once"),
+    process("processor.filter_file", Kind::Path, Group::Receiving)
+        .flag("filter-file")
+        .short('f')
+        .default("~/.config/lippycat/filters.yaml")
+        .help("Filters for the hunters; read again when it changes"),
+    process("processor.display_stats", Kind::Switch, Group::Receiving)
+        .flag("stats")
+        .short('s')
+        .default("true")
+        .help("Log a statistics line every 5 s"),
+    process("processor.state_dir", Kind::Path, Group::Receiving)
+        .flag("state-dir")
+        .help("What survives a restart [default: $STATE_DIRECTORY, else ~/.local/state/lippycat]"),
+    process("processor.write_file", Kind::Path, Group::Output)
+        .flag("write-file")
+        .short('w')
+        .help("Append every packet to this file (pcap, or pcapng by suffix)"),
+    process("processor.per_call_pcap.enabled", Kind::Switch, Group::Output)
+        .flag("per-call-pcap")
+        .default("false")
+        .help("Write the files of each call, and its JSON record"),
+    process("processor.per_call_pcap.output_dir", Kind::Path, Group::Output)
+        .flag("per-call-pcap-dir")
+        .default("./pcaps")
+        .help("Directory of the call files"),
+    process("processor.per_call_pcap.file_pattern", Kind::Text, Group::Output)
+        .flag("per-call-pcap-pattern")
+        .default("{timestamp}_{callid}.pcap")
+        .help("Name of the call files"),
+    process("processor.per_call_pcap.layout", Kind::Choice(&["split", "merged"]), Group::Output)
+        .flag("per-call-layout")
+        .default("split")
+        .help("One file each for SIP and RTP, or one for both"),
+    process("processor.pcap_grace_period", Kind::Duration { max_secs: 3600 }, Group::Output)
+        .flag("pcap-grace-period")
+        .default("5s")
+        .help("Wait for late packets after a call has ended"),
+    process("processor.auto_rotate_pcap.enabled", Kind::Switch, Group::Output)
+        .flag("auto-rotate-pcap")
+        .default("false")
+        .help("Write packets of no call to rotating files"),
+    process("processor.auto_rotate_pcap.output_dir", Kind::Path, Group::Output)
+        .flag("auto-rotate-pcap-dir")
+        .default("./auto-rotate-pcaps")
+        .help("Directory of the rotating files"),
+    process("processor.auto_rotate_pcap.file_pattern", Kind::Text, Group::Output)
+        .flag("auto-rotate-pcap-pattern")
+        .default("{timestamp}.pcap")
+        .help("Name of the rotating files"),
+    process("processor.auto_rotate_pcap.idle_timeout", Kind::Duration { max_secs: 604_800 }, Group::Output)
+        .flag("auto-rotate-idle-timeout")
+        .default("30s")
+        .help("Close a rotating file after this much silence"),
+    process("processor.auto_rotate_pcap.max_size", Kind::Size { min: 4096, max: 1 << 44 }, Group::Output)
+        .flag("auto-rotate-max-size")
+        .default("100M")
+        .help("Close a rotating file at this size"),
+    process("processor.auto_rotate_pcap.max_duration", Kind::Duration { max_secs: 604_800 }, Group::Output)
+        .flag("auto-rotate-max-duration")
+        .default("1h")
+        .help("Close a rotating file at this age (0s: never)"),
+    process("processor.min_free", Kind::Reserve, Group::Output)
+        .flag("min-free")
+        .default("auto")
+        .help("Disk space left alone: 5%, 1G; auto is the smaller of the two"),
+    process("processor.retain_age", Kind::Duration { max_secs: 315_360_000 }, Group::Output)
+        .flag("retain-age")
+        .default("0s")
+        .help("Delete call files older than this (0s: never)"),
+    process("processor.tls.cert_file", Kind::Path, Group::Security).flag("tls-cert").help("Certificate of this processor (PEM)"),
+    process("processor.tls.key_file", Kind::Path, Group::Security).flag("tls-key").help("Its private key (PEM)"),
+    process("processor.tls.ca_file", Kind::Path, Group::Security)
+        .flag("tls-ca")
+        .help("CA that signed the clients' certificates (PEM)"),
+    process("processor.tls.client_auth", Kind::Switch, Group::Security)
+        .flag("tls-client-auth")
+        .default("false")
+        .help("Demand a certificate of every client"),
+    process("processor.insecure", Kind::Switch, Group::Security)
+        .flag("insecure")
+        .default("false")
+        .help("Serve in plain text (dangerous)"),
+];

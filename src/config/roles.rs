@@ -1,0 +1,274 @@
+//! What each role runs with: the sections it needs, checked to go together.
+//!
+//! A missing processor, half a key pair, or plain text in production is found here, before anything is opened.
+
+use std::path::PathBuf;
+
+use super::environment::Environment;
+use super::error::{ConfigError, Problem};
+use super::layers::{Merged, Origin};
+use super::settings::{Capture, ClientTls, Filters, Hunter, Processor, Remote, ServerTls, Sniff, Voip};
+
+/// Longest name of a hunter or processor.
+const MAX_ID_BYTES: usize = 128;
+
+/// What a hunter or sniffer understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything the capture filter lets through.
+    Generic,
+    /// Calls.
+    Voip,
+}
+
+/// How a connection out is protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientSecurity {
+    /// Not at all.
+    PlainText,
+    /// TLS; the other side is not verified when [`ClientTls::skip_verify`].
+    Tls(ClientTls),
+}
+
+/// How connections in are protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerSecurity {
+    /// Not at all.
+    PlainText,
+    /// TLS with this key pair.
+    Tls {
+        /// Certificate chain (PEM).
+        cert_file: PathBuf,
+        /// Private key (PEM).
+        key_file: PathBuf,
+        /// CA of the clients (PEM); some when clients may or must show a certificate.
+        client_ca_file: Option<PathBuf>,
+        /// Whether clients must.
+        client_auth: bool,
+    },
+}
+
+/// What `lc hunt` runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HuntConfig {
+    /// What is understood.
+    pub mode: Mode,
+    /// Name; the host name if none was given.
+    pub id: String,
+    /// Where packets come from.
+    pub capture: Capture,
+    /// Targets tried without a processor.
+    pub filters: Filters,
+    /// Everything else of the hunter; `id`, `tls` and `insecure` are resolved beside it.
+    pub hunter: Hunter,
+    /// SIP and RTP.
+    pub voip: Voip,
+    /// How the processor is reached.
+    pub security: ClientSecurity,
+}
+
+/// What `lc sniff` runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SniffConfig {
+    /// What is understood.
+    pub mode: Mode,
+    /// Where packets come from.
+    pub capture: Capture,
+    /// What is kept; everything when empty.
+    pub filters: Filters,
+    /// Interfaces and outputs.
+    pub sniff: Sniff,
+    /// SIP and RTP.
+    pub voip: Voip,
+}
+
+/// What `lc process` runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessConfig {
+    /// Name; the host name if none was given.
+    pub id: String,
+    /// Everything else of the processor; `id`, `state_dir`, `tls` and `insecure` are resolved beside it.
+    pub processor: Processor,
+    /// The filter file was named, so it must exist; the default one may be absent.
+    pub filter_file_named: bool,
+    /// What survives a restart.
+    pub state_dir: PathBuf,
+    /// How hunters reach it.
+    pub security: ServerSecurity,
+}
+
+/// What the commands that ask a processor run with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteConfig {
+    /// Whom to ask and how to answer.
+    pub remote: Remote,
+    /// How it is reached.
+    pub security: ClientSecurity,
+}
+
+impl Merged {
+    /// The configuration of a hunter.
+    ///
+    /// # Errors
+    /// What is missing or does not go together.
+    pub fn hunt(&self, mode: Mode, environment: &Environment) -> Result<HuntConfig, ConfigError> {
+        let settings = self.settings()?;
+        let mut problems = Vec::new();
+        let hunter = settings.hunter;
+        if hunter.processor_addr.is_empty() {
+            problems.push(Problem::whole(
+                "no processor to send to; use -P host:port, hunter.processor_addr in a file, or LIPPYCAT_HUNTER__PROCESSOR_ADDR",
+            ));
+        }
+        self.check_source("hunter.interfaces", &hunter.interfaces, &settings.capture, &mut problems);
+        let id = check_id("hunter.id", hunter.id.as_deref(), &mut problems);
+        let security = client_security("hunter", &hunter.tls, hunter.insecure, environment, &mut problems);
+        let config =
+            HuntConfig { mode, id, capture: settings.capture, filters: settings.filters, hunter, voip: settings.voip, security };
+        ConfigError::unless_empty(problems, config)
+    }
+
+    /// The configuration of a sniffer.
+    ///
+    /// # Errors
+    /// What does not go together.
+    pub fn sniff(&self, mode: Mode) -> Result<SniffConfig, ConfigError> {
+        let settings = self.settings()?;
+        let mut problems = Vec::new();
+        self.check_source("sniff.interfaces", &settings.sniff.interfaces, &settings.capture, &mut problems);
+        let config = SniffConfig {
+            mode,
+            capture: settings.capture,
+            filters: settings.filters,
+            sniff: settings.sniff,
+            voip: settings.voip,
+        };
+        ConfigError::unless_empty(problems, config)
+    }
+
+    /// The configuration of a processor.
+    ///
+    /// # Errors
+    /// What is missing or does not go together.
+    pub fn process(&self, environment: &Environment) -> Result<ProcessConfig, ConfigError> {
+        let processor = self.settings()?.processor;
+        let mut problems = Vec::new();
+        let id = check_id("processor.id", processor.id.as_deref(), &mut problems);
+        let security = server_security(&processor.tls, processor.insecure, environment, &mut problems);
+        let home = || environment.home().map(|home| PathBuf::from(home).join(".local/state/lippycat"));
+        let state_dir =
+            processor.state_dir.clone().or_else(|| environment.state_directory()).or_else(home).unwrap_or_else(|| {
+                problems.push(Problem::whole("no directory for state: neither HOME nor STATE_DIRECTORY is set; use --state-dir"));
+                PathBuf::new()
+            });
+        let filter_file_named = self.origin("processor.filter_file") != Origin::Default;
+        let config = ProcessConfig { id, processor, filter_file_named, state_dir, security };
+        ConfigError::unless_empty(problems, config)
+    }
+
+    /// The configuration of a command that asks a processor.
+    ///
+    /// # Errors
+    /// What is missing or does not go together.
+    pub fn remote(&self, environment: &Environment) -> Result<RemoteConfig, ConfigError> {
+        let remote = self.settings()?.remote;
+        let mut problems = Vec::new();
+        let security = client_security("remote", &remote.tls, remote.insecure, environment, &mut problems);
+        ConfigError::unless_empty(problems, RemoteConfig { remote, security })
+    }
+
+    fn check_source(&self, key: &str, interfaces: &[String], capture: &Capture, problems: &mut Vec<Problem>) {
+        if capture.read.is_empty() && interfaces.is_empty() {
+            problems.push(Problem::whole("nothing to capture from; use -i INTERFACE or -r FILE"));
+        }
+        if self.origin(key) == Origin::Flag && self.origin("capture.read") == Origin::Flag {
+            problems.push(Problem::whole("-i/--interface and -r/--read exclude each other"));
+        }
+    }
+}
+
+fn check_id(key: &str, id: Option<&str>, problems: &mut Vec<Problem>) -> String {
+    let id = id.map_or_else(host_name, str::to_owned);
+    if id.is_empty() {
+        problems.push(Problem::whole(format!("{key}: this machine has no host name; use --id")));
+    }
+    if id.len() > MAX_ID_BYTES || id.contains(char::is_whitespace) {
+        problems.push(Problem::whole(format!("{key}: '{id}' has spaces, or is longer than {MAX_ID_BYTES} bytes")));
+    }
+    id
+}
+
+/// The host name the kernel knows, else the configured one (`hostname(5)`): a service with `ProcSubset=pid` has no
+/// `/proc/sys`. Empty if there is neither.
+fn host_name() -> String {
+    let files = ["/proc/sys/kernel/hostname", "/etc/hostname"];
+    let names = files.iter().filter_map(|path| std::fs::read_to_string(path).ok());
+    names.map(|name| name.trim().to_owned()).find(|name| !name.is_empty()).unwrap_or_default()
+}
+
+fn production(environment: &Environment, problems: &mut Vec<Problem>) -> bool {
+    environment.production().unwrap_or_else(|problem| {
+        problems.push(problem);
+        true
+    })
+}
+
+fn client_security(
+    section: &str,
+    tls: &ClientTls,
+    insecure: bool,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> ClientSecurity {
+    let production = production(environment, problems);
+    if production && insecure {
+        problems.push(Problem::whole(format!("{section}.insecure (--insecure) is refused while LIPPYCAT_PRODUCTION is set")));
+    }
+    if production && tls.skip_verify {
+        problems.push(Problem::whole(format!(
+            "{section}.tls.skip_verify (--tls-skip-verify) is refused while LIPPYCAT_PRODUCTION is set"
+        )));
+    }
+    if insecure {
+        return ClientSecurity::PlainText;
+    }
+    if tls.cert_file.is_some() != tls.key_file.is_some() {
+        problems.push(Problem::whole("a certificate and its key go together: give both --tls-cert and --tls-key"));
+    }
+    if tls.ca_file.is_none() && !tls.skip_verify {
+        problems.push(Problem::whole(format!(
+            "TLS needs the CA of the processor: use --tls-ca FILE or {section}.tls.ca_file ('lc certs init' makes a CA), or say --insecure"
+        )));
+    }
+    ClientSecurity::Tls(tls.clone())
+}
+
+fn server_security(tls: &ServerTls, insecure: bool, environment: &Environment, problems: &mut Vec<Problem>) -> ServerSecurity {
+    let production = production(environment, problems);
+    if production && insecure {
+        problems.push(Problem::whole("processor.insecure (--insecure) is refused while LIPPYCAT_PRODUCTION is set"));
+    } else if production && !tls.client_auth {
+        problems.push(Problem::whole("LIPPYCAT_PRODUCTION demands client certificates: use --tls-client-auth and --tls-ca"));
+    }
+    if insecure {
+        if tls.client_auth {
+            problems.push(Problem::whole("--insecure and --tls-client-auth exclude each other"));
+        }
+        return ServerSecurity::PlainText;
+    }
+    if tls.client_auth && tls.ca_file.is_none() {
+        problems.push(Problem::whole("--tls-client-auth needs the CA of the clients: use --tls-ca FILE"));
+    }
+    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+        return ServerSecurity::Tls {
+            cert_file: cert.clone(),
+            key_file: key.clone(),
+            client_ca_file: tls.ca_file.clone(),
+            client_auth: tls.client_auth,
+        };
+    }
+    problems.push(Problem::whole(
+        "TLS needs --tls-cert and --tls-key ('lc certs init' and 'lc certs issue processor NAME' make them), or say --insecure",
+    ));
+    ServerSecurity::PlainText
+}

@@ -1,0 +1,214 @@
+//! Logs: text on a terminal, JSON lines otherwise, always on stderr, timestamps in UTC (RFC 3339).
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{Layer, Registry, fmt as lines, reload};
+
+/// Least importance of a line that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Data was lost, or a part stopped.
+    Error,
+    /// Degraded, still working.
+    Warn,
+    /// What an operator expects to read.
+    Info,
+    /// Each flow or decision.
+    Debug,
+    /// Each packet.
+    Trace,
+}
+
+impl Level {
+    /// Every level, least talkative first.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// Its name in configuration files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+
+    /// The level of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    const fn filter(self) -> LevelFilter {
+        match self {
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
+        }
+    }
+}
+
+/// Form of the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The installed log; changes the level while running.
+#[derive(Debug)]
+pub struct Logging {
+    level: reload::Handle<LevelFilter, Registry>,
+}
+
+impl Logging {
+    /// Changes the least level, as SIGHUP does.
+    pub fn set_level(&self, level: Level) {
+        // Fails only when the subscriber is gone, which is at the end of the process.
+        let _gone = self.level.reload(level.filter());
+    }
+}
+
+/// A second log in one process.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up logging")]
+pub struct InitError(#[from] TryInitError);
+
+/// Sends all log lines of this process to stderr.
+///
+/// # Errors
+/// When it was called before.
+pub fn init(level: Level, format: Format) -> Result<Logging, InitError> {
+    let terminal = std::io::stderr().is_terminal();
+    let (filter, handle) = reload::Layer::new(level.filter());
+    let json = match format {
+        Format::Auto => !terminal,
+        Format::Text => false,
+        Format::Json => true,
+    };
+    Registry::default().with(filter).with(layer(json, terminal, std::io::stderr)).try_init()?;
+    Ok(Logging { level: handle })
+}
+
+fn layer<S, W>(json: bool, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    W: for<'w> lines::MakeWriter<'w> + Send + Sync + 'static,
+{
+    let layer = lines::layer().with_writer(writer).with_timer(lines::time::SystemTime).with_target(false);
+    if json {
+        layer.json().flatten_event(true).with_target(true).with_ansi(false).boxed()
+    } else {
+        layer.with_ansi(colour).boxed()
+    }
+}
+
+/// Longest hostile field in one log line.
+pub const MAX_FIELD_BYTES: usize = 256;
+
+/// Bytes from the wire, made fit for one log line: printable ASCII as it is, everything else as `\xNN`, at most
+/// [`MAX_FIELD_BYTES`] bytes of input, then `…`.
+#[derive(Clone, Copy)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0.iter().take(MAX_FIELD_BYTES) {
+            match byte {
+                b'\\' => f.write_str("\\\\")?,
+                b' '..=b'~' => fmt::Write::write_char(f, char::from(*byte))?,
+                _ => write!(f, "\\x{byte:02x}")?,
+            }
+        }
+        if self.0.len() > MAX_FIELD_BYTES { f.write_str("…") } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Memory(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Memory {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(json: bool, write: impl FnOnce()) -> String {
+        let memory = Memory::default();
+        let writer = memory.clone();
+        let subscriber = Registry::default().with(LevelFilter::INFO).with(layer(json, false, move || writer.clone()));
+        tracing::subscriber::with_default(subscriber, write);
+        let bytes = memory.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn any_byte_stays_on_one_line_and_json_parses() {
+        let every_byte: Vec<u8> = (0..=255).collect();
+        for json in [false, true] {
+            for byte in 0..=255_u8 {
+                let hostile = [b'a', byte, b'b'];
+
+                let text = logged(json, || tracing::warn!(user = %Escaped(&hostile), raw = ?Escaped(&every_byte), "odd"));
+
+                assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+                assert!(text.trim_end().chars().all(|c| !c.is_control()), "{text:?}");
+                if json {
+                    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+                    assert_eq!(line["message"], "odd");
+                    assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fields_are_cut_at_256_bytes() {
+        let text = Escaped(&[b'x'; 1000]).to_string();
+
+        assert_eq!(text.len(), MAX_FIELD_BYTES + "…".len());
+    }
+
+    #[test]
+    fn less_important_lines_are_not_written() {
+        assert_eq!(logged(true, || tracing::debug!("quiet")), "");
+    }
+
+    #[test]
+    fn every_level_is_found_by_its_name() {
+        for level in Level::ALL {
+            assert_eq!(Level::from_name(level.name()), Some(level));
+        }
+        assert_eq!(Level::from_name("loud"), None);
+    }
+}
