@@ -23,6 +23,19 @@
 //! | assemblies | [`sniffer`], [`hunter`], [`processor`] | threads, tasks and channels; they never import each other |
 //! | edge | [`config`], [`cli`] | files, environment, flags, exit codes |
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::many_single_char_names,
+        clippy::format_collect,
+        clippy::format_push_string,
+        clippy::wildcard_enum_match_arm,
+        clippy::print_stdout,
+        clippy::redundant_closure,
+        reason = "tests build bytes and text by hand and may print what they measured"
+    )
+)]
+
 pub mod field;
 pub mod packet;
 pub mod reason;

@@ -1,1 +1,100 @@
-//! (room: processor)
+//! The processor: receive, store, acknowledge; hand out filters.
+//!
+//! ```text
+//! stream per hunter ─▶ data: wire → batch ─▶ ingest: identity, new or duplicate ─▶ branches/record ─▶ files ─▶ acknowledgement
+//!                      management: registration, heartbeats, filters, status
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | [`topology`] | every thread, task and channel |
+//! | [`data`] | the data stream |
+//! | [`ingest`] | what arrived, what is stored |
+//! | [`management`], [`roster`], [`filters`] | the control plane |
+//! | `branches/` | what becomes of a batch |
+//!
+//! Promises: a batch is acknowledged once it is written to every file it belongs to, and written once however often it comes; a full disk
+//! stops acknowledgements, never loses what was acknowledged.
+
+mod branches;
+pub mod data;
+pub mod filters;
+pub mod ingest;
+pub mod management;
+pub mod roster;
+pub mod shared;
+pub mod topology;
+
+use std::path::PathBuf;
+
+use crate::filter::Filter;
+use crate::net::Acceptor;
+use crate::record::state::Acked;
+
+pub use branches::record::Outputs;
+pub use shared::Counts;
+pub use topology::{orders, run};
+
+/// What a processor is told from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    #[default]
+    Run,
+    /// Read the filter file again; the number tells one order from the next.
+    Reload(u64),
+    /// Write what was received and end.
+    Stop,
+    /// End.
+    StopNow,
+}
+
+/// What a processor is made of.
+pub struct Parts {
+    /// Its name.
+    pub id: String,
+    /// Whether hunter ids are bound to certificates.
+    pub bound: bool,
+    /// Where it listens.
+    pub acceptor: Acceptor,
+    /// Most hunters.
+    pub max_hunters: usize,
+    /// Files.
+    pub outputs: Outputs,
+    /// Filters at the start.
+    pub filters: Vec<Filter>,
+    /// Where versions begin.
+    pub filter_version: u64,
+    /// Followed for changes.
+    pub filter_file: Option<PathBuf>,
+    /// What an earlier run had stored.
+    pub acked: Vec<Acked>,
+    /// A statistics line every 5 s.
+    pub stats: bool,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Packets.
+    pub counts: Counts,
+    /// Packets no file could take.
+    pub lost: u64,
+}
+
+/// Why a processor ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessorError {
+    /// The filters at the start.
+    #[error("{0}")]
+    Filters(String),
+    /// The system gave no thread.
+    #[error("cannot start the record thread: {0}")]
+    Thread(std::io::Error),
+    /// A bug.
+    #[error("the record thread panicked; this is a bug, please report it with the log above")]
+    Panicked,
+    /// The disk does not take what is left.
+    #[error("the record thread did not end within 30 s; what was not written was not acknowledged")]
+    Stuck,
+}

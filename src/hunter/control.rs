@@ -1,0 +1,179 @@
+//! The hunter's side of the control plane: filters in, facts out.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::filter::{self, CompileOptions, Dialect, Filter, FilterKind, FilterSet, MediaPolicy};
+use crate::packet::{Endpoint, FiveTuple, IpProto};
+use crate::telemetry::ProcessSampler;
+use crate::uplink::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, WireFilter};
+
+use super::inspect::Shared;
+
+/// What never changes while the hunter runs.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Host name or address shown by monitors.
+    pub hostname: String,
+    /// Interfaces or files.
+    pub interfaces: Vec<String>,
+    /// Which kinds of filters can be applied.
+    pub mode: filter::Mode,
+    /// Bytes of batches that fit into memory.
+    pub max_memory: u64,
+    /// Unique for this process start.
+    pub instance: u64,
+    /// Epochs of the capture threads.
+    pub epochs: Vec<crate::batch::Epoch>,
+}
+
+/// The hunter as the uplink sees it.
+pub struct Plane {
+    facts: Facts,
+    shared: Arc<Shared>,
+    options: CompileOptions,
+    /// Filters named on this machine: always there.
+    local: Vec<Filter>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The processor's filters, by id.
+    remote: BTreeMap<String, Filter>,
+    /// What could not be applied.
+    errors: Vec<(String, String)>,
+    version: u64,
+    sampler: ProcessSampler,
+}
+
+impl Plane {
+    /// With the filters named on this machine; they are in force at once, the processor's join them.
+    pub fn new(facts: Facts, shared: Arc<Shared>, options: CompileOptions, local: Vec<Filter>) -> Self {
+        let plane = Self { facts, shared, options, local, state: Mutex::default() };
+        if !plane.local.is_empty() {
+            plane.compile(&mut plane.state.lock());
+        }
+        plane
+    }
+
+    /// Compiles what is there and puts it in force, whole.
+    fn compile(&self, state: &mut State) {
+        let mut all: Vec<Filter> = self.local.clone();
+        all.extend(state.remote.values().cloned());
+        let options = CompileOptions { version: state.version, ..self.options.clone() };
+        let (set, errors) = FilterSet::compile(&all, &options);
+        state.errors.retain(|(id, _)| id.is_empty());
+        for e in &errors {
+            tracing::warn!(filter = %e.id, reason = %e.reason, "filter cannot be applied");
+        }
+        state.errors = errors.into_iter().map(|e| (e.id, e.reason)).collect();
+        tracing::info!(filters = set.len(), refused = state.errors.len(), version = state.version, "filters applied");
+        self.shared.filters.swap(Arc::new(set));
+    }
+}
+
+impl Control for Plane {
+    fn registration(&self) -> RegistrationFacts {
+        RegistrationFacts {
+            hostname: self.facts.hostname.clone(),
+            interfaces: self.facts.interfaces.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            filter_types: filter::capabilities(self.facts.mode).into_iter().map(str::to_owned).collect(),
+            max_buffer_bytes: self.facts.max_memory,
+            instance: self.facts.instance,
+            epochs: self.facts.epochs.clone(),
+        }
+    }
+
+    fn apply(&self, change: FilterChange) {
+        let mut state = self.state.lock();
+        let more = match change {
+            FilterChange::Replace { filters, version, legacy } => {
+                state.remote = filters.into_iter().filter_map(|f| read(f, legacy)).map(|f| (f.id.clone(), f)).collect();
+                state.version = version;
+                false
+            }
+            FilterChange::Put { filter, version, more, legacy } => {
+                if let Some(f) = read(filter, legacy) {
+                    state.remote.insert(f.id.clone(), f);
+                }
+                state.version = version.max(state.version);
+                more
+            }
+            FilterChange::Remove { id, version, more } => {
+                state.remote.remove(&id);
+                state.version = version.max(state.version);
+                more
+            }
+        };
+        // a group is swapped when its last member has come
+        if !more {
+            self.compile(&mut state);
+        }
+    }
+
+    fn heartbeat(&self) -> HeartbeatFacts {
+        let total = self.shared.total();
+        let backlog = self.shared.backlog.snapshot();
+        let mut drops = total.engine.dropped;
+        for (sum, n) in drops.iter_mut().zip(backlog.dropped_packets) {
+            *sum = sum.saturating_add(n);
+        }
+        let mut state = self.state.lock();
+        let process = state.sampler.sample();
+        let set = self.shared.filters.current();
+        HeartbeatFacts {
+            health: if total.degraded { Health::Warning } else { Health::Healthy },
+            captured: total.engine.captured,
+            matched: total.engine.forwarded,
+            forwarded: backlog.acked_packets,
+            drops,
+            buffer_bytes: backlog.in_memory_bytes,
+            active_filters: u32::try_from(set.len()).unwrap_or(u32::MAX),
+            cpu_percent: process.cpu_percent,
+            rss_bytes: process.rss_bytes,
+            kernel_received: total.kernel.received,
+            kernel_dropped: total.kernel.kernel_dropped,
+            interface_dropped: total.kernel.interface_dropped,
+            in_ring: total.kernel.in_ring,
+            held: total.engine.held,
+            filter_version: set.version(),
+            filter_errors: state.errors.clone(),
+        }
+    }
+
+    fn link(&self, link: LinkState) {
+        let own = match link {
+            LinkState::Up { sockets, .. } => sockets.into_iter().map(own_tuple).collect(),
+            LinkState::Down => Vec::new(),
+        };
+        self.shared.set_own(own);
+    }
+}
+
+fn own_tuple((local, remote): (SocketAddr, SocketAddr)) -> FiveTuple {
+    let end = |a: SocketAddr| Endpoint { ip: a.ip().to_canonical().into(), port: a.port() };
+    FiveTuple { src: end(local), dst: end(remote), proto: IpProto::TCP }
+}
+
+/// A filter from the wire; an unknown kind is said and left out, since a newer processor may know more than we do.
+fn read(f: WireFilter, legacy: bool) -> Option<Filter> {
+    let Some(kind) = FilterKind::from_wire(f.kind) else {
+        tracing::warn!(filter = %f.id, kind = f.kind, "filter of a kind unknown here; left out");
+        return None;
+    };
+    Some(Filter {
+        id: f.id,
+        kind,
+        pattern: f.pattern,
+        target_hunters: f.target_hunters,
+        enabled: f.enabled,
+        description: f.description,
+        media: MediaPolicy::parse(&f.media).unwrap_or_default(),
+        dialect: if legacy { Dialect::Legacy } else { Dialect::Native },
+    })
+}

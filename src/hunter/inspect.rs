@@ -1,0 +1,344 @@
+//! One capture thread: source → engine → batches, run to completion. It never waits for the network, except when it reads files.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::batch::{BatchStats, ContextKey, Encoder, Pushed, SealedBatch};
+use crate::capture::{CaptureError, KernelStats, Progress, Source};
+use crate::engine::{Counters, Engine};
+use crate::filter::FilterSet;
+use crate::packet::{FiveTuple, Frame, Timestamp};
+use crate::uplink::{Backlog, Offer};
+use crate::voip::event::Event;
+use crate::voip::output::{Output, Owner};
+
+use crate::telemetry::clock;
+
+/// Frames handed to the engine at once.
+const BURST: usize = 32;
+/// A live source without traffic is looked at this often: batches age, holds expire.
+const IDLE_WAIT: Duration = Duration::from_millis(50);
+/// Counters are published, and timers served, at least this often (in frames).
+const PUBLISH_EVERY: u64 = 4096;
+/// How long a file reader waits for room in the backlog before it looks whether it must stop.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// The filters in force, swapped whole.
+#[derive(Debug)]
+pub struct FilterSlot {
+    set: RwLock<Arc<FilterSet>>,
+    /// Counts the swaps; a capture thread compares it between frames.
+    generation: AtomicU64,
+    /// Whether filters have ever come.
+    known: AtomicBool,
+}
+
+impl Default for FilterSlot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FilterSlot {
+    /// Empty; calls are held undecided until the first filters come.
+    pub fn new() -> Self {
+        Self { set: RwLock::new(Arc::new(FilterSet::empty())), generation: AtomicU64::new(0), known: AtomicBool::new(false) }
+    }
+
+    /// Puts a set in force.
+    pub fn swap(&self, set: Arc<FilterSet>) {
+        *self.set.write() = set;
+        self.known.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The set in force.
+    pub fn current(&self) -> Arc<FilterSet> {
+        Arc::clone(&self.set.read())
+    }
+
+    /// Whether filters have ever come.
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Acquire)
+    }
+}
+
+/// What a capture thread tells about itself, as one consistent snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progressed {
+    /// The engine's counters.
+    pub engine: Counters,
+    /// The source's counters.
+    pub kernel: KernelStats,
+    /// Packets refused because no batch may be that large.
+    pub oversize: u64,
+    /// Packets in the open batch.
+    pub open: u64,
+    /// Calls known.
+    pub calls: usize,
+    /// Whether the source is down.
+    pub degraded: bool,
+    /// Whether the thread has ended.
+    pub done: bool,
+}
+
+/// What the threads of one hunter share.
+pub struct Shared {
+    /// Filters.
+    pub filters: FilterSlot,
+    /// Sealed batches.
+    pub backlog: Arc<Backlog>,
+    /// Told to stop capturing.
+    pub stop: AtomicBool,
+    /// One snapshot per capture thread.
+    pub progress: Vec<Mutex<Progressed>>,
+    /// Packets of sealed batches for which a stopping hunter had no room.
+    pub refused: AtomicU64,
+    own: RwLock<Arc<[FiveTuple]>>,
+}
+
+impl Shared {
+    /// For this many capture threads.
+    pub fn new(backlog: Arc<Backlog>, threads: usize) -> Self {
+        Self {
+            filters: FilterSlot::new(),
+            backlog,
+            stop: AtomicBool::new(false),
+            progress: (0..threads).map(|_| Mutex::default()).collect(),
+            refused: AtomicU64::new(0),
+            own: RwLock::new(Arc::from([])),
+        }
+    }
+
+    /// Gives a batch to the backlog; one that it has no room for is counted.
+    fn hand_over(&self, batch: SealedBatch) {
+        if let Offer::Full(back) = self.backlog.offer(batch) {
+            self.refused.fetch_add(u64::from(back.packets), Ordering::Relaxed);
+        }
+    }
+
+    /// Our own connections, which are not captured.
+    pub fn set_own(&self, own: Vec<FiveTuple>) {
+        *self.own.write() = own.into();
+        self.filters.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether every capture thread has ended.
+    pub fn is_done(&self) -> bool {
+        self.progress.iter().all(|p| p.lock().done)
+    }
+
+    /// The sum over all threads.
+    pub fn total(&self) -> Progressed {
+        let mut sum = Progressed::default();
+        for p in &self.progress {
+            let p = *p.lock();
+            sum.engine.add(&p.engine);
+            sum.kernel = sum.kernel.plus(p.kernel);
+            sum.oversize = sum.oversize.saturating_add(p.oversize);
+            sum.open = sum.open.saturating_add(p.open);
+            sum.calls = sum.calls.saturating_add(p.calls);
+            sum.degraded |= p.degraded;
+        }
+        sum
+    }
+}
+
+/// One capture thread's work.
+pub struct Inspector {
+    /// Where frames come from.
+    pub source: Box<dyn Source>,
+    /// What looks at them.
+    pub engine: Engine,
+    /// What they become.
+    pub encoder: Encoder,
+    /// Which snapshot is ours.
+    pub index: usize,
+    /// A file: wait for room instead of giving anything up, and end with it.
+    pub offline: bool,
+    /// Stop after this many frames.
+    pub count: Option<u64>,
+    /// Shared with the others.
+    pub shared: Arc<Shared>,
+}
+
+/// Seals batches and offers them; the engine's output.
+struct Batching<'a> {
+    encoder: &'a mut Encoder,
+    shared: &'a Shared,
+    offline: bool,
+    stats: BatchStats,
+    filter_version: u64,
+    opened: Option<clock::Moment>,
+}
+
+impl Output for Batching<'_> {
+    fn forward(&mut self, frame: &Frame<'_>, owner: Option<&Owner<'_>>) {
+        loop {
+            let (context, repeat) = match owner {
+                Some(o) => (Some((ContextKey(o.key), &**o.context)), o.repeat),
+                None => (None, false),
+            };
+            match self.encoder.push(frame, context, &[], repeat) {
+                // a refused packet is counted by the encoder
+                Pushed::Stored | Pushed::Refused(_) => break,
+                Pushed::StoredFull => {
+                    self.seal();
+                    break;
+                }
+                Pushed::SealFirst => self.seal(),
+            }
+        }
+        if self.opened.is_none() {
+            self.opened = Some(clock::Moment::now());
+        }
+    }
+
+    fn event(&mut self, _event: Event) {}
+
+    fn wants_events(&self) -> bool {
+        false
+    }
+}
+
+impl Batching<'_> {
+    fn seal(&mut self) {
+        self.opened = None;
+        let Some(batch) = self.encoder.seal(clock::wall().as_nanos(), self.filter_version, &self.stats) else { return };
+        if !self.offline {
+            self.shared.hand_over(batch);
+            return;
+        }
+        let mut batch = batch;
+        // a file is never read faster than what it becomes is taken over
+        while let Offer::Full(back) = self.shared.backlog.offer_blocking(batch, PATIENCE) {
+            if self.shared.stop.load(Ordering::Relaxed) {
+                self.shared.hand_over(back);
+                return;
+            }
+            batch = back;
+        }
+    }
+
+    fn seal_if_due(&mut self) {
+        if self.opened.is_some_and(|at| self.encoder.is_due(at.elapsed())) {
+            self.seal();
+        }
+    }
+}
+
+impl Inspector {
+    /// Runs until the source ends, the count is reached or the hunter stops.
+    ///
+    /// # Errors
+    /// A source that cannot go on; what it gave before is sealed and offered.
+    pub fn run(mut self) -> Result<(), CaptureError> {
+        let shared = Arc::clone(&self.shared);
+        let mut generation = u64::MAX;
+        let mut number = 1_u64;
+        let mut next_publish = 0_u64;
+        let mut newest = Timestamp::MIN;
+        let mut filter_version = 0;
+        let mut opened = None;
+        let result = loop {
+            let current = shared.filters.generation.load(Ordering::Acquire);
+            if current != generation {
+                generation = current;
+                self.engine.set_own_connections(shared.own.read().to_vec());
+                if shared.filters.is_known() {
+                    let set = shared.filters.current();
+                    filter_version = set.version();
+                    self.engine.set_filters(&set);
+                } else {
+                    self.engine.await_filters();
+                }
+            }
+            if shared.stop.load(Ordering::Relaxed) || self.count.is_some_and(|n| number > n) {
+                break Ok(());
+            }
+            let room = self
+                .count
+                .map_or(BURST, |n| usize::try_from(n.saturating_sub(number).saturating_add(1)).unwrap_or(BURST).min(BURST));
+            let stats = self.batch_stats();
+            let (engine, source) = (&mut self.engine, &mut self.source);
+            let mut out =
+                Batching { encoder: &mut self.encoder, shared: &shared, offline: self.offline, stats, filter_version, opened };
+            let step = source.burst(room, &mut |frames| {
+                engine.handle_burst(frames, number, &mut out);
+                number = number.wrapping_add(frames.len() as u64);
+                if let Some(last) = frames.last() {
+                    newest = newest.max(last.ts);
+                }
+            });
+            out.seal_if_due();
+            opened = out.opened;
+            match step {
+                Ok(Progress::Frames(_)) if number < next_publish => {}
+                Ok(Progress::Frames(_)) => {
+                    next_publish = number.saturating_add(PUBLISH_EVERY);
+                    engine.handle_timeout(newest, &mut out);
+                    opened = out.opened;
+                    self.publish(false);
+                }
+                Ok(Progress::Idle) => {
+                    // on a silent interface time goes on all the same
+                    newest = newest.max(clock::wall());
+                    engine.handle_timeout(newest, &mut out);
+                    out.seal_if_due();
+                    opened = out.opened;
+                    self.publish(false);
+                    if let Err(e) = self.source.wait(IDLE_WAIT) {
+                        self.degraded(&e);
+                    }
+                }
+                Ok(Progress::End) => break Ok(()),
+                Err(e) if self.offline => break Err(e),
+                Err(e) => self.degraded(&e),
+            }
+        };
+        self.finish(filter_version);
+        result
+    }
+
+    /// Settles what is still held and hands over the last batch.
+    fn finish(&mut self, filter_version: u64) {
+        let stats = self.batch_stats();
+        let shared = Arc::clone(&self.shared);
+        let mut out =
+            Batching { encoder: &mut self.encoder, shared: &shared, offline: self.offline, stats, filter_version, opened: None };
+        self.engine.finish(&mut out);
+        out.seal();
+        self.publish(true);
+    }
+
+    /// An interface that went away: said, counted as a warning, tried again by the source.
+    fn degraded(&self, e: &CaptureError) {
+        tracing::warn!(error = %e, "capture interrupted; trying again");
+        if let Some(p) = self.shared.progress.get(self.index) {
+            p.lock().degraded = true;
+        }
+        clock::pause(IDLE_WAIT);
+    }
+
+    fn batch_stats(&self) -> BatchStats {
+        let c = self.engine.counters();
+        BatchStats { total_captured: c.captured, filtered_matched: c.forwarded, dropped: c.dropped_total(), buffer_usage: 0 }
+    }
+
+    fn publish(&mut self, done: bool) {
+        let Some(slot) = self.shared.progress.get(self.index) else { return };
+        let facts = Progressed {
+            engine: self.engine.counters(),
+            kernel: self.source.stats(),
+            oversize: self.encoder.oversize(),
+            open: u64::from(self.encoder.pending()),
+            calls: self.engine.calls().len(),
+            degraded: false,
+            done,
+        };
+        *slot.lock() = facts;
+    }
+}

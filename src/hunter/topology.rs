@@ -1,0 +1,206 @@
+//! Every thread, task and channel of a hunter.
+//!
+//! ```text
+//!  capture thread ×N  ──offer──▶ Backlog (bounded, DropOldest live · Block files) ──▶ uplink task ──▶ processor
+//!        ▲  FilterSlot, own connections, stop flag                                        │
+//!        └──────────────────────────────── Plane (filters, heartbeat facts) ◀─────────────┘
+//!
+//!  shutdown: stop flag → capture threads end, seal, publish → uplink drains (acknowledged or given up, counted) → goodbye
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
+use crate::capture::{CaptureError, Source};
+use crate::engine::{Engine, EngineConfig};
+use crate::filter::{BpfCompiler, CompileOptions, Filter};
+use crate::telemetry::clock;
+use crate::uplink::{self, Backlog, BacklogConfig, Control, Ending, UplinkConfig, UplinkError};
+
+use super::control::{Facts, Plane};
+use super::inspect::{Inspector, Shared};
+use super::{Hunt, HunterError, Report};
+
+/// How often the threads are asked whether they have ended.
+const LOOK: Duration = Duration::from_millis(20);
+/// A statistics line this often.
+const STATS: Duration = Duration::from_secs(5);
+
+/// What a hunter is made of.
+pub struct Parts {
+    /// One source per capture thread; files: one.
+    pub sources: Vec<Box<dyn Source>>,
+    /// Files: wait for filters first, never drop, end with them.
+    pub offline: bool,
+    /// Stop after this many frames (per thread).
+    pub count: Option<u64>,
+    /// The inspection.
+    pub engine: EngineConfig,
+    /// Compiles BPF filters.
+    pub bpf: Arc<dyn BpfCompiler + Send + Sync>,
+    /// How filters are compiled.
+    pub compile: CompileOptions,
+    /// Filters named on this machine.
+    pub local: Vec<Filter>,
+    /// When a batch is full.
+    pub limits: Limits,
+    /// How much may wait in memory.
+    pub backlog: BacklogConfig,
+    /// What is said at registration; epochs are added here.
+    pub facts: Facts,
+    /// The road to the processor.
+    pub uplink: UplinkConfig,
+}
+
+/// The channel on which a hunter is told to end.
+pub fn endings() -> (watch::Sender<Ending>, watch::Receiver<Ending>) {
+    watch::channel(Ending::Run)
+}
+
+/// Builds and runs a hunter until its source ends or it is told to end.
+///
+/// # Errors
+/// [`HunterError`].
+pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Report, HunterError> {
+    let backlog = Arc::new(Backlog::new(parts.backlog));
+    let shared = Arc::new(Shared::new(Arc::clone(&backlog), parts.sources.len()));
+    let epochs: Vec<Epoch> = (0..parts.sources.len()).map(|n| epoch(parts.facts.instance, n)).collect();
+    parts.facts.epochs.clone_from(&epochs);
+    let plane = Arc::new(Plane::new(parts.facts, Arc::clone(&shared), parts.compile, parts.local));
+    let hunter_id = Arc::clone(&parts.uplink.hunter_id);
+
+    let (uplink_ending, uplink_told) = watch::channel(Ending::Run);
+    let control: Arc<dyn Control> = Arc::clone(&plane) as Arc<dyn Control>;
+    let mut uplink = tokio::spawn(uplink::run(parts.uplink, Arc::clone(&backlog), control, uplink_told));
+    if parts.offline {
+        // a file is over before a filter could come: it waits for the registration
+        if let Some(early) = wait_for_filters(&shared, &mut uplink, &mut ending.clone()).await? {
+            return Ok(early.report(&shared));
+        }
+    }
+
+    let (failed, mut failures) = mpsc::channel::<CaptureError>(parts.sources.len().max(1));
+    let mut threads = Vec::new();
+    for (index, (source, epoch)) in parts.sources.into_iter().zip(&epochs).enumerate() {
+        let inspector = Inspector {
+            source,
+            engine: Engine::new(parts.engine, shared.filters.current(), Arc::clone(&parts.bpf)),
+            encoder: Encoder::new(EncoderConfig { hunter_id: Arc::clone(&hunter_id), epoch: *epoch, limits: parts.limits }),
+            index,
+            offline: parts.offline,
+            count: parts.count,
+            shared: Arc::clone(&shared),
+        };
+        let failed = failed.clone();
+        let work = move || {
+            if let Err(e) = inspector.run() {
+                // the receiver is only gone when the hunter has ended
+                let _told = failed.blocking_send(e);
+            }
+        };
+        threads.push(std::thread::Builder::new().name(format!("lc-capture-{index}")).spawn(work).map_err(HunterError::Thread)?);
+    }
+    drop(failed);
+
+    let result = supervise(&shared, &mut uplink, ending, &uplink_ending).await;
+    shared.stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        if thread.join().is_err() {
+            return Err(HunterError::Panicked);
+        }
+    }
+    if let Ok(error) = failures.try_recv() {
+        return Err(HunterError::Capture(error));
+    }
+    result?;
+    Ok(Hunt::Finished.report(&shared))
+}
+
+/// An epoch of this process start: 44 bits of milliseconds above 20 random bits.
+fn epoch(instance: u64, thread: usize) -> Epoch {
+    let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
+    let random = ahash::RandomState::new().hash_one((instance, thread));
+    Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0))
+}
+
+type Uplink = tokio::task::JoinHandle<Result<(), UplinkError>>;
+
+async fn wait_for_filters(
+    shared: &Shared,
+    uplink: &mut Uplink,
+    ending: &mut watch::Receiver<Ending>,
+) -> Result<Option<Hunt>, HunterError> {
+    loop {
+        tokio::select! {
+            ended = &mut *uplink => {
+                joined(ended)?;
+                return Ok(Some(Hunt::NeverStarted));
+            }
+            _ = ending.wait_for(|e| *e != Ending::Run) => return Ok(Some(Hunt::NeverStarted)),
+            () = sleep(LOOK) => {
+                if shared.filters.is_known() {
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+/// Waits for the end of the capture, then for the end of the uplink.
+async fn supervise(
+    shared: &Shared,
+    uplink: &mut Uplink,
+    mut ending: watch::Receiver<Ending>,
+    uplink_ending: &watch::Sender<Ending>,
+) -> Result<(), HunterError> {
+    let mut since_stats = Duration::ZERO;
+    loop {
+        tokio::select! {
+            ended = &mut *uplink => return joined(ended),
+            told = ending.wait_for(|e| *e != Ending::Run) => {
+                let how = told.map_or(Ending::Now, |e| *e);
+                shared.stop.store(true, Ordering::Relaxed);
+                if how == Ending::Now {
+                    uplink_ending.send_replace(Ending::Now);
+                    return joined(uplink.await);
+                }
+                break;
+            }
+            () = sleep(LOOK) => {
+                since_stats = since_stats.saturating_add(LOOK);
+                if since_stats >= STATS {
+                    since_stats = Duration::ZERO;
+                    super::stats_line(shared);
+                }
+                if shared.is_done() {
+                    break;
+                }
+            }
+        }
+    }
+    while !shared.is_done() {
+        sleep(LOOK).await;
+    }
+    uplink_ending.send_replace(Ending::Drain);
+    tokio::select! {
+        ended = &mut *uplink => return joined(ended),
+        _ = ending.wait_for(|e| *e == Ending::Now) => {}
+    }
+    uplink_ending.send_replace(Ending::Now);
+    match timeout(Duration::from_secs(2), uplink).await {
+        Ok(ended) => joined(ended),
+        Err(_) => Ok(()),
+    }
+}
+
+fn joined(ended: Result<Result<(), UplinkError>, tokio::task::JoinError>) -> Result<(), HunterError> {
+    match ended {
+        Ok(result) => result.map_err(HunterError::Uplink),
+        Err(_) => Err(HunterError::Panicked),
+    }
+}

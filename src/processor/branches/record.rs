@@ -1,0 +1,400 @@
+//! The record branch: every packet into every file it belongs to, then the acknowledgement. Runs on a thread of its own, since disks block.
+//!
+//! ```text
+//! queue ─▶ take several batches ─▶ unified · per call · rotating ─▶ commit (write(2)) ─▶ acknowledge them all
+//! ```
+//! A full disk pauses the hunters and is tried again with the same packet; nothing is acknowledged that is not written, and a
+//! record is never written in part.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::error::TryRecvError;
+
+use super::calls::Calls;
+use crate::batch::PacketView;
+use crate::packet::headers::{self, DecodeOptions};
+use crate::packet::{Frame, InterfaceId, Timestamp};
+use crate::processor::data::ack;
+use crate::processor::shared::{Incoming, Job, Shared};
+use crate::protocols::sip;
+use crate::record::calls::{CallFiles, ClosedCall, Part, Written};
+use crate::record::dir::Dir;
+use crate::record::name::Parties;
+use crate::record::retain;
+use crate::record::rotate::Rotating;
+use crate::record::state::State;
+use crate::record::unified::Unified;
+use crate::record::{Origin, Packet, RecordError};
+use crate::telemetry::clock;
+use crate::wire::data::FlowControl;
+
+/// Batches written before one commit.
+const GROUP: usize = 64;
+/// A queue without work is left this often to serve timers.
+const TICK: Duration = Duration::from_millis(100);
+/// How long an empty queue is left alone.
+const IDLE: Duration = Duration::from_millis(1);
+/// Old files are looked for this often.
+const SWEEP: Duration = Duration::from_mins(1);
+/// Between two attempts on a full disk.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The files a processor writes.
+pub struct Outputs {
+    /// `-w`.
+    pub unified: Option<Unified>,
+    /// Per call.
+    pub calls: Option<CallFiles>,
+    /// Rotating, for packets of no call.
+    pub rotating: Option<Rotating>,
+    /// Where the state of a graceful stop goes.
+    pub state: Dir,
+    /// Files stay open this long after a call's end (packet time).
+    pub grace: Duration,
+    /// Closed call files older than this are deleted; zero: never.
+    pub retain_age: Duration,
+}
+
+/// What was written, for the final line.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::processor) struct Outcome {
+    /// Packets that could not be written because the processor had to stop.
+    pub(in crate::processor) lost: u64,
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    out: Outputs,
+    calls: Calls,
+    /// A packet may be cut into the pcapng comment only with its ids joined; joined once per change.
+    filters: String,
+    said: HashSet<String>,
+    outcome: Outcome,
+    swept: Timestamp,
+}
+
+/// Runs until the queue is closed and empty, then stops gracefully.
+pub(in crate::processor) fn run(shared: Arc<Shared>, out: Outputs, mut jobs: Receiver<Job>) -> Outcome {
+    let mut w = Writer {
+        shared,
+        out,
+        calls: Calls::default(),
+        filters: String::new(),
+        said: HashSet::new(),
+        outcome: Outcome::default(),
+        swept: Timestamp::MIN,
+    };
+    let mut next_tick = clock::wall();
+    loop {
+        let first = match jobs.try_recv() {
+            Ok(job) => Some(job),
+            Err(TryRecvError::Empty) if !w.shared.stopping.load(Ordering::Acquire) => {
+                clock::pause(IDLE);
+                None
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        };
+        let mut group = Vec::new();
+        let mut job = first;
+        while let Some(j) = job {
+            w.take(j, &mut group);
+            job = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
+        }
+        w.commit(group);
+        let now = clock::wall();
+        if now >= next_tick {
+            next_tick = now.saturating_add(TICK);
+            w.tick(now);
+        }
+    }
+    w.stop();
+    w.outcome
+}
+
+impl Writer {
+    fn take(&mut self, job: Job, group: &mut Vec<Incoming>) {
+        match job {
+            Job::Batch(batch) => {
+                self.calls.heard(&batch.hunter, batch.received);
+                self.write_batch(&batch);
+                group.push(*batch);
+            }
+            Job::StreamEnded { hunter, well } => {
+                tracing::debug!(%hunter, well, "data stream over");
+            }
+            Job::Stopping { hunter } => {
+                tracing::info!(%hunter, "hunter stops");
+                self.calls.hunter_gone(&hunter);
+            }
+        }
+    }
+
+    fn write_batch(&mut self, batch: &Incoming) {
+        for p in batch.view.packets() {
+            let index = usize::try_from(p.interface_index()).unwrap_or(usize::MAX);
+            let interface = p.interface_name().or_else(|| batch.interfaces.get(index).map(String::as_str)).unwrap_or("");
+            self.join_filters(&p);
+            let filters = std::mem::take(&mut self.filters);
+            let origin = Origin { hunter: &batch.hunter, interface, filters: &filters };
+            let packet = Packet { ts: p.ts(), wire_len: p.wire_len(), link: p.link(), data: p.data(), origin };
+            self.write_packet(batch, &p, &packet);
+            self.filters = filters;
+        }
+    }
+
+    fn join_filters(&mut self, p: &PacketView<'_>) {
+        self.filters.clear();
+        let Some(context) = p.context() else { return };
+        for id in context.filter_ids() {
+            if !self.filters.is_empty() {
+                self.filters.push(',');
+            }
+            self.filters.push_str(id);
+        }
+    }
+
+    fn write_packet(&mut self, batch: &Incoming, p: &PacketView<'_>, packet: &Packet<'_>) {
+        if !p.repeat() {
+            self.insist(packet, |out, packet| out.unified.as_mut().map_or(Ok(()), |u| u.write(packet)));
+        }
+        let legacy = if p.context().is_none() { p.legacy() } else { None };
+        let legacy_call = legacy.as_ref().and_then(|l| l.sip.as_ref()).map(|s| s.call_id.clone()).filter(|id| !id.is_empty());
+        let owners = p.context().into_iter().chain(p.shared());
+        let mut owned = false;
+        for context in owners {
+            owned = true;
+            let sip = context.claim().is_empty();
+            self.write_call(batch, context.call_id(), &mut context.filter_ids(), sip, packet);
+        }
+        if let (false, Some(id)) = (owned, legacy_call) {
+            owned = true;
+            let media = legacy.as_ref().is_some_and(|l| l.rtp.is_some());
+            self.write_call(batch, &id, &mut p.matched_filter_ids(), !media, packet);
+        }
+        if !owned {
+            self.insist(packet, |out, packet| out.rotating.as_mut().map_or(Ok(()), |r| r.write(packet)));
+        }
+    }
+
+    fn write_call(
+        &mut self,
+        batch: &Incoming,
+        call_id: &str,
+        filters: &mut dyn Iterator<Item = &str>,
+        sip: bool,
+        packet: &Packet<'_>,
+    ) {
+        if self.out.calls.is_none() || call_id.is_empty() {
+            return;
+        }
+        let frame =
+            Frame { ts: packet.ts, wire_len: packet.wire_len, link: packet.link, interface: InterfaceId(0), data: packet.data };
+        self.calls.take(&batch.hunter, call_id, filters, sip, &frame);
+        let (from, to) = if sip { parties(&frame) } else { (String::new(), String::new()) };
+        let part = if sip { Part::Sip } else { Part::Rtp };
+        let mut written = Written::Continued;
+        self.insist(packet, |out, packet| {
+            if let Some(files) = &mut out.calls {
+                written = files.write(&Parties { call_id: call_id.as_bytes(), from: &from, to: &to }, part, packet)?;
+            }
+            Ok(())
+        });
+        if written == Written::New {
+            self.save_record(call_id, false);
+        }
+    }
+
+    /// Writes until it is written: a full disk pauses the hunters; a packet no file can take is counted and said once.
+    fn insist(&mut self, packet: &Packet<'_>, mut write: impl FnMut(&mut Outputs, &Packet<'_>) -> Result<(), RecordError>) {
+        loop {
+            match write(&mut self.out, packet) {
+                Ok(()) => return,
+                Err(e) if e.is_retryable() => {
+                    if !self.wait(&e) {
+                        self.outcome.lost = self.outcome.lost.saturating_add(1);
+                        return;
+                    }
+                }
+                Err(e) => {
+                    self.outcome.lost = self.outcome.lost.saturating_add(1);
+                    self.say(&e);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Pauses the hunters and waits a moment; false when the processor is stopping and cannot wait.
+    fn wait(&self, e: &RecordError) -> bool {
+        if self.shared.pause(true) {
+            tracing::error!(error = %e, "cannot write; hunters are paused until it works again");
+        }
+        clock::pause(RETRY);
+        !self.shared.stopping.load(Ordering::Acquire)
+    }
+
+    fn say(&mut self, e: &RecordError) {
+        if self.said.len() < 100 && self.said.insert(e.to_string()) {
+            tracing::error!(error = %e, "a packet could not be recorded");
+        }
+    }
+
+    /// Hands everything written to the kernel, then acknowledges.
+    fn commit(&mut self, group: Vec<Incoming>) {
+        if group.is_empty() {
+            return;
+        }
+        while let Err(e) = self.flush() {
+            if !self.wait(&e) {
+                return;
+            }
+        }
+        for batch in &group {
+            self.shared.counters.written(batch.view.len() as u64);
+            self.shared.ingest.store(&batch.hunter, batch.epoch, batch.seq);
+        }
+        for batch in group {
+            let seq = match batch.announced {
+                Some(epoch) => self.shared.ingest.stored(&batch.hunter, epoch),
+                None => batch.seq,
+            };
+            batch.acks.answer(ack(batch.announced, seq, FlowControl::FlowContinue));
+        }
+        if self.shared.pause(false) {
+            tracing::info!("writing works again; hunters go on");
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), RecordError> {
+        if let Some(u) = &mut self.out.unified {
+            u.flush()?;
+        }
+        if let Some(c) = &mut self.out.calls {
+            c.commit()?;
+        }
+        if let Some(r) = &mut self.out.rotating {
+            r.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Timers: calls that are over, records to be renewed, rotation.
+    fn tick(&mut self, now: Timestamp) {
+        for due in self.calls.due(now, self.out.grace) {
+            if due.close {
+                self.close_call(&due.call_id);
+            } else {
+                self.save_record(&due.call_id, false);
+            }
+        }
+        let mut closed = Vec::new();
+        if let Some(files) = &mut self.out.calls {
+            if let Err(e) = files.tick(now) {
+                tracing::warn!(error = %e, "call files");
+            }
+            while let Some(c) = files.poll_closed() {
+                closed.push(c);
+            }
+        }
+        for c in closed {
+            self.save_closed(&c);
+        }
+        self.sweep(now);
+        if let Some(r) = &mut self.out.rotating {
+            if let Err(e) = r.tick(now) {
+                tracing::warn!(error = %e, "rotating files");
+            }
+            r.take_finished();
+        }
+    }
+
+    /// Deletes closed call files that are old enough, now and then.
+    fn sweep(&mut self, now: Timestamp) {
+        if self.out.retain_age.is_zero() || now.since(self.swept) < SWEEP {
+            return;
+        }
+        self.swept = now;
+        let Some(files) = &self.out.calls else { return };
+        match retain::calls(files.dir(), now, self.out.retain_age) {
+            Ok(swept) => tracing::debug!(?swept, "old call files deleted"),
+            Err(e) => tracing::warn!(error = %e, "old call files could not be deleted"),
+        }
+    }
+
+    fn close_call(&mut self, call_id: &str) {
+        let closed = match &mut self.out.calls {
+            Some(files) => files.close(call_id.as_bytes()),
+            None => Ok(None),
+        };
+        match closed {
+            Ok(Some(c)) => self.save_closed(&c),
+            Ok(None) => self.calls.forget(call_id),
+            Err(e) => tracing::warn!(error = %e, "a call's files could not be closed; trying again"),
+        }
+    }
+
+    fn save_closed(&mut self, c: &ClosedCall) {
+        let id = String::from_utf8_lossy(&c.call_id).into_owned();
+        let record = self.calls.record(&id, c.files.clone(), true, clock::wall());
+        if let Some(files) = &self.out.calls
+            && let Err(e) = record.save(files.dir(), &c.stem)
+        {
+            tracing::error!(error = %e, "a call's record could not be written");
+        }
+        self.calls.forget(&id);
+    }
+
+    fn save_record(&mut self, call_id: &str, closed: bool) {
+        let Some(files) = &self.out.calls else { return };
+        let Some(stem) = files.stem(call_id.as_bytes()).map(str::to_owned) else { return };
+        let facts = files.files(call_id.as_bytes());
+        let record = self.calls.record(call_id, facts, closed, clock::wall());
+        if let Err(e) = record.save(files.dir(), &stem) {
+            tracing::error!(error = %e, "a call's record could not be written");
+        }
+    }
+
+    /// Writes everything and remembers where to go on.
+    fn stop(&mut self) {
+        if let Err(e) = self.flush() {
+            tracing::error!(error = %e, "cannot write what was received last; it was not acknowledged");
+        }
+        self.tick(clock::wall());
+        for id in self.calls.rest() {
+            self.save_record(&id, false);
+        }
+        if let Some(u) = &mut self.out.unified
+            && let Err(e) = u.finish()
+        {
+            tracing::error!(error = %e, "unified file");
+        }
+        if let Some(r) = &mut self.out.rotating
+            && let Err(e) = r.close()
+        {
+            tracing::error!(error = %e, "rotating file");
+        }
+        let state = State {
+            acked: self.shared.ingest.snapshot(),
+            calls: self.out.calls.as_ref().map(CallFiles::snapshot).unwrap_or_default(),
+            unified: self.out.unified.as_ref().map(Unified::lengths).unwrap_or_default(),
+            ..State::default()
+        };
+        if let Err(e) = state.save(&self.out.state) {
+            tracing::error!(error = %e, "the state for the next start could not be written; hunters may send twice what was stored");
+        }
+    }
+}
+
+/// Users of From and To, for file names.
+fn parties(frame: &Frame<'_>) -> (String, String) {
+    let Ok(h) = headers::decode(frame.link, frame.data, &DecodeOptions::default()) else { return Default::default() };
+    let Some(m) = sip::Message::index(h.payload(frame.data)) else { return Default::default() };
+    let user = |a: Option<sip::NameAddr<'_>>| {
+        a.and_then(|a| a.uri()).map(|u| String::from_utf8_lossy(&u.user()).into_owned()).unwrap_or_default()
+    };
+    (user(m.from()), user(m.to()))
+}

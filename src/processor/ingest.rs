@@ -1,0 +1,172 @@
+//! What has arrived and what has been stored, per hunter and epoch: the memory behind de-duplication and acknowledgement.
+//!
+//! A batch is written once although it may come several times: after a reconnect the hunter sends again everything that was not
+//! acknowledged. Within an epoch batches come in order, so one high-water mark for what has arrived and one for what is stored say all.
+
+use std::collections::{BTreeMap, HashMap};
+
+use parking_lot::Mutex;
+
+use crate::batch::{BatchSeq, Epoch};
+use crate::record::state::Acked;
+
+/// Epochs remembered per hunter; the one untouched for longest goes (reliability limits).
+const EPOCHS: usize = 64;
+/// Hunters remembered, connected or not.
+const HUNTERS: usize = 10_000;
+
+/// What to do with a batch that has just come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Write it.
+    New,
+    /// It was here before.
+    Duplicate,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    arrived: u64,
+    stored: u64,
+    touched: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hunters: HashMap<String, BTreeMap<Epoch, Marks>>,
+    clock: u64,
+}
+
+/// The marks of every hunter.
+#[derive(Debug, Default)]
+pub struct Ingest {
+    state: Mutex<State>,
+}
+
+impl Ingest {
+    /// With what an earlier run of this processor had stored.
+    pub fn restore(acked: &[Acked]) -> Self {
+        let this = Self::default();
+        for a in acked {
+            let mut state = this.state.lock();
+            let marks = marks(&mut state, &a.hunter, Epoch(a.epoch));
+            marks.arrived = a.through;
+            marks.stored = a.through;
+        }
+        this
+    }
+
+    /// A batch has come; declared drops before it are no reason to wait for them.
+    pub fn arrive(&self, hunter: &str, epoch: Epoch, seq: BatchSeq) -> Arrival {
+        let mut state = self.state.lock();
+        let marks = marks(&mut state, hunter, epoch);
+        if seq.0 <= marks.arrived {
+            return Arrival::Duplicate;
+        }
+        marks.arrived = seq.0;
+        Arrival::New
+    }
+
+    /// A batch is in every file it belongs to.
+    pub fn store(&self, hunter: &str, epoch: Epoch, seq: BatchSeq) {
+        let mut state = self.state.lock();
+        let marks = marks(&mut state, hunter, epoch);
+        marks.stored = marks.stored.max(seq.0);
+    }
+
+    /// Everything up to here is stored.
+    pub fn stored(&self, hunter: &str, epoch: Epoch) -> BatchSeq {
+        let state = self.state.lock();
+        BatchSeq(state.hunters.get(hunter).and_then(|e| e.get(&epoch)).map_or(0, |m| m.stored))
+    }
+
+    /// Where a hunter that registers may go on, for the epochs it names.
+    pub fn resume_points(&self, hunter: &str, epochs: &[u64]) -> Vec<(Epoch, BatchSeq)> {
+        let known = |e: &Epoch| self.stored(hunter, *e);
+        epochs.iter().map(|e| Epoch(*e)).map(|e| (e, known(&e))).filter(|(_, seq)| seq.0 > 0).collect()
+    }
+
+    /// What was accepted but not yet stored is forgotten: it will be sent again (the record branch was restarted).
+    pub fn snapshot(&self) -> Vec<Acked> {
+        let state = self.state.lock();
+        let mut all: Vec<Acked> = state
+            .hunters
+            .iter()
+            .flat_map(|(h, epochs)| {
+                epochs.iter().map(|(e, m)| Acked { hunter: h.clone(), epoch: e.0, through: m.stored, beyond: Vec::new() })
+            })
+            .collect();
+        all.sort_by(|a, b| (&a.hunter, a.epoch).cmp(&(&b.hunter, b.epoch)));
+        all
+    }
+}
+
+fn marks<'s>(state: &'s mut State, hunter: &str, epoch: Epoch) -> &'s mut Marks {
+    state.clock = state.clock.wrapping_add(1);
+    let now = state.clock;
+    if !state.hunters.contains_key(hunter) && state.hunters.len() >= HUNTERS {
+        let idle = state.hunters.iter().min_by_key(|(_, e)| e.values().map(|m| m.touched).max()).map(|(h, _)| h.clone());
+        if let Some(h) = idle {
+            state.hunters.remove(&h);
+        }
+    }
+    let epochs = state.hunters.entry(hunter.to_owned()).or_default();
+    if !epochs.contains_key(&epoch)
+        && epochs.len() >= EPOCHS
+        && let Some(old) = epochs.iter().min_by_key(|(_, m)| m.touched).map(|(e, _)| *e)
+    {
+        epochs.remove(&old);
+    }
+    let marks = epochs.entry(epoch).or_default();
+    marks.touched = now;
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_sent_again_is_recognised_even_before_it_is_stored() {
+        let i = Ingest::default();
+
+        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1)), Arrival::New);
+        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1)), Arrival::Duplicate);
+        assert_eq!(i.stored("h", Epoch(1)), BatchSeq(0));
+        i.store("h", Epoch(1), BatchSeq(1));
+        assert_eq!(i.stored("h", Epoch(1)), BatchSeq(1));
+    }
+
+    #[test]
+    fn epochs_and_hunters_do_not_mix() {
+        let i = Ingest::default();
+        i.arrive("a", Epoch(1), BatchSeq(5));
+
+        assert_eq!(i.arrive("a", Epoch(2), BatchSeq(5)), Arrival::New);
+        assert_eq!(i.arrive("b", Epoch(1), BatchSeq(5)), Arrival::New);
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_it_stopped() {
+        let i = Ingest::default();
+        i.arrive("a", Epoch(1), BatchSeq(7));
+        i.store("a", Epoch(1), BatchSeq(7));
+        i.arrive("a", Epoch(1), BatchSeq(8));
+
+        let again = Ingest::restore(&i.snapshot());
+
+        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(7)), Arrival::Duplicate);
+        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(8)), Arrival::New);
+        assert_eq!(again.resume_points("a", &[1, 9]), [(Epoch(1), BatchSeq(7))]);
+    }
+
+    #[test]
+    fn the_number_of_epochs_is_bounded() {
+        let i = Ingest::default();
+        for e in 0..1000 {
+            i.arrive("a", Epoch(e), BatchSeq(1));
+        }
+
+        assert_eq!(i.snapshot().len(), EPOCHS);
+    }
+}

@@ -1,0 +1,268 @@
+//! The management service: registration, heartbeats, filters, status. The rest answers UNIMPLEMENTED.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::data::remote_of;
+use super::filters::to_wire;
+use super::roster::{Hunter, Refusal, Roster};
+use super::shared::{Job, Shared};
+use crate::telemetry::clock;
+use crate::wire::management::management_service_server::ManagementService;
+use crate::wire::management::{
+    AuthTokenRequest, AuthorizationToken, AvailableHunter, ConnectedHunter, FilterDeleteRequest, FilterRequest, FilterResponse,
+    FilterUpdate, FilterUpdateResult, HunterHeartbeat, HunterRegistration, HunterStatus, ListHuntersRequest, ListHuntersResponse,
+    ProcessorConfig, ProcessorFilterDeleteRequest, ProcessorFilterQuery, ProcessorFilterRequest, ProcessorHeartbeat,
+    ProcessorRegistration, ProcessorRegistrationResponse, ProcessorStats, ProcessorStatus, RegistrationResponse, ResumePoint,
+    StatusRequest, StatusResponse, TopologyRequest, TopologyResponse, TopologySubscribeRequest, TopologyUpdate,
+};
+
+/// Filters shown per hunter in a status: the answer stays below what old monitors receive (4 MiB).
+const FILTERS_SHOWN: usize = 100;
+
+/// The service on the processor's shared state.
+pub struct Management {
+    shared: Arc<Shared>,
+}
+
+impl Management {
+    /// On the processor's shared state.
+    pub const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ManagementService for Management {
+    type HeartbeatStream = Answers<ProcessorHeartbeat>;
+    type SubscribeFiltersStream = Answers<FilterUpdate>;
+    type SubscribeTopologyStream = Answers<TopologyUpdate>;
+
+    async fn register_hunter(&self, request: Request<HunterRegistration>) -> Result<Response<RegistrationResponse>, Status> {
+        let (remote, peer) = remote_of(&request);
+        let r = request.into_inner();
+        self.shared.check_identity(peer.as_ref(), &r.hunter_id)?;
+        let (id, epochs) = (r.hunter_id.clone(), r.epochs.clone());
+        let refused = |e: Refusal| match e {
+            Refusal::Full(_) => Status::resource_exhausted(e.to_string()),
+            Refusal::Taken { .. } => Status::already_exists(e.to_string()),
+            Refusal::NoId => Status::invalid_argument(e.to_string()),
+        };
+        let extended = r.durable_acks;
+        self.shared.roster.lock().register(r, remote, clock::wall()).map_err(|e| {
+            tracing::warn!(hunter = %id, "registration refused");
+            refused(e)
+        })?;
+        let capabilities = self.shared.roster.lock().get(&id).map(Hunter::capabilities).unwrap_or_default();
+        let (filter_version, filters) = self.shared.filters.give(&id, &capabilities);
+        let acked = self.shared.ingest.resume_points(&id, &epochs);
+        tracing::info!(hunter = %id, extended, filters = filters.len(), version = filter_version, "hunter registered");
+        Ok(Response::new(RegistrationResponse {
+            accepted: true,
+            error: String::new(),
+            assigned_id: id,
+            filters: filters.iter().map(to_wire).collect(),
+            config: Some(ProcessorConfig {
+                batch_size: 64,
+                batch_timeout_ms: 100,
+                reconnect_interval_sec: 5,
+                max_reconnect_attempts: 0,
+                processor_id: self.shared.id.clone(),
+            }),
+            durable_acks: true,
+            acked: acked.into_iter().map(|(e, s)| ResumePoint { epoch: e.0, ack_sequence: s.0 }).collect(),
+            peers: Vec::new(),
+            filter_version,
+        }))
+    }
+
+    async fn heartbeat(&self, request: Request<Streaming<HunterHeartbeat>>) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let (_, peer) = remote_of(&request);
+        let shared = Arc::clone(&self.shared);
+        let answers = request.into_inner().then(move |beat| {
+            let (shared, peer) = (Arc::clone(&shared), peer.clone());
+            async move {
+                let beat = beat?;
+                shared.check_identity(peer.as_ref(), &beat.hunter_id)?;
+                if beat.status() == HunterStatus::StatusStopping {
+                    let stopping = Job::Stopping { hunter: Arc::from(beat.hunter_id.as_str()) };
+                    let _sent = shared.jobs.send(stopping).await;
+                }
+                shared.note_heartbeat(beat);
+                Ok(ProcessorHeartbeat {
+                    timestamp_ns: clock::wall().as_nanos(),
+                    status: ProcessorStatus::ProcessorHealthy.into(),
+                    hunters_connected: u32::try_from(shared.roster.lock().len()).unwrap_or(u32::MAX),
+                    processor_id: shared.id.clone(),
+                })
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get_filters(&self, request: Request<FilterRequest>) -> Result<Response<FilterResponse>, Status> {
+        let id = request.into_inner().hunter_id;
+        let filters = if id.is_empty() {
+            self.shared.filters.all()
+        } else {
+            let capabilities = self.shared.roster.lock().get(&id).map(Hunter::capabilities).unwrap_or_default();
+            self.shared.filters.for_hunter(&id, &capabilities).1
+        };
+        Ok(Response::new(FilterResponse { filters: filters.iter().map(to_wire).collect() }))
+    }
+
+    async fn subscribe_filters(&self, request: Request<FilterRequest>) -> Result<Response<Self::SubscribeFiltersStream>, Status> {
+        let (_, peer) = remote_of(&request);
+        let id = request.into_inner().hunter_id;
+        self.shared.check_identity(peer.as_ref(), &id)?;
+        let known = self.shared.roster.lock().get(&id).map(|h| (h.capabilities(), h.is_extended()));
+        let Some((capabilities, extended)) = known else {
+            return Err(Status::failed_precondition(format!("hunter '{id}' is not registered; call RegisterHunter first")));
+        };
+        Ok(Response::new(Box::pin(self.shared.filters.follow(id, capabilities, extended))))
+    }
+
+    async fn get_hunter_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let wanted = request.into_inner().hunter_id;
+        let now = clock::wall();
+        let roster = self.shared.roster.lock();
+        let hunters: Vec<ConnectedHunter> = roster
+            .iter()
+            .filter(|(id, _)| wanted.is_empty() || **id == wanted)
+            .map(|(id, h)| {
+                let filters = self.shared.filters.for_hunter(id, &h.capabilities()).1;
+                ConnectedHunter {
+                    hunter_id: id.clone(),
+                    hostname: h.registration.hostname.clone(),
+                    remote_addr: h.remote.map(|r| r.to_string()).unwrap_or_default(),
+                    status: Roster::status(h, now).into(),
+                    connected_duration_sec: now.since(h.since).as_secs(),
+                    last_heartbeat_ns: h.heard.as_nanos(),
+                    stats: Some(h.stats.clone()),
+                    filters: filters.iter().take(FILTERS_SHOWN).map(to_wire).collect(),
+                    interfaces: h.registration.interfaces.clone(),
+                    capabilities: h.registration.capabilities.clone(),
+                }
+            })
+            .collect();
+        let count =
+            |s: HunterStatus| u32::try_from(roster.iter().filter(|(_, h)| Roster::status(h, now) == s).count()).unwrap_or(0);
+        let counts = self.shared.counters.counts();
+        let processor_stats = ProcessorStats {
+            total_hunters: u32::try_from(roster.len()).unwrap_or(u32::MAX),
+            healthy_hunters: count(HunterStatus::StatusHealthy),
+            warning_hunters: count(HunterStatus::StatusWarning),
+            error_hunters: count(HunterStatus::StatusError),
+            total_packets_received: counts.received,
+            total_packets_forwarded: 0,
+            total_filters: u32::try_from(self.shared.filters.len()).unwrap_or(u32::MAX),
+            processor_id: self.shared.id.clone(),
+            status: ProcessorStatus::ProcessorHealthy.into(),
+            upstream_processor: String::new(),
+            duplicates: counts.duplicate,
+            committed: counts.written,
+            subscriber_skipped: 0,
+            upstream_backlog: 0,
+        };
+        Ok(Response::new(StatusResponse { hunters, processor_stats: Some(processor_stats) }))
+    }
+
+    async fn list_available_hunters(&self, _: Request<ListHuntersRequest>) -> Result<Response<ListHuntersResponse>, Status> {
+        let now = clock::wall();
+        let roster = self.shared.roster.lock();
+        let hunters = roster
+            .iter()
+            .map(|(id, h)| AvailableHunter {
+                hunter_id: id.clone(),
+                hostname: h.registration.hostname.clone(),
+                interfaces: h.registration.interfaces.clone(),
+                status: Roster::status(h, now).into(),
+                remote_addr: h.remote.map(|r| r.to_string()).unwrap_or_default(),
+                connected_duration_sec: now.since(h.since).as_secs(),
+                capabilities: h.registration.capabilities.clone(),
+            })
+            .collect();
+        Ok(Response::new(ListHuntersResponse { hunters }))
+    }
+
+    async fn register_processor(
+        &self,
+        _: Request<ProcessorRegistration>,
+    ) -> Result<Response<ProcessorRegistrationResponse>, Status> {
+        Err(not_yet("RegisterProcessor"))
+    }
+
+    async fn update_filter(&self, _: Request<crate::wire::management::Filter>) -> Result<Response<FilterUpdateResult>, Status> {
+        Err(not_yet("UpdateFilter"))
+    }
+
+    async fn delete_filter(&self, _: Request<FilterDeleteRequest>) -> Result<Response<FilterUpdateResult>, Status> {
+        Err(not_yet("DeleteFilter"))
+    }
+
+    async fn get_topology(&self, _: Request<TopologyRequest>) -> Result<Response<TopologyResponse>, Status> {
+        Err(not_yet("GetTopology"))
+    }
+
+    async fn subscribe_topology(
+        &self,
+        _: Request<TopologySubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeTopologyStream>, Status> {
+        Err(not_yet("SubscribeTopology"))
+    }
+
+    async fn update_filter_on_processor(
+        &self,
+        _: Request<ProcessorFilterRequest>,
+    ) -> Result<Response<FilterUpdateResult>, Status> {
+        Err(not_yet("UpdateFilterOnProcessor"))
+    }
+
+    async fn delete_filter_on_processor(
+        &self,
+        _: Request<ProcessorFilterDeleteRequest>,
+    ) -> Result<Response<FilterUpdateResult>, Status> {
+        Err(not_yet("DeleteFilterOnProcessor"))
+    }
+
+    async fn get_filters_from_processor(&self, _: Request<ProcessorFilterQuery>) -> Result<Response<FilterResponse>, Status> {
+        Err(not_yet("GetFiltersFromProcessor"))
+    }
+
+    async fn request_auth_token(&self, _: Request<AuthTokenRequest>) -> Result<Response<AuthorizationToken>, Status> {
+        Err(not_yet("RequestAuthToken"))
+    }
+}
+
+fn not_yet(what: &str) -> Status {
+    Status::unimplemented(format!("{what} is not served by this version"))
+}
+
+impl Shared {
+    /// Takes what a hunter says of itself.
+    fn note_heartbeat(&self, beat: HunterHeartbeat) {
+        let status = beat.status();
+        let mut roster = self.roster.lock();
+        let Some(h) = roster.heard(&beat.hunter_id, clock::wall()) else { return };
+        if h.filter_version != beat.filter_version {
+            tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");
+        }
+        h.status = status;
+        h.filter_version = beat.filter_version;
+        let errors: Vec<(String, String)> = beat.filter_errors.into_iter().map(|e| (e.id, e.reason)).collect();
+        if errors != h.filter_errors {
+            for (id, reason) in &errors {
+                tracing::warn!(hunter = %beat.hunter_id, filter = %id, %reason, "hunter cannot apply a filter");
+            }
+            h.filter_errors = errors;
+        }
+        if let Some(stats) = beat.stats {
+            h.stats = stats;
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! What the parts of a processor share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tonic::{Code, Status};
+
+use super::data::Acks;
+use super::filters::Distribution;
+use super::ingest::Ingest;
+use super::roster::Roster;
+use crate::batch::{BatchSeq, BatchView, Epoch};
+use crate::net::{PeerInfo, Role};
+use crate::packet::Timestamp;
+use crate::wire::data::FlowControl;
+
+/// One batch on its way to the record thread.
+pub struct Incoming {
+    /// Whose.
+    pub hunter: Arc<str>,
+    /// The names behind its packets' interface indices.
+    pub interfaces: Arc<[String]>,
+    /// The batch.
+    pub view: BatchView,
+    /// Its epoch; one of ours for a peer that has none.
+    pub epoch: Epoch,
+    /// The epoch it announced.
+    pub announced: Option<Epoch>,
+    /// Its number.
+    pub seq: BatchSeq,
+    /// Where the acknowledgement goes.
+    pub acks: Arc<Acks>,
+    /// When it came, by our clock.
+    pub received: Timestamp,
+}
+
+/// Work for the record thread.
+pub enum Job {
+    /// Write this.
+    Batch(Box<Incoming>),
+    /// A hunter's stream is over; `well`: it ended it itself.
+    StreamEnded {
+        /// Whose.
+        hunter: Arc<str>,
+        /// By itself.
+        well: bool,
+    },
+    /// A hunter said that it stops: its calls will not go on.
+    Stopping {
+        /// Which.
+        hunter: Arc<str>,
+    },
+}
+
+/// Packets by what became of them (P1, P2 of the reliability contract).
+#[derive(Debug, Default)]
+pub struct Counters {
+    received: AtomicU64,
+    duplicate: AtomicU64,
+    written: AtomicU64,
+    rejected_streams: AtomicU64,
+}
+
+/// A copy of the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets received, duplicates included.
+    pub received: u64,
+    /// Packets of batches that were here before.
+    pub duplicate: u64,
+    /// Packets in every file they belong to.
+    pub written: u64,
+    /// Streams refused or broken off.
+    pub rejected_streams: u64,
+}
+
+impl Counters {
+    pub(super) fn received(&self, n: u64) {
+        self.received.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn duplicate(&self, n: u64) {
+        self.duplicate.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn written(&self, n: u64) {
+        self.written.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(super) fn rejected(&self, _code: Code) {
+        self.rejected_streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A copy.
+    pub fn counts(&self) -> Counts {
+        let load = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        // downstream first, so that the sums never show more written than received
+        let written = load(&self.written);
+        let duplicate = load(&self.duplicate);
+        Counts { received: load(&self.received), duplicate, written, rejected_streams: load(&self.rejected_streams) }
+    }
+}
+
+/// Everything shared.
+pub struct Shared {
+    /// This processor's name.
+    pub id: String,
+    /// Whether clients must show certificates: then ids are bound to them.
+    pub bound: bool,
+    /// Hunters.
+    pub roster: Mutex<Roster>,
+    /// What arrived and what is stored.
+    pub ingest: Ingest,
+    /// Filters and their distribution.
+    pub filters: Arc<Distribution>,
+    /// Packet counters.
+    pub counters: Counters,
+    /// To the record thread.
+    pub jobs: mpsc::Sender<Job>,
+    /// Set once nobody hands in work any more.
+    pub(super) stopping: AtomicBool,
+    /// Whether hunters are paused.
+    paused: AtomicBool,
+    /// Open data streams, to be told of a pause.
+    streams: Mutex<Vec<Weak<Acks>>>,
+}
+
+impl Shared {
+    /// For a processor of this name.
+    pub fn new(
+        id: String,
+        bound: bool,
+        max_hunters: usize,
+        ingest: Ingest,
+        filter_version: u64,
+        jobs: mpsc::Sender<Job>,
+    ) -> Self {
+        Self {
+            id,
+            bound,
+            roster: Mutex::new(Roster::new(max_hunters)),
+            ingest,
+            filters: Arc::new(Distribution::new(filter_version)),
+            counters: Counters::default(),
+            jobs,
+            stopping: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            streams: Mutex::default(),
+        }
+    }
+
+    /// Flow control in force.
+    pub fn flow(&self) -> FlowControl {
+        if self.paused.load(Ordering::Relaxed) { FlowControl::FlowPause } else { FlowControl::FlowContinue }
+    }
+
+    /// Pauses or resumes every hunter; false when that was so already.
+    pub fn pause(&self, paused: bool) -> bool {
+        if self.paused.swap(paused, Ordering::Relaxed) == paused {
+            return false;
+        }
+        let flow = if paused { FlowControl::FlowPause } else { FlowControl::FlowResume };
+        let mut streams = self.streams.lock();
+        streams.retain(|s| s.strong_count() > 0);
+        for acks in streams.iter().filter_map(Weak::upgrade) {
+            acks.tell(super::data::ack(None, BatchSeq(0), flow));
+        }
+        true
+    }
+
+    /// A data stream opened.
+    pub(super) fn add_stream(&self, acks: &Arc<Acks>) {
+        let mut streams = self.streams.lock();
+        streams.retain(|s| s.strong_count() > 0);
+        streams.push(Arc::downgrade(acks));
+    }
+
+    /// A hunter's id must be the one of its certificate, where certificates are in use.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn check_identity(&self, peer: Option<&PeerInfo>, hunter: &str) -> Result<(), Status> {
+        let identity = peer.and_then(|p| p.identity.as_ref());
+        match identity {
+            Some(i) if i.role == Role::Hunter && i.id == hunter => Ok(()),
+            Some(i) if i.role == Role::Processor => Ok(()),
+            Some(i) => Err(Status::permission_denied(format!(
+                "the certificate is for {} '{}', not for hunter '{hunter}'; use the certificate issued with: lc certs issue hunter {hunter}",
+                i.role, i.id
+            ))),
+            None if self.bound => Err(Status::permission_denied(format!(
+                "the certificate names no hunter; issue one with: lc certs issue hunter {hunter}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}

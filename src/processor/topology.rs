@@ -1,0 +1,155 @@
+//! Every thread, task and channel of a processor.
+//!
+//! ```text
+//!  listener task(s) ─ HTTP/2 ─┬─ data streams ──jobs (bounded 256 batches, Block)──▶ record thread ──acks──▶ streams
+//!                             └─ management ── roster, filters
+//!  filter task: file changed or SIGHUP ──▶ Distribution ──▶ filter streams         stats task: one line every 5 s
+//!
+//!  shutdown: stop accepting, end streams ─▶ stopping flag ─▶ record thread writes, saves its state, ends
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::transport::Server;
+
+use super::branches::record;
+use super::data::DataService;
+use super::filters::read_file;
+use super::ingest::Ingest;
+use super::management::Management;
+use super::shared::{Counts, Shared};
+use super::{Order, Outcome, Parts, ProcessorError};
+use crate::net::Acceptor;
+use crate::net::accept::http2;
+use crate::telemetry::clock;
+use crate::wire::management::management_service_server::ManagementServiceServer;
+
+/// Batches waiting for the record thread.
+const JOBS: usize = 256;
+/// The filter file is looked at this often.
+const LOOK: Duration = Duration::from_millis(250);
+/// A statistics line this often.
+const STATS: Duration = Duration::from_secs(5);
+/// Patience for open connections at a stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// Largest management message.
+const MESSAGE_MAX: usize = 10 << 20;
+
+/// The channel on which a processor is told what to do.
+pub fn orders() -> (watch::Sender<Order>, watch::Receiver<Order>) {
+    watch::channel(Order::Run)
+}
+
+/// Builds and runs a processor until it is told to end.
+///
+/// # Errors
+/// [`ProcessorError`].
+pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome, ProcessorError> {
+    let (jobs, queue) = mpsc::channel(JOBS);
+    let ingest = Ingest::restore(&parts.acked);
+    let shared = Arc::new(Shared::new(parts.id, parts.bound, parts.max_hunters, ingest, parts.filter_version, jobs));
+    shared.filters.replace(parts.filters, "file").map_err(|e| ProcessorError::Filters(e.to_string()))?;
+
+    let writer = Arc::clone(&shared);
+    let outputs = parts.outputs;
+    let (done, mut finished) = watch::channel(None);
+    let work = move || {
+        let outcome = record::run(writer, outputs, queue);
+        done.send_replace(Some(outcome));
+    };
+    std::thread::Builder::new().name("lc-record".to_owned()).spawn(work).map_err(ProcessorError::Thread)?;
+
+    let server = tokio::spawn(serve(parts.acceptor, Arc::clone(&shared), orders.clone()));
+    let files = tokio::spawn(follow_file(parts.filter_file, Arc::clone(&shared), orders.clone()));
+    let stats = tokio::spawn(tell_stats(Arc::clone(&shared), parts.stats, orders.clone()));
+
+    let mut told = orders.clone();
+    // whoever gives orders outlives us; if not, there is nobody left to work for
+    let _order = told.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
+    stats.abort();
+    files.abort();
+    if timeout(GRACE, server).await.is_err() {
+        tracing::info!("connections still open after 5 s; cutting them");
+    }
+    // what was handed in is written; nobody hands in more
+    shared.stopping.store(true, Ordering::Release);
+    let outcome = match timeout(Duration::from_secs(30), finished.wait_for(Option::is_some)).await {
+        Ok(Ok(o)) => o.unwrap_or_default(),
+        Ok(Err(_)) => return Err(ProcessorError::Panicked),
+        Err(_) => return Err(ProcessorError::Stuck),
+    };
+    Ok(Outcome { counts: shared.counters.counts(), lost: outcome.lost })
+}
+
+async fn serve(acceptor: Acceptor, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
+    let management = ManagementServiceServer::new(Management::new(Arc::clone(&shared)))
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    let stop = async move {
+        let _told = orders.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
+    };
+    let served = http2(Server::builder())
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .add_service(management)
+        .add_service(DataService::new(shared))
+        .serve_with_incoming_shutdown(acceptor, stop)
+        .await;
+    if let Err(e) = served {
+        tracing::error!(error = %e, "the server ended");
+    }
+}
+
+/// Puts the filter file in force whenever it changes or somebody asks; a bad one leaves the old set in force.
+async fn follow_file(path: Option<PathBuf>, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
+    let Some(path) = path else { return };
+    // looked at once more at the start: it may have changed since it was read for the first time
+    let mut seen = None;
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let asked = tokio::select! {
+            _ = ticks.tick() => false,
+            changed = orders.changed() => changed.is_ok() && matches!(*orders.borrow(), Order::Reload(_)),
+        };
+        let now = stamp(&path);
+        if !asked && Some(now) == seen {
+            continue;
+        }
+        seen = Some(now);
+        match read_file(&path).and_then(|filters| shared.filters.replace(filters, "file")) {
+            Ok(change) if change.is_empty() && !asked => {}
+            Ok(change) => tracing::info!(version = change.version, filters = shared.filters.len(), "filter file in force"),
+            Err(e) => tracing::error!(error = %e, "filter file not used; the filters in force stay"),
+        }
+    }
+}
+
+type Stamp = Option<(Option<SystemTime>, u64, u64)>;
+
+fn stamp(path: &std::path::Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt;
+    let m = std::fs::metadata(path).ok()?;
+    Some((m.modified().ok(), m.len(), m.ino()))
+}
+
+async fn tell_stats(shared: Arc<Shared>, wanted: bool, _orders: watch::Receiver<Order>) {
+    let mut ticks = interval(STATS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for id in shared.roster.lock().expire(clock::wall()) {
+            tracing::info!(hunter = %id, "hunter forgotten: silent for 5 minutes");
+        }
+        if wanted {
+            let Counts { received, duplicate, written, rejected_streams } = shared.counters.counts();
+            let hunters = shared.roster.lock().len();
+            tracing::info!(hunters, received, duplicate, written, rejected_streams, filters = shared.filters.len(), "statistics");
+        }
+    }
+}
