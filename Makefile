@@ -1,0 +1,27 @@
+# The commands of this repository. Each is also a script or a cargo command that can be run alone.
+
+.PHONY: help demo test check build captures
+
+help:
+	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
+	@echo "make test      the whole gate, as the build server runs it"
+	@echo "make check     its quick part"
+	@echo "make build     a release binary: target/release/lc"
+	@echo "make captures  make the captures again from real programs (root)"
+
+demo:
+	scripts/demo.sh
+
+test:
+	scripts/gate.sh
+
+check:
+	scripts/check.sh
+
+build:
+	scripts/deps.sh build
+	cargo build --locked --release
+
+captures:
+	scripts/deps.sh test
+	captures/make/all.sh

@@ -1,0 +1,291 @@
+//! The real binary end to end: certificates, processor, hunter, files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use lippycat::capture::{FileSource, Progress, Source};
+
+/// The binary under test.
+const LC: &str = env!("CARGO_BIN_EXE_lc");
+
+/// A processor that is stopped when the test ends.
+pub(crate) struct Processor {
+    child: Child,
+    pub(crate) port: u16,
+    log: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Drop for Processor {
+    /// A test that failed leaves nothing running.
+    fn drop(&mut self) {
+        let _gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Processor {
+    /// Starts one in `dir`; returns once it listens.
+    pub(crate) fn start(dir: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(LC)
+            .args(["process", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(arguments)
+            .current_dir(dir)
+            .env("HOME", dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = String::new();
+        let port = loop {
+            let line = lines.next().unwrap_or_else(|| panic!("the processor ended: {seen}")).unwrap();
+            seen.push_str(&line);
+            seen.push('\n');
+            if let Some(rest) = line.split("\"address\":\"127.0.0.1:").nth(1) {
+                break rest.split('"').next().unwrap().parse().unwrap();
+            }
+        };
+        let log = std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|l| {
+                seen.push_str(&l);
+                seen.push('\n');
+            });
+            seen
+        });
+        Self { child, port, log: Some(log) }
+    }
+
+    /// SIGTERM; the exit must be clean. Returns the log.
+    pub(crate) fn stop(mut self) -> String {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let status = self.child.wait().unwrap();
+        let log = self.log.take().unwrap().join().unwrap();
+        assert!(status.success(), "processor: {status}\n{log}");
+        log
+    }
+}
+
+pub(crate) fn lc(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(LC).args(arguments).current_dir(dir).env("HOME", dir).output().unwrap()
+}
+
+fn succeed(dir: &Path, arguments: &[&str]) -> String {
+    let out = lc(dir, arguments);
+    assert!(out.status.success(), "lc {arguments:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+fn calls_capture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/voip/calls.pcap")
+}
+
+/// Time, length on the wire and bytes of every frame of a file.
+pub(crate) fn frames(path: &Path) -> Vec<(i64, u32, Vec<u8>)> {
+    let mut source = FileSource::open(&[path]).unwrap();
+    let mut all = Vec::new();
+    while source.poll(&mut |f| all.push((f.ts.as_nanos(), f.wire_len, f.data.to_vec()))).unwrap() != Progress::End {}
+    all
+}
+
+fn records(dir: &Path) -> BTreeMap<String, serde_json::Value> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "json") {
+            let record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            all.insert(record["call_id"].as_str().unwrap().to_owned(), record);
+        }
+    }
+    all
+}
+
+fn contains(frame: &[u8], what: &str) -> bool {
+    frame.windows(what.len()).any(|w| w == what.as_bytes())
+}
+
+#[test]
+fn a_targets_calls_arrive_complete_over_mutual_tls_and_nothing_else_does() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    succeed(dir, &["certs", "init", "--dir", "c"]);
+    succeed(dir, &["certs", "issue", "processor", "mid", "--dns", "localhost", "--ip", "127.0.0.1", "--dir", "c"]);
+    succeed(dir, &["certs", "issue", "hunter", "edge-1", "--dir", "c"]);
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t, type: sip_user, pattern: alice}\n").unwrap();
+    let processor = Processor::start(
+        dir,
+        &[
+            "--tls-cert",
+            "c/processor-mid.crt",
+            "--tls-key",
+            "c/processor-mid.key",
+            "--tls-ca",
+            "c/ca.crt",
+            "--tls-client-auth",
+            "--filter-file",
+            "f.yaml",
+            "-w",
+            "all.pcap",
+            "--per-call-pcap",
+            "--per-call-pcap-dir",
+            "calls",
+            "--state-dir",
+            "state",
+        ],
+    );
+    let address = format!("localhost:{}", processor.port);
+    let capture = calls_capture();
+    let tls = ["--tls-cert", "c/hunter-edge-1.crt", "--tls-key", "c/hunter-edge-1.key", "--tls-ca", "c/ca.crt"];
+    let hunt = ["hunt", "voip", "-P", &address, "--id", "edge-1", "-r", capture.to_str().unwrap()];
+
+    let said = succeed(dir, &[&hunt[..], &tls[..]].concat());
+    let listed = lc(dir, &[&["list", "hunters", "-P", &address, "--output-format", "json"], &tls[..]].concat());
+    let stranger = lc(
+        dir,
+        &[
+            "hunt",
+            "voip",
+            "-P",
+            &address,
+            "--id",
+            "edge-1",
+            "-r",
+            capture.to_str().unwrap(),
+            "--tls-ca",
+            "c/ca.crt",
+            "--connect-timeout",
+            "1s",
+        ],
+    );
+    let impostor = lc(
+        dir,
+        &[
+            &["hunt", "voip", "-P", &address, "--id", "other", "-r", capture.to_str().unwrap(), "--connect-timeout", "1s"],
+            &tls[..],
+        ]
+        .concat(),
+    );
+    let log = processor.stop();
+
+    assert!(said.contains("\"unaccounted\":0"), "{said}");
+    assert!(
+        String::from_utf8_lossy(&listed.stdout).contains("\"hunter_id\":\"edge-1\""),
+        "{}",
+        String::from_utf8_lossy(&listed.stderr)
+    );
+    assert_eq!(stranger.status.code(), Some(3), "no certificate: {}", String::from_utf8_lossy(&stranger.stderr));
+    assert_eq!(impostor.status.code(), Some(3), "another's certificate: {}", String::from_utf8_lossy(&impostor.stderr));
+    let got = records(&dir.join("calls"));
+    assert_eq!(got.len(), 4, "{:?}\n{log}", got.keys());
+    let mut of_calls = Vec::new();
+    for record in got.values() {
+        assert_eq!((&record["state"], &record["closed"]), (&"ended".into(), &true.into()), "{record}");
+        assert_eq!((&record["packets"]["sip"], &record["packets"]["rtp"]), (&6.into(), &200.into()));
+        for file in record["files"].as_array().unwrap() {
+            let path = dir.join("calls").join(file["name"].as_str().unwrap());
+            let packets = frames(&path);
+            assert_eq!(file["packets"], packets.len());
+            assert_eq!(file["sha256"].as_str().unwrap(), sha256(&path));
+            of_calls.extend(packets);
+        }
+    }
+    // the unified file is the original, without what nobody asked for: same order, same times, same bytes
+    let unified = frames(&dir.join("all.pcap"));
+    let mut rest = unified.iter();
+    let original = frames(&capture);
+    let mut next = rest.next();
+    for frame in &original {
+        if next == Some(frame) {
+            next = rest.next();
+        } else {
+            assert!(!contains(&frame.2, "alice"), "a message of the target is missing");
+        }
+    }
+    assert_eq!(next, None, "the unified file holds what was not captured, or in another order");
+    assert_eq!(unified.len(), 824);
+    of_calls.sort();
+    let mut sorted = unified;
+    sorted.sort();
+    assert_eq!(of_calls, sorted, "per-call files and the unified file hold the same packets, each once");
+}
+
+#[test]
+fn generic_mode_forwards_everything_when_told_to() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let processor = Processor::start(dir, &["--insecure", "-w", "all.pcapng", "--state-dir", "state"]);
+    let address = format!("127.0.0.1:{}", processor.port);
+    let capture = calls_capture();
+
+    succeed(
+        dir,
+        &[
+            "hunt",
+            "-P",
+            &address,
+            "--insecure",
+            "--no-filter-policy",
+            "allow",
+            "--keep-duplicates",
+            "-r",
+            capture.to_str().unwrap(),
+        ],
+    );
+    processor.stop();
+
+    assert_eq!(frames(&dir.join("all.pcapng")), frames(&capture));
+}
+
+#[test]
+fn filters_pushed_while_a_hunter_is_away_are_there_when_it_comes_and_bad_files_change_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: a, type: sip_user, pattern: alice}\n").unwrap();
+    let processor = Processor::start(
+        dir,
+        &["--insecure", "--filter-file", "f.yaml", "--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "s"],
+    );
+    let address = format!("127.0.0.1:{}", processor.port);
+    let hunt = ["hunt", "voip", "-P", &address, "--insecure", "--id", "h", "-r"];
+    let capture = calls_capture();
+
+    fs::write(
+        dir.join("f.yaml"),
+        "filters:\n  - {id: c, type: sip_user, pattern: carol}\n  - {id: n, type: sip_user, pattern: nobody}\n",
+    )
+    .unwrap();
+    wait_for(|| status_filters(dir, &address) == Some(2));
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: c, type: sip_usr, pattern: carol}\n").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    succeed(dir, &[&hunt[..], &[capture.to_str().unwrap()]].concat());
+    let log = processor.stop();
+
+    let got = records(&dir.join("calls"));
+    assert!(log.contains("f.yaml:2:"), "the mistake is named with its line: {log}");
+    assert!(got.values().all(|r| r["filter_ids"] == serde_json::json!(["c"])), "{got:?}");
+    assert_eq!(got.len(), 4, "carol's calls");
+}
+
+fn status_filters(dir: &Path, address: &str) -> Option<u64> {
+    let out = lc(dir, &["show", "status", "-P", address, "--insecure", "--output-format", "json", "-q"]);
+    serde_json::from_slice::<serde_json::Value>(&out.stdout).ok()?["total_filters"].as_u64()
+}
+
+/// Waits up to 10 s for something that takes as long as it takes.
+fn wait_for(mut there: impl FnMut() -> bool) {
+    for _ in 0..100 {
+        if there() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("it did not come about within 10 s");
+}
+
+fn sha256(path: &Path) -> String {
+    let out = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(out.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}

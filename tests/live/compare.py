@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Compares what a processor filed with what a tcpdump beside the hunter saw, by tshark.
+
+usage: compare.py REFERENCE.pcap CALLS_DIR USER [USER…]
+
+A packet is its capture time, its length and its bytes' sum. Truth comes from tshark alone: the Call-IDs whose INVITE names a user, and the
+RTP and RTCP between the ports their SDP names. Exit 1 unless every packet of those calls is filed once, and nothing else.
+"""
+import collections, glob, subprocess, sys
+
+
+def tshark(path, fields, display=None):
+    command = ["tshark", "-n", "-r", path, "-T", "fields", "-E", "separator=\t", "-E", "occurrence=a"]
+    for f in fields:
+        command += ["-e", f]
+    if display:
+        command += ["-Y", display]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [line.split("\t") for line in out.splitlines()]
+
+
+def main():
+    reference, calls, users = sys.argv[1], sys.argv[2], set(sys.argv[3:])
+    wanted, ports = set(), set()
+    for call, from_user, to_user in tshark(reference, ["sip.Call-ID", "sip.from.user", "sip.to.user"], 'sip.Method == "INVITE"'):
+        if {from_user, to_user} & users:
+            wanted.add(call)
+    for call, address, port in tshark(reference, ["sip.Call-ID", "sdp.connection_info.address", "sdp.media.port"], "sdp"):
+        if call in wanted:
+            for p in port.split(","):
+                ports.add((address, int(p)))
+                ports.add((address, int(p) + 1))
+    truth = collections.Counter()
+    fields = ["frame.time_epoch", "frame.len", "udp.checksum", "ip.id", "sip.Call-ID", "ip.src", "udp.srcport", "ip.dst", "udp.dstport"]
+    for time, length, checksum, ident, call, src, sport, dst, dport in tshark(reference, fields, "udp"):
+        media = not call and ((src, int(sport)) in ports or (dst, int(dport)) in ports)
+        if call in wanted or media:
+            truth[(time, length, checksum, ident)] += 1
+    filed = collections.Counter()
+    for path in glob.glob(calls + "/*.pcap"):
+        for packet in tshark(path, fields[:4]):
+            filed[tuple(packet)] += 1
+    missing, extra = truth - filed, filed - truth
+    twice = sum(1 for n in filed.values() if n > 1)
+    print(f"calls {len(wanted)} packets {sum(truth.values())} filed {sum(filed.values())} "
+          f"missing {sum(missing.values())} extra {sum(extra.values())} twice {twice}")
+    for name, some in (("missing", missing), ("extra", extra)):
+        for packet in list(some)[:5]:
+            print(f"  {name}: {packet}")
+    sys.exit(0 if truth and not missing and not extra and not twice else 1)
+
+
+main()
