@@ -1,6 +1,6 @@
 # The commands of this repository. Each is also a script or a cargo command that can be run alone.
 
-.PHONY: help demo test check build captures
+.PHONY: help demo test check build captures golden
 
 help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
@@ -8,6 +8,7 @@ help:
 	@echo "make check     its quick part"
 	@echo "make build     a release binary: target/release/lc"
 	@echo "make captures  make the captures again from real programs (root)"
+	@echo "make golden    write what lc says about them beside each; read the diff before committing it"
 
 demo:
 	scripts/demo.sh
@@ -25,3 +26,6 @@ build:
 captures:
 	scripts/deps.sh test
 	captures/make/all.sh
+
+golden:
+	LC_GOLDEN=write cargo test --locked --test it golden

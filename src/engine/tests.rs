@@ -1,5 +1,7 @@
 //! The engine on frames made here: one behaviour each. Real traffic is in `captures/`.
 
+mod messages;
+
 use std::sync::Arc;
 
 use super::*;
@@ -507,111 +509,4 @@ fn reversed(ip: &[u8]) -> Vec<u8> {
     out[12..16].copy_from_slice(&b);
     out[16..20].copy_from_slice(&a);
     out
-}
-
-#[test]
-fn every_message_in_a_segment_is_told_and_a_call_gets_the_segment_once() {
-    let mut w = Wire::new(&["alice"]);
-    w.tcp(1, (5060, 5061), 99, SYN, &[]);
-    let two = join(&[&invite("one", "alice", 4000), &sip("BYE sip:bob@b.example SIP/2.0", "one", "alice", "2 BYE", None)]);
-    w.tcp(2, (5060, 5061), 100, ACK, &two);
-
-    let (out, _) = w.end();
-
-    assert_eq!(out.of("one"), [2]);
-    let told: Vec<&str> = out.sip.iter().filter_map(|e| e.method.as_deref()).collect();
-    assert_eq!(told, ["INVITE", "BYE"]);
-    assert_eq!(out.calls[0].signalling_packets, 1);
-}
-
-#[test]
-fn every_segment_of_a_fragmented_web_socket_message_goes_to_its_call_and_needs_no_length() {
-    let mut w = Wire::new(&["alice"]);
-    w.tcp(1, (5060, 5061), 99, SYN, &[]);
-    let head = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
-                 Sec-WebSocket-Protocol: sip\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    w.tcp(2, (5060, 5061), 100, ACK, head);
-    let message = String::from_utf8(sip("OPTIONS sip:bob@b.example SIP/2.0", "one", "alice", "1 OPTIONS", None)).unwrap();
-    let message = message.replace("Content-Length: 0\r\n", "").into_bytes();
-    let (first, second) = message.split_at(100);
-    let last = u8::try_from(second.len()).unwrap();
-    assert!(last < 126, "the short length form");
-    let pieces = [join(&[&[0x01, 100], first]), vec![0x89, 0], join(&[&[0x80, last], second])];
-    let at = |n: usize| 100 + u32::try_from(head.len() + n).unwrap();
-    let mut from = 0;
-    for (n, piece) in pieces.iter().enumerate() {
-        w.tcp(3 + i64::try_from(n).unwrap(), (5060, 5061), at(from), ACK, piece);
-        from += piece.len();
-    }
-
-    let (out, _) = w.end();
-
-    assert_eq!(out.of("one"), [3, 5], "the ping between carries nothing of it");
-    assert!(out.sip[0].malformed.is_empty(), "{:?}", out.sip[0].malformed);
-}
-
-#[test]
-fn a_message_of_no_call_is_told_on_tcp_too() {
-    let mut w = Wire::with(&[], |c| c.table.no_filter = NoFilterPolicy::Allow);
-    w.tcp(1, (5060, 5061), 99, SYN, &[]);
-    let message = String::from_utf8(sip("OPTIONS sip:bob@b.example SIP/2.0", "one", "alice", "1 OPTIONS", None)).unwrap();
-    w.tcp(2, (5060, 5061), 100, ACK, message.replace("Call-ID: one\r\n", "").as_bytes());
-
-    let (out, _) = w.end();
-
-    assert_eq!(out.sip.len(), 1);
-}
-
-#[test]
-fn only_answers_to_the_caller_count_as_dialogs() {
-    let mut w = Wire::new(&["alice"]);
-    w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
-    let tagged = |status: &str, tag: &str| {
-        let text = String::from_utf8(sip(status, "one", "alice", "1 INVITE", None)).unwrap();
-        text.replace(";tag=b", &format!(";tag={tag}")).into_bytes()
-    };
-    w.udp_back(2, (5060, 5060), &tagged("SIP/2.0 407 Proxy Authentication Required", "proxy"));
-    w.udp_back(3, (5060, 5060), &tagged("SIP/2.0 180 Ringing", "left"));
-    w.udp_back(4, (5060, 5060), &tagged("SIP/2.0 200 OK", "right"));
-    // the callee's own re-INVITE, answered by the caller
-    let own = String::from_utf8(sip("SIP/2.0 200 OK", "one", "bob", "7 INVITE", None)).unwrap();
-    w.udp(5, (5060, 5060), own.replace(";tag=a", ";tag=right").replace(";tag=b", ";tag=a").as_bytes());
-
-    let (out, _) = w.end();
-
-    assert_eq!(out.calls[0].dialogs, 2);
-}
-
-#[test]
-fn a_stream_names_the_claim_on_where_it_goes_whoever_spoke_first() {
-    let mut w = Wire::new(&["alice"]);
-    w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
-    w.udp(2, (5060, 5060), &sip("SIP/2.0 200 OK", "one", "alice", "1 INVITE", Some(5000)));
-    w.udp(3, (9000, 4000), &rtp(1, 1));
-    w.udp_back(4, (4000, 9000), &rtp(2, 1));
-
-    let (out, _) = w.end();
-
-    let evidence: Vec<&str> = out.calls[0].streams.iter().map(|s| s.evidence.as_str()).collect();
-    let claim = "sdp message 1 media 0 caller 198.51.100.2:4000";
-    assert_eq!(evidence, [claim.to_owned(), format!("symmetric to {claim}")]);
-}
-
-#[test]
-fn packets_cut_by_the_snaplen_are_read_as_far_as_they_go() {
-    let mut w = Wire::new(&["alice"]);
-    let mut whole = String::from_utf8(invite("one", "alice", 4000)).unwrap();
-    whole.push_str("a=rtpmap:8 PCMA/8000\r\n");
-    let cut = whole.replace("Content-Length: ", "Content-Length: 9");
-    w.udp(1, (5060, 5060), &cut.as_bytes()[..cut.len() - 4]);
-    w.udp(2, (9000, 4000), &rtp(1, 1)[..12]);
-    // a sender report of 28 octets of which 12 are left
-    w.udp(3, (9001, 4001), &[0x80, 200, 0, 6, 0, 0, 0, 1, 1, 2, 3, 4]);
-
-    let (out, _) = w.end();
-
-    assert_eq!(out.of("one"), [1, 2, 3]);
-    let streams: Vec<(u32, u32)> = out.calls[0].streams.iter().map(|s| (s.ssrc, s.clock_hz)).collect();
-    assert_eq!(streams, [(1, 8000)], "not 80 Hz, and the report is no stream");
-    assert_eq!(out.calls[0].rtcp_packets, 1);
 }

@@ -176,8 +176,8 @@ fn calls_are_what_the_scenarios_made() {
             wrong.push(format!("{name}: {messages} messages, {told} sip events"));
         }
         for word in rows.iter().map(|(_, word)| word).filter(|w| *w != "-") {
-            let evidence = calls.iter().map(|c| format!("{} {}", c["claims"], c["streams"])).collect::<String>();
-            if !evidence.contains(word.as_str()) {
+            let says = |key: &str| calls.iter().any(|c| c[key].to_string().contains(word.as_str()));
+            if !says("claims") && !says("streams") {
                 wrong.push(format!("{name}: no evidence says {word}"));
             }
         }

@@ -10,8 +10,10 @@ fn is_root() -> bool {
 
 /// Fifty live calls, five targets: what is filed is compared by tshark with what a tcpdump beside the hunter saw.
 fn run(scenario: &str) {
-    let missing: Vec<&str> =
-        ["sipp", "tcpdump", "tshark", "ip"].into_iter().filter(|t| Command::new("which").arg(t).output().map_or(true, |o| !o.status.success())).collect();
+    let missing: Vec<&str> = ["sipp", "tcpdump", "tshark", "ip"]
+        .into_iter()
+        .filter(|t| Command::new("which").arg(t).output().map_or(true, |o| !o.status.success()))
+        .collect();
     if !is_root() || !missing.is_empty() {
         assert!(std::env::var_os("CI").is_none(), "the build server runs this as root with all tools; missing: {missing:?}");
         eprintln!("NOT RUN: live test '{scenario}' needs root and sipp, tcpdump, tshark, iproute2 (missing: {missing:?})");

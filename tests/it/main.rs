@@ -4,9 +4,11 @@
 #![expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 
 mod command_line;
+mod corpora;
 mod dependencies;
 mod golden;
 mod layering;
 mod live;
 mod rust_text;
+mod targets;
 mod whole;
