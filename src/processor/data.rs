@@ -28,7 +28,6 @@ use super::ingest::Arrival;
 use super::shared::{Incoming, Job, Shared};
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
-use crate::packet::Timestamp;
 use crate::telemetry::clock;
 use crate::wire::data::{FlowControl, StreamControl};
 use crate::wire::frame::{Deframer, FrameError};
@@ -299,23 +298,26 @@ async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks
     shared.counters.received(packets);
     let announced = view.epoch();
     let (epoch, seq) = (announced.unwrap_or(s.own_epoch), view.sequence());
-    if shared.ingest.arrive(&s.hunter, epoch, seq) == Arrival::Duplicate {
+    // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
+    let room = shared.jobs.reserve().await.map_err(|_| Status::unavailable("the processor is stopping"))?;
+    let hand_over = || {
+        acks.expect();
+        room.send(Job::Batch(Box::new(Incoming {
+            hunter: Arc::clone(&s.hunter),
+            interfaces: Arc::clone(&s.interfaces),
+            view,
+            epoch,
+            announced,
+            seq,
+            acks: Arc::clone(acks),
+            received: now,
+        })));
+    };
+    if shared.ingest.arrive(&s.hunter, epoch, seq, hand_over) == Arrival::Duplicate {
         shared.counters.duplicate(packets);
         acks.tell(ack(announced, shared.ingest.stored(&s.hunter, epoch), shared.flow()));
-        return Ok(());
     }
-    acks.expect();
-    let incoming = Incoming {
-        hunter: Arc::clone(&s.hunter),
-        interfaces: Arc::clone(&s.interfaces),
-        view,
-        epoch,
-        announced,
-        seq,
-        acks: Arc::clone(acks),
-        received: now,
-    };
-    shared.jobs.send(Job::Batch(Box::new(incoming))).await.map_err(|_| Status::unavailable("the processor is stopping"))
+    Ok(())
 }
 
 fn refused(e: FrameError) -> Status {
@@ -331,6 +333,3 @@ pub fn remote_of<T>(request: &tonic::Request<T>) -> (Option<SocketAddr>, Option<
     let peer = request.extensions().get::<PeerInfo>().cloned();
     (peer.as_ref().map(|p| p.remote), peer)
 }
-
-/// When a packet was received, for watermarks.
-pub type Received = Timestamp;

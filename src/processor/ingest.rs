@@ -56,14 +56,16 @@ impl Ingest {
         this
     }
 
-    /// A batch has come; declared drops before it are no reason to wait for them.
-    pub fn arrive(&self, hunter: &str, epoch: Epoch, seq: BatchSeq) -> Arrival {
+    /// A batch has come; declared drops before it are no reason to wait for them. A new one is passed on by `hand_over`, which must not
+    /// wait: two streams of one hunter hand over in the order of this memory.
+    pub fn arrive(&self, hunter: &str, epoch: Epoch, seq: BatchSeq, hand_over: impl FnOnce()) -> Arrival {
         let mut state = self.state.lock();
         let marks = marks(&mut state, hunter, epoch);
         if seq.0 <= marks.arrived {
             return Arrival::Duplicate;
         }
         marks.arrived = seq.0;
+        hand_over();
         Arrival::New
     }
 
@@ -130,8 +132,8 @@ mod tests {
     fn a_batch_sent_again_is_recognised_even_before_it_is_stored() {
         let i = Ingest::default();
 
-        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1)), Arrival::New);
-        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1)), Arrival::Duplicate);
+        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), || {}), Arrival::New);
+        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), || {}), Arrival::Duplicate);
         assert_eq!(i.stored("h", Epoch(1)), BatchSeq(0));
         i.store("h", Epoch(1), BatchSeq(1));
         assert_eq!(i.stored("h", Epoch(1)), BatchSeq(1));
@@ -140,23 +142,23 @@ mod tests {
     #[test]
     fn epochs_and_hunters_do_not_mix() {
         let i = Ingest::default();
-        i.arrive("a", Epoch(1), BatchSeq(5));
+        i.arrive("a", Epoch(1), BatchSeq(5), || {});
 
-        assert_eq!(i.arrive("a", Epoch(2), BatchSeq(5)), Arrival::New);
-        assert_eq!(i.arrive("b", Epoch(1), BatchSeq(5)), Arrival::New);
+        assert_eq!(i.arrive("a", Epoch(2), BatchSeq(5), || {}), Arrival::New);
+        assert_eq!(i.arrive("b", Epoch(1), BatchSeq(5), || {}), Arrival::New);
     }
 
     #[test]
     fn a_restart_goes_on_where_it_stopped() {
         let i = Ingest::default();
-        i.arrive("a", Epoch(1), BatchSeq(7));
+        i.arrive("a", Epoch(1), BatchSeq(7), || {});
         i.store("a", Epoch(1), BatchSeq(7));
-        i.arrive("a", Epoch(1), BatchSeq(8));
+        i.arrive("a", Epoch(1), BatchSeq(8), || {});
 
         let again = Ingest::restore(&i.snapshot());
 
-        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(7)), Arrival::Duplicate);
-        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(8)), Arrival::New);
+        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(7), || {}), Arrival::Duplicate);
+        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(8), || {}), Arrival::New);
         assert_eq!(again.resume_points("a", &[1, 9]), [(Epoch(1), BatchSeq(7))]);
     }
 
@@ -164,7 +166,7 @@ mod tests {
     fn the_number_of_epochs_is_bounded() {
         let i = Ingest::default();
         for e in 0..1000 {
-            i.arrive("a", Epoch(e), BatchSeq(1));
+            i.arrive("a", Epoch(e), BatchSeq(1), || {});
         }
 
         assert_eq!(i.snapshot().len(), EPOCHS);

@@ -98,3 +98,6 @@ pub enum ProcessorError {
     #[error("the record thread did not end within 30 s; what was not written was not acknowledged")]
     Stuck,
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,11 +158,11 @@ impl Shared {
 
     /// Pauses or resumes every hunter; false when that was so already.
     pub fn pause(&self, paused: bool) -> bool {
+        let mut streams = self.streams.lock();
         if self.paused.swap(paused, Ordering::Relaxed) == paused {
             return false;
         }
         let flow = if paused { FlowControl::FlowPause } else { FlowControl::FlowResume };
-        let mut streams = self.streams.lock();
         streams.retain(|s| s.strong_count() > 0);
         for acks in streams.iter().filter_map(Weak::upgrade) {
             acks.tell(super::data::ack(None, BatchSeq(0), flow));
@@ -170,11 +170,15 @@ impl Shared {
         true
     }
 
-    /// A data stream opened.
+    /// A data stream opened; in a pause it is told of it at once.
     pub(super) fn add_stream(&self, acks: &Arc<Acks>) {
         let mut streams = self.streams.lock();
         streams.retain(|s| s.strong_count() > 0);
         streams.push(Arc::downgrade(acks));
+        // under the lock, so that a pause that begins or ends meanwhile is told after this
+        if self.paused.load(Ordering::Relaxed) {
+            acks.tell(super::data::ack(None, BatchSeq(0), FlowControl::FlowPause));
+        }
     }
 
     /// A hunter's id must be the one of its certificate, where certificates are in use.
