@@ -46,11 +46,6 @@ pub const fn static_payload(payload_type: u8) -> Option<Codec> {
     })
 }
 
-/// Whether a payload type's meaning comes from signalling: 96–127, or 35–63 when those run out (RFC 3551 §3).
-pub const fn is_dynamic(payload_type: u8) -> bool {
-    matches!(payload_type, 35..=63 | 96..=127)
-}
-
 /// The RTP clock of an encoding name, for an `a=rtpmap` that is missing or cannot be read; the rate in an `a=rtpmap` wins,
 /// except where the registration fixes another. `None` when the name alone does not say.
 pub fn clock_for(name: &str) -> Option<u32> {
@@ -112,7 +107,6 @@ mod tests {
         assert_eq!(static_payload(9).map(|c| c.clock_hz), Some(8000), "not its sampling rate");
         assert_eq!(static_payload(10).map(|c| (c.clock_hz, c.channels)), Some((44_100, 2)));
         assert!([1, 2, 19, 20, 24, 27, 30, 35, 72, 96, 127, 255].iter().all(|&pt| static_payload(pt).is_none()));
-        assert!(is_dynamic(96) && is_dynamic(63) && !is_dynamic(64) && !is_dynamic(34));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! | `media` | what a media line says: [`Media`], [`Format`], [`Candidate`] |
 //! | `parse` | the walk over lines |
 //! | `attribute` | `a=` lines |
-//! | `payload_types` | the static payload types of RFC 3551 |
 //!
 //! Promises: any bytes in, no panic, one pass; no allocation below three media lines, nine formats and five candidates each; unknown lines
 //! and attributes are passed over; order of attributes does not matter. Refuses: to resolve names (counted), to keep keys (`a=crypto` is
@@ -14,7 +13,6 @@
 mod attribute;
 mod media;
 mod parse;
-mod payload_types;
 
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use super::{
     MAX_FORMATS, MAX_MEDIA, attribute,
-    media::{Direction, Media, MediaKind, Session, Transport},
-    payload_types,
+    media::{Direction, Format, Media, MediaKind, Session, Transport},
 };
 use crate::packet::Ip;
+use crate::protocols::rtp::codec;
 use crate::protocols::text::{Short, decimal, next_line, next_word, split_once};
 
 /// What a `c=` line says.
@@ -95,11 +95,19 @@ fn add_media(session: &mut Session, value: &[u8]) -> bool {
         } else if let Some(pt) = decimal(format).and_then(|pt| u8::try_from(pt).ok()).filter(|pt| *pt < 128)
             && media.format(pt).is_none()
         {
-            media.formats.push(payload_types::assumed(pt));
+            media.formats.push(assumed(pt));
         }
     }
     session.media.push(media);
     true
+}
+
+/// The format of a payload type that no `a=rtpmap` has described yet.
+fn assumed(payload_type: u8) -> Format {
+    match codec::static_payload(payload_type) {
+        Some(c) => Format { payload_type, codec: Short::cut(c.name.as_bytes()), clock_hz: c.clock_hz, channels: c.channels },
+        None => Format { payload_type, codec: Short::EMPTY, clock_hz: 0, channels: 1 },
+    }
 }
 
 /// `c=IN IP4 192.0.2.1[/ttl[/count]]` (RFC 8866 §5.7). Several in one scope are layers of one multicast session; the first is the base.

@@ -46,11 +46,6 @@ impl Number {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
-
-    /// Whether it is an international number (E.164).
-    pub fn is_global(&self) -> bool {
-        self.0.as_bytes().first() == Some(&b'+')
-    }
 }
 
 impl fmt::Debug for Number {

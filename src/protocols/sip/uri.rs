@@ -128,11 +128,6 @@ impl<'a> Uri<'a> {
         self.opaque
     }
 
-    /// The user part as written, without password; for `tel:` the number as written.
-    pub const fn raw_user(&self) -> &'a [u8] {
-        self.user
-    }
-
     /// The user part with its escapes resolved.
     pub fn user(&self) -> Cow<'a, [u8]> {
         unescape(self.user)
