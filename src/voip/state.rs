@@ -159,11 +159,6 @@ impl Machine {
         self.deadline
     }
 
-    /// Whether the set-up is over: answered, refused, or not a call at all.
-    pub const fn is_set_up(&self) -> bool {
-        self.answered_at.is_some() || self.state.is_final() || matches!(self.state, CallState::Ending)
-    }
-
     /// Takes one message.
     pub fn handle(&mut self, step: &Step<'_>) {
         match step.status {
@@ -200,7 +195,8 @@ impl Machine {
                     self.state = CallState::Trying;
                 }
             }
-            b"BYE" if self.state != CallState::Ended => {
+            // the call ended with the first one; a repeated or crossing BYE changes nothing
+            b"BYE" if !matches!(self.state, CallState::Ending | CallState::Ended) => {
                 self.state = CallState::Ending;
                 self.ended_at = Some(s.ts);
                 self.deadline = Some(s.ts.saturating_add(TRANSACTION_TIMEOUT));
@@ -478,6 +474,20 @@ mod tests {
         assert_eq!(t.0.state(), Ending);
         t.0.handle_timeout(at(60));
         assert_eq!(t.0.state(), Ended);
+    }
+
+    #[test]
+    fn a_repeated_bye_does_not_move_the_end() {
+        let mut t = Talk::new();
+        t.req("INVITE", 1, false, 7);
+        t.rsp(200, "INVITE", 1);
+        t.req("BYE", 2, true, 9);
+        let end = t.0.ended_at();
+
+        t.req("BYE", 2, true, 9);
+        t.req("BYE", 1, true, 10);
+
+        assert_eq!((t.0.state(), t.0.ended_at()), (Ending, end));
     }
 
     #[test]
