@@ -9,6 +9,7 @@
 //! Every frame given to [`Engine::handle_frame`] ends in exactly one counter of [`Counters`]: forwarded, filtered, held (now) or dropped by
 //! reason. Memory is bounded by the limits of the parts.
 
+mod connections;
 mod counters;
 mod fragments;
 mod generic;
@@ -35,9 +36,9 @@ use crate::voip::message::Seen;
 use crate::voip::output::Output;
 use crate::voip::table::{CallTable, TableConfig};
 
+use connections::TcpFlows;
 pub use counters::Counters;
 use generic::Generic;
-use tcp::TcpFlows;
 
 /// Frames decoded together, so that their cache misses overlap.
 pub const BURST: usize = 32;

@@ -7,148 +7,34 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::flow::tcp::{self, Budget, Reassembly, TcpLimits};
+use crate::flow::tcp;
 use crate::flow::{FlowKey, Side};
 use crate::packet::headers::{Headers, TcpFacts, TcpFlags};
 use crate::packet::{Frame, Timestamp};
-use crate::protocols::sip::{self, Framed, Framer};
-use crate::protocols::ws::{self, Ws};
+use crate::protocols::sip::{self, Framed};
+use crate::protocols::ws;
 use crate::reason::DropReason;
 use crate::voip::call::CallRef;
 use crate::voip::event::{Event, Place, SipEvent};
-use crate::voip::hold::{HeldFrame, Pool};
 use crate::voip::message::Seen;
 use crate::voip::output::Output;
 
 use super::Engine;
+use super::connections::{Carries, Finished, Half, Segment};
 
-/// Connections followed at once; the one silent for longest goes.
-const CONNECTIONS: usize = 16_384;
 /// Segments kept per direction.
 const SEGMENTS: usize = 512;
+/// Bytes of segments kept over all connections: 64 MiB, as much as undecided calls may hold.
+const KEPT_BYTES: usize = 64 << 20;
 /// Finished messages remembered per direction, for late retransmissions.
 const REMEMBERED: usize = 64;
 /// Fragments of an unfinished WebSocket message told apart; further ones count as one with what lies between.
 const PARTS: usize = 32;
-/// A connection without data for this long is forgotten.
-const IDLE: Duration = Duration::from_mins(10);
 /// Bytes a candidate may send before it must look like SIP.
 const CANDIDATE_BYTES: usize = 4096;
-
-/// What a connection carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Carries {
-    /// Not decided.
-    Unknown,
-    Sip,
-    WebSocket,
-    /// Neither.
-    Else,
-}
-
-struct Segment {
-    range: Range<u64>,
-    frame: HeldFrame,
-    /// Events of the messages that end here.
-    events: Vec<(CallRef, SipEvent)>,
-}
-
-/// A finished message's place in its stream, and whose it is.
-struct Finished {
-    range: Range<u64>,
-    call: CallRef,
-}
-
-struct Half {
-    stream: Reassembly,
-    framer: Framer,
-    ws: Ws,
-    segments: VecDeque<Segment>,
-    finished: VecDeque<Finished>,
-    /// Where the fragments of an unfinished WebSocket message lie.
-    parts: VecDeque<Range<u64>>,
-    gap_since: Option<Timestamp>,
-}
-
-impl Half {
-    fn new(budget: &Budget) -> Self {
-        Self {
-            stream: Reassembly::new(budget, TcpLimits::default()),
-            framer: Framer::default(),
-            ws: Ws::default(),
-            segments: VecDeque::new(),
-            finished: VecDeque::new(),
-            parts: VecDeque::new(),
-            gap_since: None,
-        }
-    }
-}
-
-struct Connection {
-    key: FlowKey,
-    halves: [Half; 2],
-    carries: Carries,
-    last: Timestamp,
-}
-
-/// All followed connections.
-#[derive(Default)]
-pub(super) struct TcpFlows {
-    slots: Vec<Option<Box<Connection>>>,
-    free: Vec<u32>,
-    order: VecDeque<(u32, FlowKey)>,
-    budget: Budget,
-    pool: Pool,
-}
-
-impl TcpFlows {
-    fn get(&mut self, id: u32) -> Option<&mut Connection> {
-        self.slots.get_mut(id as usize)?.as_deref_mut()
-    }
-
-    fn open(&mut self, key: FlowKey, now: Timestamp) -> u32 {
-        let halves = [Half::new(&self.budget), Half::new(&self.budget)];
-        let connection = Connection { key, halves, carries: Carries::Unknown, last: now };
-        let id = if let Some(id) = self.free.pop() {
-            id
-        } else {
-            self.slots.push(None);
-            u32::try_from(self.slots.len()).unwrap_or(u32::MAX).saturating_sub(1)
-        };
-        if let Some(slot) = self.slots.get_mut(id as usize) {
-            *slot = Some(Box::new(connection));
-        }
-        self.order.push_back((id, key));
-        id
-    }
-
-    fn close(&mut self, id: u32) -> Option<Box<Connection>> {
-        let connection = self.slots.get_mut(id as usize)?.take()?;
-        self.free.push(id);
-        Some(connection)
-    }
-
-    /// The connection that has been silent for longest, if it must go: the table is full, or its time is over.
-    fn oldest(&mut self, now: Timestamp, full: bool) -> Option<u32> {
-        // a connection that has spoken since it was queued goes to the back; once per call for each at most
-        for _ in 0..self.order.len() {
-            let (id, key) = self.order.pop_front()?;
-            let Some(c) = self.get(id).filter(|c| c.key == key) else { continue };
-            if now.since(c.last) > IDLE || (full && c.carries != Carries::Sip) {
-                return Some(id);
-            }
-            self.order.push_back((id, key));
-            if !full {
-                return None;
-            }
-        }
-        full.then(|| self.order.pop_front().map(|(id, _)| id)).flatten()
-    }
-}
 
 impl Engine {
     /// One segment, in the frame or the fragments it came in.
@@ -174,27 +60,20 @@ impl Engine {
             None if starts => {
                 let id = self.tcp.open(key, frame.ts);
                 entry.value.tcp = id.wrapping_add(1);
-                self.make_room_for_tcp(frame.ts, out);
+                self.make_room_for_tcp(id, frame.ts, out);
                 id
             }
             None => return self.filtered_many(frames.len()),
         };
         let half = usize::from(side == Side::High);
-        let Some(c) = self.tcp.slots.get_mut(id as usize).and_then(Option::as_deref_mut) else {
-            return self.filtered_many(frames.len());
-        };
-        if facts.flags.contains(TcpFlags::SYN) && c.carries == Carries::Else {
-            // the port pair is used again
-            c.carries = Carries::Unknown;
-            c.halves = [Half::new(&self.tcp.budget), Half::new(&self.tcp.budget)];
-        }
-        if c.carries == Carries::Else {
-            if !sip::looks_like(payload) {
+        if self.tcp.get(id).is_some_and(|c| c.carries == Carries::Else) {
+            // the port pair is used again, or SIP begins late
+            if !facts.flags.contains(TcpFlags::SYN) && !sip::looks_like(payload) {
                 return self.filtered_many(frames.len());
             }
-            c.carries = Carries::Unknown;
-            c.halves = [Half::new(&self.tcp.budget), Half::new(&self.tcp.budget)];
+            self.tcp.renew(id, Carries::Unknown);
         }
+        let Some(c) = self.tcp.get(id) else { return self.filtered_many(frames.len()) };
         c.last = frame.ts;
         if frames.len() == 1 && !payload.is_empty() && self.is_duplicate(frame, h) {
             return;
@@ -204,8 +83,7 @@ impl Engine {
 
     fn take_segment(&mut self, id: u32, half: usize, a: &Arrival<'_, '_>, out: &mut dyn Output) {
         let (payload, facts, seen) = (a.payload, a.facts, a.seen);
-        let (slots, pool) = (&mut self.tcp.slots, &mut self.tcp.pool);
-        let Some(c) = slots.get_mut(id as usize).and_then(Option::as_deref_mut) else { return };
+        let Some((c, pool)) = self.tcp.get_with_pool(id) else { return };
         let [low, high] = &mut c.halves;
         let (this, other) = if half == 0 { (low, high) } else { (high, low) };
         if facts.flags.contains(TcpFlags::ACK) {
@@ -219,6 +97,8 @@ impl Engine {
             for frame in a.frames {
                 this.segments.push_back(Segment { range: placed.range.clone(), frame: pool.copy(frame), events: Vec::new() });
             }
+            let bytes = a.frames.iter().fold(0_usize, |n, f| n.saturating_add(f.data.len()));
+            self.tcp.kept_bytes = self.tcp.kept_bytes.saturating_add(bytes);
             self.counters.held = self.counters.held.saturating_add(a.frames.len() as u64);
         }
         for (half, tuple) in [(half, seen.tuple), (1 - half, seen.tuple.reversed())] {
@@ -228,6 +108,7 @@ impl Engine {
         {
             self.close_tcp(id, out);
         }
+        self.keep_tcp_budget(seen.ts, out);
     }
 
     /// Reads what one direction has in order, message by message, and lets segments go that are finished.
@@ -251,7 +132,7 @@ impl Engine {
                     self.finish_range(id, half, consumed, found);
                 }
                 Next::NotSip => {
-                    self.abandon(id);
+                    self.abandon(id, out);
                     return;
                 }
             }
@@ -384,13 +265,14 @@ impl Engine {
             let range = front.range.clone();
             let owners = owners(&h.finished, &range);
             let Some(segment) = h.segments.pop_front() else { return };
-            self.counters.held = self.counters.held.saturating_sub(1);
             self.settle(segment, &owners, full, out);
         }
     }
 
     fn settle(&mut self, segment: Segment, owners: &[CallRef], gave_up: bool, out: &mut dyn Output) {
         let Segment { frame, events, .. } = segment;
+        self.counters.held = self.counters.held.saturating_sub(1);
+        self.tcp.kept_bytes = self.tcp.kept_bytes.saturating_sub(frame.len());
         match owners {
             [] if gave_up => self.drop_one(DropReason::TcpUnframed),
             [] => self.filtered(),
@@ -400,19 +282,13 @@ impl Engine {
     }
 
     /// The connection carries no SIP: what was kept of it is let go.
-    fn abandon(&mut self, id: u32) {
-        let Some(c) = self.tcp.slots.get_mut(id as usize).and_then(Option::as_deref_mut) else { return };
-        c.carries = Carries::Else;
-        let mut freed = 0_u64;
-        for h in &mut c.halves {
-            for s in std::mem::take(&mut h.segments) {
-                self.tcp.pool.recycle(s.frame);
-                freed = freed.saturating_add(1);
-            }
-            *h = Half::new(&self.tcp.budget);
+    fn abandon(&mut self, id: u32, out: &mut dyn Output) {
+        let Some(c) = self.tcp.get(id) else { return };
+        let kept: Vec<Segment> = c.halves.iter_mut().flat_map(|h| std::mem::take(&mut h.segments)).collect();
+        self.tcp.renew(id, Carries::Else);
+        for s in kept {
+            self.settle(s, &[], false, out);
         }
-        self.counters.held = self.counters.held.saturating_sub(freed);
-        self.counters.filtered = self.counters.filtered.saturating_add(freed);
     }
 
     /// The connection is over: messages cut short are nobody's.
@@ -423,29 +299,39 @@ impl Engine {
         let Some(mut c) = self.tcp.close(id) else { return };
         for h in &mut c.halves {
             for s in std::mem::take(&mut h.segments) {
-                self.counters.held = self.counters.held.saturating_sub(1);
                 let owners = owners(&h.finished, &s.range);
                 self.settle(s, &owners, c.carries == Carries::Sip, out);
             }
         }
     }
 
-    fn make_room_for_tcp(&mut self, now: Timestamp, out: &mut dyn Output) {
-        while self.tcp.slots.len().saturating_sub(self.tcp.free.len()) > CONNECTIONS {
-            let Some(id) = self.tcp.oldest(now, true) else { return };
+    /// A full table loses a connection, any but the newest.
+    fn make_room_for_tcp(&mut self, newest: u32, now: Timestamp, out: &mut dyn Output) {
+        if self.tcp.is_full()
+            && let Some(id) = self.tcp.choose(now, |id, _| id != newest)
+        {
+            self.close_tcp(id, out);
+        }
+    }
+
+    /// Too much is kept over all connections: those that keep something and were silent for longest lose it.
+    fn keep_tcp_budget(&mut self, now: Timestamp, out: &mut dyn Output) {
+        while self.tcp.kept_bytes > KEPT_BYTES
+            && let Some(id) = self.tcp.choose(now, |_, c| c.keeps())
+        {
             self.close_tcp(id, out);
         }
     }
 
     pub(super) fn expire_tcp(&mut self, now: Timestamp, out: &mut dyn Output) {
-        while let Some(id) = self.tcp.oldest(now, false) {
+        while let Some(id) = self.tcp.choose(now, |_, _| false) {
             self.close_tcp(id, out);
         }
     }
 
     pub(super) fn finish_tcp(&mut self, out: &mut dyn Output) {
-        for id in 0..self.tcp.slots.len() {
-            self.close_tcp(u32::try_from(id).unwrap_or(u32::MAX), out);
+        for id in 0..self.tcp.slots() {
+            self.close_tcp(id, out);
         }
     }
 

@@ -56,6 +56,28 @@ fn a_message_of_no_call_is_told_on_tcp_too() {
 }
 
 #[test]
+fn unfinished_messages_on_many_connections_are_bounded_in_bytes_and_what_goes_is_counted() {
+    let mut w = Wire::new(&["alice"]);
+    let head =
+        join(&[b"INVITE sip:bob@b.example SIP/2.0\r\nCall-ID: one\r\nContent-Length: 250000\r\n\r\n", &vec![b'x'; 60_000]]);
+    let len = u32::try_from(head.len()).unwrap();
+    for port in 0..400 {
+        let at = i64::from(port);
+        w.tcp(at, (10_000 + port, 5061), 0, SYN, &[]);
+        w.tcp(at, (10_000 + port, 5061), 1, ACK, &head);
+        for n in 0..3 {
+            w.tcp(at, (10_000 + port, 5061), 1 + len + n * 60_000, ACK, &vec![b'y'; 60_000]);
+        }
+    }
+    let kept = w.engine.counters().held;
+
+    assert!(kept * 60_000 <= 64 << 20, "{kept} segments");
+    assert!(kept * 61_000 > 60 << 20, "{kept} segments: no more is given up than must be");
+    let (_, counters) = w.end();
+    assert_eq!(counters.dropped[DropReason::TcpUnframed.index()], 1600);
+}
+
+#[test]
 fn only_answers_to_the_caller_count_as_dialogs() {
     let mut w = Wire::new(&["alice"]);
     w.udp(1, (5060, 5060), &invite("one", "alice", 4000));

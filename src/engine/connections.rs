@@ -1,0 +1,221 @@
+//! The TCP connections an engine follows, and what it keeps of each direction until it knows whose it is.
+//!
+//! Promises: at most [`CONNECTIONS`] of them; constant work per packet to find one that must go. Refuses: to judge, or to forward, what it keeps.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::flow::FlowKey;
+use crate::flow::tcp::{Budget, Reassembly, TcpLimits};
+use crate::packet::Timestamp;
+use crate::protocols::sip::Framer;
+use crate::protocols::ws::Ws;
+use crate::voip::call::CallRef;
+use crate::voip::event::SipEvent;
+use crate::voip::hold::{HeldFrame, Pool};
+
+/// Connections followed at once; one that carries no SIP goes first, then one silent for long.
+const CONNECTIONS: usize = 16_384;
+/// Connections looked at for one that must go: a few suffice to find an old one, and the work per packet is bounded.
+const LOOKS: usize = 16;
+/// A connection without data for this long is forgotten.
+const IDLE: Duration = Duration::from_mins(10);
+
+/// What a connection carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carries {
+    /// Not decided.
+    Unknown,
+    Sip,
+    WebSocket,
+    /// Neither.
+    Else,
+}
+
+pub(super) struct Segment {
+    pub(super) range: Range<u64>,
+    pub(super) frame: HeldFrame,
+    /// Events of the messages that end here.
+    pub(super) events: Vec<(CallRef, SipEvent)>,
+}
+
+/// A finished message's place in its stream, and whose it is.
+pub(super) struct Finished {
+    pub(super) range: Range<u64>,
+    pub(super) call: CallRef,
+}
+
+pub(super) struct Half {
+    pub(super) stream: Reassembly,
+    pub(super) framer: Framer,
+    pub(super) ws: Ws,
+    pub(super) segments: VecDeque<Segment>,
+    pub(super) finished: VecDeque<Finished>,
+    /// Where the fragments of an unfinished WebSocket message lie.
+    pub(super) parts: VecDeque<Range<u64>>,
+    pub(super) gap_since: Option<Timestamp>,
+}
+
+impl Half {
+    fn new(budget: &Budget) -> Self {
+        Self {
+            stream: Reassembly::new(budget, TcpLimits::default()),
+            framer: Framer::default(),
+            ws: Ws::default(),
+            segments: VecDeque::new(),
+            finished: VecDeque::new(),
+            parts: VecDeque::new(),
+            gap_since: None,
+        }
+    }
+}
+
+pub(super) struct Connection {
+    pub(super) key: FlowKey,
+    serial: u64,
+    pub(super) halves: [Half; 2],
+    pub(super) carries: Carries,
+    pub(super) last: Timestamp,
+}
+
+impl Connection {
+    /// Whether segments are kept of it.
+    pub(super) fn keeps(&self) -> bool {
+        self.halves.iter().any(|h| !h.segments.is_empty())
+    }
+}
+
+/// All followed connections.
+#[derive(Default)]
+pub(super) struct TcpFlows {
+    slots: Vec<Option<Box<Connection>>>,
+    free: Vec<u32>,
+    /// Every open connection once, by place and serial number, and some that are closed.
+    order: VecDeque<(u32, u64)>,
+    serial: u64,
+    /// Bytes of the segments kept.
+    pub(super) kept_bytes: usize,
+    budget: Budget,
+    pub(super) pool: Pool,
+}
+
+impl TcpFlows {
+    pub(super) fn get(&mut self, id: u32) -> Option<&mut Connection> {
+        self.slots.get_mut(id as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn get_with_pool(&mut self, id: u32) -> Option<(&mut Connection, &mut Pool)> {
+        Some((self.slots.get_mut(id as usize)?.as_deref_mut()?, &mut self.pool))
+    }
+
+    /// Places ever used.
+    pub(super) fn slots(&self) -> u32 {
+        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    /// More connections than there is room for.
+    pub(super) fn is_full(&self) -> bool {
+        self.live() > CONNECTIONS
+    }
+
+    fn live(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
+    }
+
+    pub(super) fn open(&mut self, key: FlowKey, now: Timestamp) -> u32 {
+        self.tidy();
+        self.serial = self.serial.wrapping_add(1);
+        let halves = [Half::new(&self.budget), Half::new(&self.budget)];
+        let connection = Connection { key, serial: self.serial, halves, carries: Carries::Unknown, last: now };
+        let id = if let Some(id) = self.free.pop() {
+            id
+        } else {
+            self.slots.push(None);
+            self.slots().saturating_sub(1)
+        };
+        if let Some(slot) = self.slots.get_mut(id as usize) {
+            *slot = Some(Box::new(connection));
+        }
+        self.order.push_back((id, self.serial));
+        id
+    }
+
+    /// Forgets everything about a connection but that it is there, and what it carries.
+    pub(super) fn renew(&mut self, id: u32, carries: Carries) {
+        let halves = [Half::new(&self.budget), Half::new(&self.budget)];
+        if let Some(c) = self.get(id) {
+            c.halves = halves;
+            c.carries = carries;
+        }
+    }
+
+    pub(super) fn close(&mut self, id: u32) -> Option<Box<Connection>> {
+        let connection = self.slots.get_mut(id as usize)?.take()?;
+        self.free.push(id);
+        Some(connection)
+    }
+
+    /// A connection that must go: one whose time is over; else, of a few that `may_go` allows, one without SIP, or the one silent for longest.
+    pub(super) fn choose(&mut self, now: Timestamp, may_go: impl Fn(u32, &Connection) -> bool) -> Option<u32> {
+        let mut chosen: Option<(bool, Timestamp, u32)> = None;
+        for _ in 0..LOOKS {
+            let Some((id, serial)) = self.order.pop_front() else { break };
+            let Some(c) = self.get(id).filter(|c| c.serial == serial) else { continue };
+            let candidate = (c.carries == Carries::Sip, c.last, id);
+            if now.since(c.last) > IDLE {
+                return Some(id);
+            }
+            let allowed = may_go(id, c);
+            self.order.push_back((id, serial));
+            if allowed && chosen.is_none_or(|c| candidate < c) {
+                chosen = Some(candidate);
+            }
+        }
+        chosen.map(|(_, _, id)| id)
+    }
+
+    /// Forgets the places of closed connections, once they are many.
+    fn tidy(&mut self) {
+        if self.order.len() > self.live().saturating_mul(2).saturating_add(LOOKS) {
+            let slots = &self.slots;
+            self.order
+                .retain(|(id, serial)| slots.get(*id as usize).and_then(Option::as_deref).is_some_and(|c| c.serial == *serial));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs_nanos(secs, 0)
+    }
+
+    #[test]
+    fn connections_that_come_and_go_leave_nothing_behind() {
+        let mut flows = TcpFlows::default();
+        for _ in 0..10_000 {
+            let id = flows.open(FlowKey::default(), at(0));
+            flows.close(id);
+        }
+
+        assert!(flows.order.len() <= LOOKS + 1, "{}", flows.order.len());
+        assert_eq!(flows.slots.len(), 1);
+    }
+
+    #[test]
+    fn the_one_without_sip_goes_first_then_the_one_silent_for_longest_and_never_one_that_may_not() {
+        let mut flows = TcpFlows::default();
+        let ids: Vec<u32> = (0..4).map(|n| flows.open(FlowKey::default(), at(n))).collect();
+        for id in &ids[..3] {
+            flows.get(*id).unwrap().carries = Carries::Sip;
+        }
+
+        assert_eq!(flows.choose(at(5), |_, _| true), Some(ids[3]));
+        assert_eq!(flows.choose(at(5), |id, _| id != ids[3]), Some(ids[0]));
+        assert_eq!(flows.choose(at(5), |_, _| false), None);
+        assert_eq!(flows.choose(at(602), |_, _| false), Some(ids[0]), "idle for ten minutes");
+    }
+}
