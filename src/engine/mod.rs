@@ -26,6 +26,7 @@ use crate::packet::dedup::{self, Dedup};
 use crate::packet::defrag::Defrag;
 use crate::packet::headers::{self, DecodeOptions, Headers, Transport};
 use crate::packet::{FiveTuple, Frame, Timestamp};
+use crate::protocols::sdp;
 use crate::protocols::sip::{self, Message};
 use crate::voip::call::CallRef;
 use crate::voip::deliver::Delivery;
@@ -281,8 +282,9 @@ impl Engine {
             return (None, None);
         };
         self.counters.sip_messages = self.counters.sip_messages.saturating_add(1);
-        let call = self.calls.handle_message(&msg, seen, out);
-        let event = out.wants_events().then(|| sip_event::of(&msg, seen));
+        let sessions: Vec<sdp::Session> = msg.sdp_bodies().into_iter().map(sdp::parse).collect();
+        let call = self.calls.handle_message(&msg, &sessions, seen, out);
+        let event = out.wants_events().then(|| sip_event::of(&msg, &sessions, seen));
         (call, event)
     }
 

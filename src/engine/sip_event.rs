@@ -11,7 +11,7 @@ const IDENTITIES: usize = 32;
 const MEDIA: usize = 16;
 
 /// Builds the event.
-pub(super) fn of(msg: &Message<'_>, seen: &Seen) -> SipEvent {
+pub(super) fn of(msg: &Message<'_>, sessions: &[sdp::Session], seen: &Seen) -> SipEvent {
     let (method, status) = match msg.start() {
         Start::Request { method, .. } => (Some(text(method).into_owned()), None),
         Start::Response { status, .. } => (None, Some(status)),
@@ -26,9 +26,7 @@ pub(super) fn of(msg: &Message<'_>, seen: &Seen) -> SipEvent {
             identities.push(fact);
         }
     });
-    let mut media: Vec<String> =
-        msg.sdp_bodies().into_iter().map(sdp::parse).flat_map(|s| s.media.into_iter()).map(|m| line(&m)).collect();
-    media.truncate(MEDIA);
+    let media = sessions.iter().flat_map(|s| &s.media).take(MEDIA).map(line).collect();
     SipEvent {
         common: Common { ts: seen.ts, tuple: seen.tuple, place: seen.place },
         method,

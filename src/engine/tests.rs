@@ -424,6 +424,25 @@ fn look_back_gives_the_whole_call_when_the_filter_comes_late() {
 }
 
 #[test]
+fn look_back_that_has_forgotten_media_says_so() {
+    let mut w = Wire::with(&["nobody"], |c| c.table.lookback = (std::time::Duration::from_secs(30), 1 << 20));
+    w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
+    w.udp(2, (5060, 5060), &sip("SIP/2.0 200 OK", "one", "alice", "1 INVITE", Some(5000)));
+    w.udp(3, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", "one", "alice", "1 ACK", None));
+    w.rtp(4, (4001, 4000), 1, 1);
+    w.rtp(60 * SEC, (4001, 4000), 1, 2);
+    let (set, _) = FilterSet::compile(&[Filter::new("f", FilterKind::SipUser, "alice")], &CompileOptions::default());
+    w.engine.set_filters(&Arc::new(set));
+    w.udp(61 * SEC, (5060, 5060), &sip("BYE sip:bob@b.example SIP/2.0", "one", "alice", "2 BYE", None));
+
+    let (out, _) = w.end();
+
+    assert_eq!(out.of("one"), [1, 2, 3, 60 * SEC, 61 * SEC]);
+    let holes: Vec<_> = out.calls[0].holes.iter().map(|h| (h.cause, h.from_ns, h.to_ns, h.packets)).collect();
+    assert_eq!(holes, [("before_match", 1, 60 * SEC, 1)]);
+}
+
+#[test]
 fn without_look_back_a_late_match_says_what_is_missing() {
     let mut w = Wire::new(&["nobody"]);
     w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
@@ -436,7 +455,8 @@ fn without_look_back_a_late_match_says_what_is_missing() {
     let (out, _) = w.end();
 
     assert_eq!(out.of("one"), [5]);
-    assert_eq!(out.calls[0].holes[0].cause, "before_match");
+    let holes: Vec<_> = out.calls[0].holes.iter().map(|h| (h.cause, h.from_ns, h.to_ns, h.packets)).collect();
+    assert_eq!(holes, [("before_match", 1, 3, 3)]);
 }
 
 #[test]

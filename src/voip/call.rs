@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::packet::{Endpoint, FiveTuple, Timestamp};
+use crate::packet::{FiveTuple, Timestamp};
 
 use super::event::Hole;
 use super::hold::Hold;
@@ -146,16 +146,15 @@ impl Call {
         }
     }
 
-    /// Remembers an SSRC; false when it was known.
-    pub fn note_ssrc(&mut self, ssrc: u32) -> bool {
+    /// Remembers an SSRC.
+    pub fn note_ssrc(&mut self, ssrc: u32) {
         if self.ssrcs.contains(&ssrc) {
-            return false;
+            return;
         }
         if self.ssrcs.len() >= SSRCS {
             self.ssrcs.remove(0);
         }
         self.ssrcs.push(ssrc);
-        true
     }
 
     /// Remembers a To tag by its hash.
@@ -165,17 +164,17 @@ impl Call {
         }
     }
 
-    /// Writes down that packets are missing.
-    pub fn note_hole(&mut self, cause: &'static str, ts: Timestamp, packets: u64) {
-        let at = ts.as_nanos();
+    /// Writes down that packets between two moments are missing.
+    pub fn note_hole(&mut self, cause: &'static str, from: Timestamp, to: Timestamp, packets: u64) {
+        let (from_ns, to_ns) = (from.as_nanos(), to.as_nanos());
         let full = self.holes.len() >= HOLES;
         if let Some(last) = self.holes.last_mut().filter(|h| full || h.cause == cause) {
-            last.from_ns = last.from_ns.min(at);
-            last.to_ns = last.to_ns.max(at);
+            last.from_ns = last.from_ns.min(from_ns);
+            last.to_ns = last.to_ns.max(to_ns);
             last.packets = last.packets.saturating_add(packets);
             return;
         }
-        self.holes.push(Hole { cause, from_ns: at, to_ns: at, packets });
+        self.holes.push(Hole { cause, from_ns, to_ns, packets });
     }
 
     /// Position in [`Self::contexts`] of the context for a packet of this call, made on first use.
@@ -197,10 +196,5 @@ impl Call {
     /// Whether the caller sent this message: requests carry the sender's tag in From, responses the receiver's.
     pub fn is_caller(&self, from_tag: &str, is_request: bool) -> bool {
         (from_tag == &*self.from_tag) == is_request
-    }
-
-    /// Source of the first packet.
-    pub fn origin(&self) -> Endpoint {
-        self.tuple.src
     }
 }

@@ -173,7 +173,7 @@ impl CallTable {
         self.count_drop(reason, 1);
         let ts = held.frame.ts();
         if let Some(call) = self.get_mut(r) {
-            call.note_hole(reason.name(), ts, 1);
+            call.note_hole(reason.name(), ts, ts, 1);
         }
         self.pool.recycle(held.frame);
     }
@@ -196,7 +196,7 @@ impl CallTable {
             self.count_drop(reason, 1);
             let ts = held.frame.ts();
             if let Some(call) = self.get_mut(r) {
-                call.note_hole(reason.name(), ts, 1);
+                call.note_hole(reason.name(), ts, ts, 1);
             }
             self.pool.recycle(held.frame);
         }
@@ -215,9 +215,9 @@ impl CallTable {
         }
     }
 
-    /// Releases everything held of a call that has just been chosen, in order of arrival.
-    pub(super) fn release(&mut self, r: CallRef, out: &mut dyn Output) {
-        for held in self.lookback.take(r) {
+    /// Releases everything kept of a call that has just been chosen, in order of arrival: what look-back had of it, then what is held.
+    pub(super) fn release(&mut self, r: CallRef, kept: Vec<Held>, out: &mut dyn Output) {
+        for held in kept {
             self.counters.held = self.counters.held.saturating_sub(1);
             self.hand_out_held(r, held, out);
         }
@@ -267,10 +267,5 @@ impl CallTable {
         let f = frame.as_frame();
         self.deliver(r, Delivery { frame: &f, payload_at, part: Part::Media, claim, events: Vec::new(), sent: None }, out);
         self.pool.recycle(frame);
-    }
-
-    /// The filter ids of a call, for records.
-    pub fn filter_ids(&self, r: CallRef) -> Arc<[Arc<str>]> {
-        self.get(r).map_or_else(|| Arc::from([]), |c| Arc::clone(&c.filter_ids))
     }
 }

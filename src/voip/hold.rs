@@ -102,13 +102,11 @@ pub struct Hold {
     queue: VecDeque<Held>,
     signalling: usize,
     media: usize,
-    bytes: usize,
 }
 
 impl Hold {
     /// Adds a packet behind the others.
     pub fn push(&mut self, held: Held) {
-        self.bytes = self.bytes.saturating_add(held.frame.len());
         match held.part {
             Part::Signalling => self.signalling = self.signalling.saturating_add(1),
             Part::Media => self.media = self.media.saturating_add(1),
@@ -147,23 +145,12 @@ impl Hold {
         self.media
     }
 
-    /// Held packets.
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Held bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     fn forget(&mut self, held: &Held) {
-        self.bytes = self.bytes.saturating_sub(held.frame.len());
         match held.part {
             Part::Signalling => self.signalling = self.signalling.saturating_sub(1),
             Part::Media => self.media = self.media.saturating_sub(1),

@@ -12,6 +12,7 @@ use crate::protocols::sip::{self, Message, Start};
 use super::call::{CallRef, Party, Verdict};
 use super::claim::{Claim, Evidence, GRACE};
 use super::event::Place;
+use super::hold::Part;
 use super::output::Output;
 use super::state::{CallState, Step};
 use super::table::{CallTable, Wanted};
@@ -33,8 +34,15 @@ pub struct Seen {
 }
 
 impl CallTable {
-    /// Takes one message; returns its call, to which the packets that carried it are then delivered. `None`: the message has no Call-ID.
-    pub fn handle_message(&mut self, msg: &Message<'_>, seen: &Seen, out: &mut dyn Output) -> Option<CallRef> {
+    /// Takes one message and the SDP it carries; returns its call, to which the packets that carried it are then delivered. `None`: the message
+    /// has no Call-ID.
+    pub fn handle_message(
+        &mut self,
+        msg: &Message<'_>,
+        sessions: &[sdp::Session],
+        seen: &Seen,
+        out: &mut dyn Output,
+    ) -> Option<CallRef> {
         let raw = msg.call_id()?;
         if raw.is_empty() {
             return None;
@@ -49,9 +57,8 @@ impl CallTable {
             call.machine.handle(&step);
         }
         self.settle_claims(r);
-        let sessions: Vec<sdp::Session> = msg.sdp_bodies().into_iter().map(sdp::parse).collect();
-        self.match_filters(r, msg, &sessions, seen, out);
-        for session in &sessions {
+        self.match_filters(r, msg, sessions, &seen.tuple, out);
+        for session in sessions {
             self.claim_session(r, session, &from_tag, request, seen, out);
         }
         self.conclude(r, &step);
@@ -109,12 +116,19 @@ impl CallTable {
     }
 
     /// Asks the filters. Done for every message: a later one may match, and every filter that chose a call is named with it.
-    fn match_filters(&mut self, r: CallRef, msg: &Message<'_>, sessions: &[sdp::Session], seen: &Seen, out: &mut dyn Output) {
+    fn match_filters(
+        &mut self,
+        r: CallRef,
+        msg: &Message<'_>,
+        sessions: &[sdp::Session],
+        tuple: &FiveTuple,
+        out: &mut dyn Output,
+    ) {
         match self.wanted {
             Wanted::Nothing => return,
             Wanted::Everything => {
                 if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
-                    self.choose(r, seen.ts, out);
+                    self.choose(r, out);
                 }
                 return;
             }
@@ -122,11 +136,11 @@ impl CallTable {
         }
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
-        self.find_hits(msg, sessions, &seen.tuple, &mut hits);
+        self.find_hits(msg, sessions, tuple, &mut hits);
         if !hits.is_empty() {
             self.add_filters(r, &hits);
             if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
-                self.choose(r, seen.ts, out);
+                self.choose(r, out);
             }
         }
         self.hits = hits;
@@ -184,17 +198,19 @@ impl CallTable {
         }
     }
 
-    /// The call is wanted from here on; what is held of it goes out first.
-    fn choose(&mut self, r: CallRef, ts: Timestamp, out: &mut dyn Output) {
-        let late = self.get(r).is_some_and(|c| c.verdict == Verdict::Drop && c.messages > 1);
-        if late
-            && !self.lookback.is_enabled()
-            && let Some(call) = self.get_mut(r)
-        {
-            let missing = call.signalling_packets.saturating_add(call.media_packets);
-            call.note_hole("before_match", ts, missing);
+    /// The call is wanted from here on; what is kept of it goes out first.
+    fn choose(&mut self, r: CallRef, out: &mut dyn Output) {
+        let kept = self.lookback.take(r);
+        if let Some(call) = self.get_mut(r).filter(|c| c.verdict == Verdict::Drop) {
+            let noted = call.holes.iter().fold(0_u64, |n, h| n.saturating_add(h.packets));
+            let seen = call.signalling_packets.saturating_add(call.media_packets);
+            let missing = seen.saturating_sub(noted).saturating_sub(kept.len() as u64);
+            if missing > 0 {
+                let until = kept.iter().find(|h| h.part == Part::Media).map_or(call.last, |h| h.frame.ts());
+                call.note_hole("before_match", call.first, until, missing);
+            }
         }
-        self.release(r, out);
+        self.release(r, kept, out);
         self.set_verdict(r, Verdict::Forward);
     }
 

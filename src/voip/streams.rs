@@ -14,7 +14,7 @@ use super::media::MediaPacket;
 use super::summary;
 use super::table::CallTable;
 
-/// Streams measured per call; packets of further ones are only counted.
+/// Streams measured per call; packets of further ones are counted with the call's media, no more.
 const STREAMS: usize = 64;
 /// Payload formats remembered per call.
 const FORMATS: usize = 64;
@@ -54,8 +54,6 @@ struct Stream {
 pub struct Streams {
     formats: Vec<Format>,
     all: Vec<Stream>,
-    /// Packets of streams beyond the limit.
-    unmeasured: u64,
     /// RTCP packets.
     reports: u64,
 }
@@ -111,10 +109,7 @@ impl Streams {
                 self.all.push(Stream::new(p.tuple, &header, claim, named, event));
                 self.all.len().saturating_sub(1)
             }
-            None => {
-                self.unmeasured = self.unmeasured.saturating_add(1);
-                return;
-            }
+            None => return,
         };
         if let Some(s) = self.all.get_mut(at) {
             if received && !s.received {
