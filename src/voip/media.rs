@@ -200,9 +200,10 @@ impl CallTable {
         let names_other = |id: u32| {
             self.claims.at(other).iter().any(|o| self.claims.get(*o).is_some_and(|c| c.call == call(id) && c.is_live(now)))
         };
-        // SSRC continuity; then the only call that has not ended; then the only call that names both ends; then the newest, if no older
-        // call has had media here that might have changed its SSRC
-        let decided = only(&knows_ssrc).or_else(|| only(&goes_on)).or_else(|| only(&names_other)).or_else(|| {
+        // the only call that names both ends (one whose peer sends every call's media with one SSRC has nothing else to tell them apart); then
+        // SSRC continuity; then the only call that has not ended; then the newest, if no older call has had media here that might have changed
+        // its SSRC
+        let decided = only(&names_other).or_else(|| only(&knows_ssrc)).or_else(|| only(&goes_on)).or_else(|| {
             let silent =
                 live.iter().filter(|id| call(**id) != call(newest)).all(|id| of(*id).is_none_or(|c| c.media_packets == 0));
             silent.then_some(newest)
