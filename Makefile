@@ -24,7 +24,7 @@ build:
 	cargo build --locked --release
 
 captures:
-	scripts/deps.sh test
+	scripts/deps.sh captures
 	captures/make/all.sh
 
 golden:

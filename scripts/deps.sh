@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# Installs what is missing on a Debian machine: `scripts/deps.sh build|demo|test`. The only list of packages.
+# Installs what is missing on a Debian machine: `scripts/deps.sh build|demo|test|captures`. The only list of packages.
 #
 # Without root it says what to install, and goes on: a build that can do without will, one that cannot fails with its own
 # message.
 set -euo pipefail
 
 BUILD=(build-essential libpcap-dev)
-DEMO=("${BUILD[@]}" jq tcpdump)
-TEST=("${DEMO[@]}" tshark nftables iproute2 sip-tester python3 python3-venv openssl curl procps)
+DEMO=("${BUILD[@]}" jq tcpdump bsdextrautils)
+TEST=("${DEMO[@]}" tshark nftables iproute2 sip-tester python3 python3-venv openssl curl procps systemd)
+CAPTURES=("${TEST[@]}" baresip-core kamailio ethtool)
 
 case "${1:-}" in
     build) packages=("${BUILD[@]}") ;;
     demo) packages=("${DEMO[@]}") ;;
     test) packages=("${TEST[@]}") ;;
-    *) echo "usage: $0 build|demo|test" >&2; exit 2 ;;
+    captures) packages=("${CAPTURES[@]}") ;;
+    *) echo "usage: $0 build|demo|test|captures" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

@@ -51,13 +51,16 @@ def tshark(path):
 
 
 def counted(path, row):
-    """What tshark counts for the one call of a file that is no registration: all UDP that is no SIP is its media."""
-    ids = {r[0].split("|")[0] for r in fields(path, 'sip.CSeq.method == "INVITE"', "sip.Call-ID")}
+    """What tshark counts for a call of phones: its messages, and the datagrams from or to a port that its SDP names, or the one above. With
+    ICE there are ports that no SDP names; all UDP that is no SIP is then the only call's."""
+    ids = {r[0].split("|")[0] for r in fields(path, f'sip.Method == "INVITE" && sip.from.user == "{row[1]}" && sip.to.user == "{row[2]}"', "sip.Call-ID")}
     assert len(ids) == 1, (path, ids)
     (call,) = ids
-    messages = sum(r[0].split("|").count(call) for r in fields(path, "sip", "sip.Call-ID"))
-    row[4] = str(messages) if row[4] == "?" else row[4]
-    row[5] = str(len(fields(path, "udp and not sip", "frame.number"))) if row[5] == "?" else row[5]
+    row[4] = str(sum(r[0].split("|").count(call) for r in fields(path, "sip", "sip.Call-ID")))
+    ports = {int(p) for r in fields(path, f'sdp && sip.Call-ID == "{call}"', "sdp.media.port") for p in r[0].split("|")}
+    ports |= {p + 1 for p in ports}
+    media = fields(path, "udp and not sip", "udp.srcport", "udp.dstport")
+    row[5] = str(sum(1 for r in media if row[6] == "ice" or {int(r[0]), int(r[1])} & ports))
 
 
 def write():

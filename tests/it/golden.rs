@@ -16,7 +16,7 @@ use serde_json::Value;
 const ONE: u64 = 1 << 20;
 const ALL: u64 = 10 << 20;
 /// Captures without any SIP: no rows in `expected.tsv`.
-const NO_CALLS: [&str; 1] = ["rtp-only.pcap"];
+const NO_CALLS: [&str; 2] = ["rtp-only.pcap", "tunnel-esp.pcap"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("captures")
@@ -42,10 +42,15 @@ fn captures() -> Vec<PathBuf> {
 
 /// What `lc sniff voip` prints about a capture, in a time zone.
 fn events(capture: &Path, zone: &str) -> String {
+    events_with(capture, zone, &[])
+}
+
+fn events_with(capture: &Path, zone: &str, options: &[&str]) -> String {
     let home = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_lc"))
         .args(["sniff", "voip", "--output-format", "json", "-r"])
         .arg(capture)
+        .args(options)
         .current_dir(root())
         .env_clear()
         .env("HOME", home.path())
@@ -112,6 +117,29 @@ fn events_are_the_same_in_every_run_and_time_zone() {
     for capture in captures() {
         assert_eq!(events(&capture, "UTC"), events(&capture, "Asia/Kathmandu"), "{}", capture.display());
     }
+}
+
+#[test]
+fn events_do_not_depend_on_what_carried_the_packets() {
+    let carried = |name: &str, by: &str| name.starts_with(by);
+    let mut checked = 0;
+    for capture in captures() {
+        let name = capture.file_name().unwrap().to_str().unwrap();
+        let (original, options): (&str, &[&str]) = match name {
+            "tunnel-6in4.pcap" => ("ipv6.pcap", &[]),
+            "tunnel-esp.pcap" => ("plain.pcap", &["--esp-null"]),
+            "format-us-be.pcap" => ("format-us-le.pcap", &[]),
+            _ if carried(name, "tunnel-") || carried(name, "link-") || name == "format-ns-be.pcap" => ("plain.pcap", &[]),
+            _ => continue,
+        };
+
+        let want = events(Path::new("voip").join(original).as_path(), "UTC");
+
+        let got = events_with(&capture, "UTC", options).replace(name, original);
+        assert!(got == want && !want.is_empty(), "{name}: {}", difference(&want, &got));
+        checked += 1;
+    }
+    assert_eq!(checked, 21, "captures of carriers");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Capture, target, packets of the target's calls.
-const CASES: [(&str, &str, usize); 25] = [
+const CASES: [(&str, &str, usize); 30] = [
     // two calls made, two received, of 6 messages and 100 RTP packets
     ("calls", "alice", 4 * 106),
     ("calls", "dave", 4 * 106),
@@ -29,6 +29,13 @@ const CASES: [(&str, &str, usize); 25] = [
     // media of the next call on the same ports
     ("port-reuse", "alice", 55),
     ("port-reuse", "carol", 55),
+    // one SSRC in every call, one port of the callee's
+    ("rtp-echo", "alice", 2 * 106),
+    ("rtp-echo", "dave", 106),
+    ("calls6", "carol", 2 * 46),
+    // her registration and the call she was given; the one before it stays out
+    ("baresip-transfer", "carol", 8 + 16 + 226),
+    ("baresip-transfer", "bob", 8 + 42 + 512),
     // the transferred call alone, and both
     ("transfer", "carol", 46),
     ("transfer", "alice", 98),
