@@ -9,6 +9,10 @@ step() {
 }
 
 scripts/deps.sh test
+# Tests that cannot run here say so in this file; where everything must run, LC_MUST_RUN=1 makes them fail.
+LC_NOT_RUN=$(mktemp)
+export LC_NOT_RUN
+trap 'rm -f "$LC_NOT_RUN"' EXIT
 step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
 step cargo test --locked
@@ -19,4 +23,9 @@ else
     echo "cargo-deny is not installed: tests/it/dependencies.rs has checked bans, licences and sources"
 fi
 step scripts/systemd-score.sh
-printf '\ngate: passed\n'
+if [ -s "$LC_NOT_RUN" ]; then
+    printf '\ngate: passed, without these:\n'
+    sort -u "$LC_NOT_RUN"
+else
+    printf '\ngate: passed\n'
+fi

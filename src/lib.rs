@@ -68,3 +68,7 @@ pub mod sniffer;
 pub mod config;
 
 pub mod cli;
+
+#[cfg(test)]
+#[path = "../tests/it/not_run.rs"]
+mod not_run;

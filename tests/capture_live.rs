@@ -1,8 +1,10 @@
-//! Live capture on veth pairs, each test in a network namespace of its own. Needs root; says so loudly where there is none.
+//! Live capture on veth pairs, each test in a network namespace of its own. Needs root; says so where there is none.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "test helpers")]
 
+#[path = "it/not_run.rs"]
+mod not_run;
+
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
@@ -22,8 +24,7 @@ fn in_namespace(test: &str, body: fn()) {
         body();
         return;
     }
-    if !is_root() {
-        eprintln!("######## {test} NOT RUN: it needs root (network namespaces, packet sockets) ########");
+    if !not_run::has_namespaces_and(test, &["ip"]) {
         return;
     }
     let exe = std::env::current_exe().unwrap();
@@ -35,10 +36,6 @@ fn in_namespace(test: &str, body: fn()) {
         .status()
         .unwrap();
     assert!(status.success(), "{test} failed in its namespace");
-}
-
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
 }
 
 fn pair() {
@@ -480,7 +477,7 @@ fn a_wrong_filter_is_refused_before_anything_is_captured() {
 #[test]
 fn without_permission_the_error_says_what_to_do() {
     const NAME: &str = "without_permission_the_error_says_what_to_do";
-    if std::env::var_os("LC_TEST_UNPRIVILEGED").is_some() || !is_root() {
+    if std::env::var_os("LC_TEST_UNPRIVILEGED").is_some() || !not_run::is_root() {
         let error = open_live(&["lo".to_owned()], 1, &LiveOptions::default()).err().unwrap().to_string();
 
         assert_eq!(error, "cannot capture on lo: permission denied; run as root or: setcap cap_net_raw+ep $(command -v lc)");

@@ -18,6 +18,8 @@ use lippycat::sniffer::{self, Format, Outcome, SnifferConfig};
 use lippycat::voip::table::{NoFilterPolicy, TableConfig};
 use serde_json::Value;
 
+use crate::not_run;
+
 /// Where the corpora are, if they are.
 fn corpora() -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora");
@@ -25,7 +27,7 @@ fn corpora() -> Option<PathBuf> {
     if path.join("pcap").is_dir() {
         return Some(path);
     }
-    eprintln!("not run: set LC_CORPORA");
+    not_run::say("captures of others", "set LC_CORPORA");
     None
 }
 

@@ -3,20 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-fn is_root() -> bool {
-    let out = Command::new("id").arg("-u").output().unwrap();
-    out.stdout == b"0\n"
-}
+use crate::not_run;
 
 /// Fifty live calls, five targets: what is filed is compared by tshark with what a tcpdump beside the hunter saw.
 fn run(scenario: &str) {
-    let missing: Vec<&str> = ["sipp", "tcpdump", "tshark", "ip"]
-        .into_iter()
-        .filter(|t| Command::new("which").arg(t).output().map_or(true, |o| !o.status.success()))
-        .collect();
-    if !is_root() || !missing.is_empty() {
-        assert!(std::env::var_os("CI").is_none(), "the build server runs this as root with all tools; missing: {missing:?}");
-        eprintln!("NOT RUN: live test '{scenario}' needs root and sipp, tcpdump, tshark, iproute2 (missing: {missing:?})");
+    if !not_run::has_namespaces_and(&format!("live {scenario}"), &["sipp", "tcpdump", "tshark", "python3", "ip"]) {
         return;
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live/run.sh");

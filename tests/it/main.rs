@@ -1,7 +1,6 @@
 //! Tests of the whole: structure, and the real binary.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test helpers")]
-#![expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 
 mod command_line;
 mod corpora;
@@ -9,6 +8,7 @@ mod dependencies;
 mod golden;
 mod layering;
 mod live;
+mod not_run;
 mod rust_text;
 mod targets;
 mod whole;

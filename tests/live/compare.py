@@ -3,14 +3,14 @@
 
 usage: compare.py REFERENCE.pcap CALLS_DIR USER [USER…]
 
-A packet is its capture time, its length and its bytes' sum. Truth comes from tshark alone: the Call-IDs whose INVITE names a user, and the
+A packet is its capture time, its length and the MD5 of its bytes. Truth comes from tshark alone: the Call-IDs whose INVITE names a user, and the
 RTP and RTCP between the ports their SDP names. Exit 1 unless every packet of those calls is filed once, and nothing else.
 """
 import collections, glob, subprocess, sys
 
 
 def tshark(path, fields, display=None):
-    command = ["tshark", "-n", "-r", path, "-T", "fields", "-E", "separator=\t", "-E", "occurrence=a"]
+    command = ["tshark", "-n", "-o", "frame.generate_md5_hash:TRUE", "-r", path, "-T", "fields", "-E", "separator=\t", "-E", "occurrence=a"]
     for f in fields:
         command += ["-e", f]
     if display:
@@ -31,14 +31,14 @@ def main():
                 ports.add((address, int(p)))
                 ports.add((address, int(p) + 1))
     truth = collections.Counter()
-    fields = ["frame.time_epoch", "frame.len", "udp.checksum", "ip.id", "sip.Call-ID", "ip.src", "udp.srcport", "ip.dst", "udp.dstport"]
-    for time, length, checksum, ident, call, src, sport, dst, dport in tshark(reference, fields, "udp"):
+    fields = ["frame.time_epoch", "frame.len", "frame.md5_hash", "sip.Call-ID", "ip.src", "udp.srcport", "ip.dst", "udp.dstport"]
+    for time, length, digest, call, src, sport, dst, dport in tshark(reference, fields, "udp"):
         media = not call and ((src, int(sport)) in ports or (dst, int(dport)) in ports)
         if call in wanted or media:
-            truth[(time, length, checksum, ident)] += 1
+            truth[(time, length, digest)] += 1
     filed = collections.Counter()
     for path in glob.glob(calls + "/*.pcap"):
-        for packet in tshark(path, fields[:4]):
+        for packet in tshark(path, fields[:3]):
             filed[tuple(packet)] += 1
     missing, extra = truth - filed, filed - truth
     twice = sum(1 for n in filed.values() if n > 1)

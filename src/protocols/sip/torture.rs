@@ -244,7 +244,6 @@ fn party(addr: &NameAddr<'_>) -> (Vec<u8>, String) {
 }
 
 /// The folder of torture messages: `$LC_CORPORA/sip/…`, or `../shared/corpora/sip/…` beside the checkout.
-#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
 fn corpus(name: &str) -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora");
     let root = std::env::var_os("LC_CORPORA").map_or(beside, PathBuf::from);
@@ -252,6 +251,6 @@ fn corpus(name: &str) -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    eprintln!("not run: set LC_CORPORA ({} is missing)", folder.display());
+    crate::not_run::say("torture messages of the RFCs", &format!("set LC_CORPORA ({} is missing)", folder.display()));
     None
 }

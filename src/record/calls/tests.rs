@@ -435,7 +435,6 @@ fn ten_thousand_hostile_call_ids_stay_inside_and_apart() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn a_file_system_that_really_fills_up_leaves_whole_records_and_loses_nothing() {
     let tmp = tempfile::tempdir().unwrap();
     let mount = |args: &[&str]| {
@@ -443,7 +442,7 @@ fn a_file_system_that_really_fills_up_leaves_whole_records_and_loses_nothing() {
         run.is_ok_and(|o| o.status.success())
     };
     if !mount(&["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "lc-test"]) {
-        eprintln!("not run: needs root to mount a tmpfs");
+        crate::not_run::say_unless_it_must("a file system that fills up", "it needs root to mount a tmpfs");
         return;
     }
     let result = std::panic::catch_unwind(|| fill(&tmp.path().join("d")));
