@@ -1,18 +1,16 @@
-//! What the program says about itself: logs, counters, its own memory and processor time, progress.
+//! What the program says about itself: logs, its own memory and processor time, progress.
 //!
 //! Promises: log lines go to stderr only, one record per line whatever bytes were on the wire ([`Escaped`]), at most ten per
-//! second and place ([`Every`]); counters are plain numbers owned by one thread and published whole ([`Published`]).
+//! second and place ([`Every`]).
 //! Refuses: addresses, users, numbers and payload above DEBUG (a convention that `tests/it/privacy.rs` is for), and printing
 //! to stdout, which belongs to results.
 
 pub mod clock;
-mod counters;
 mod every;
 mod log;
 mod process;
 mod progress;
 
-pub use counters::{CaptureCounters, Drops, HunterCounters, Published};
 pub use every::Every;
 pub use log::{Escaped, Format, InitError, Level, Logging, MAX_FIELD_BYTES, init};
 pub use process::{ProcessSampler, ProcessUsage};
