@@ -6,7 +6,6 @@
 
 pub mod frame;
 
-/// Types and stubs of `proto/data.proto`.
 #[allow(
     clippy::all,
     clippy::pedantic,
@@ -18,25 +17,19 @@ pub mod frame;
     unused_qualifications,
     reason = "generated"
 )]
-pub mod data {
-    tonic::include_proto!("lippycat.data");
+mod generated {
+    /// Types and stubs of `proto/data.proto`.
+    pub mod data {
+        tonic::include_proto!("lippycat.data");
+    }
+
+    /// Types and stubs of `proto/management.proto`.
+    pub mod management {
+        tonic::include_proto!("lippycat.management");
+    }
 }
 
-/// Types and stubs of `proto/management.proto`.
-#[allow(
-    clippy::all,
-    clippy::pedantic,
-    clippy::allow_attributes_without_reason,
-    clippy::use_self,
-    clippy::wildcard_enum_match_arm,
-    unreachable_pub,
-    unnameable_types,
-    unused_qualifications,
-    reason = "generated"
-)]
-pub mod management {
-    tonic::include_proto!("lippycat.management");
-}
+pub use generated::{data, management};
 
 #[cfg(test)]
 mod batch_tests;
