@@ -1,6 +1,7 @@
 //! Which keys exist, and which one somebody meant.
 
 use super::options::{self, variable_of};
+use crate::pattern::edits;
 
 /// What to say about a key that is no option; `as_variable` when it was an environment variable.
 pub(super) fn unknown(key: &str, as_variable: bool) -> String {
@@ -56,37 +57,9 @@ fn nearest(key: &str) -> Option<&'static str> {
     same_section.map(|(_, right)| right).or(by_word.map(|opt| opt.key)).or(by_edits.map(|(_, right)| right))
 }
 
-/// Levenshtein distance.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut left = i.saturating_add(1);
-        let mut diagonal = i;
-        for (cell, y) in row.iter_mut().skip(1).zip(&b) {
-            let up = *cell;
-            let swap = diagonal.saturating_add(usize::from(x != *y));
-            *cell = swap.min(up.saturating_add(1)).min(left.saturating_add(1));
-            diagonal = up;
-            left = *cell;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i.saturating_add(1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn edit_distance_is_levenshteins() {
-        assert_eq!(edits("kitten", "sitting"), 3);
-        assert_eq!(edits("", "abc"), 3);
-        assert_eq!(edits("abc", "abc"), 0);
-    }
 
     #[test]
     fn the_nearest_key_is_what_somebody_meant() {

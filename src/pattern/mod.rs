@@ -24,7 +24,7 @@ pub use cpu::{
     MAX_AFFIX_SHAPES, MAX_AUTOMATON_BYTES, MAX_CONTAINS_BYTES, MAX_CONTAINS_STEPS, MAX_PATTERNS, PatternSet, PatternSetBuilder,
     SetError,
 };
-pub use nearest::nearest;
+pub use nearest::{edits, nearest};
 pub use syntax::{Bare, MAX_PATTERN_BYTES, Pattern, PatternError};
 
 /// Texts of up to this many bytes are folded without touching the heap. SIP user parts and URIs are shorter by far.

@@ -15,8 +15,9 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Optimal string alignment distance over three rows.
-fn edits(a: &str, b: &str) -> usize {
+/// How many slips of the finger lie between two words, counted as [`nearest`] does: optimal string alignment distance over
+/// three rows. `usize::MAX` for words that are too long.
+pub fn edits(a: &str, b: &str) -> usize {
     let plain = |s: &str| -> Vec<char> {
         s.chars().take(MAX_WORD + 1).map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
     };

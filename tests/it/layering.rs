@@ -106,7 +106,7 @@ const ROOMS: &[Room] = &[
         &["tokio", "clock", "threads", "fs"],
     ),
     // edge
-    room("config", &["packet", "filter", "batch", "telemetry"], &["figment", "yaml", "fs"]),
+    room("config", &["packet", "pattern", "filter", "batch", "telemetry"], &["figment", "fs"]),
     room(
         "cli",
         &[
