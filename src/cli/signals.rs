@@ -36,21 +36,25 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one. Safe to drop and call again: a signal is not lost.
+    /// Waits for the next one. Safe to drop and call again: a signal is not lost. Who stops reads nothing again: an order to
+    /// reload would take the place of the order to stop.
     pub async fn next(&mut self) -> Signal {
-        let stop = tokio::select! {
-            _ = self.interrupt.recv() => true,
-            _ = self.terminate.recv() => true,
-            _ = self.hangup.recv() => false,
-        };
-        if !stop {
-            return Signal::Reload;
+        loop {
+            let stop = tokio::select! {
+                _ = self.interrupt.recv() => true,
+                _ = self.terminate.recv() => true,
+                _ = self.hangup.recv() => false,
+            };
+            match (stop, self.stopping) {
+                (true, false) => {
+                    self.stopping = true;
+                    return Signal::Stop;
+                }
+                (true, true) => return Signal::StopNow,
+                (false, false) => return Signal::Reload,
+                (false, true) => {}
+            }
         }
-        if self.stopping {
-            return Signal::StopNow;
-        }
-        self.stopping = true;
-        Signal::Stop
     }
 
     /// Drives `work` to its end, telling `on` about each signal meanwhile.
