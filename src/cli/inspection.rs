@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource};
 use crate::config::{Capture, Filters, Mode, NoFilterPolicy, Voip};
 use crate::engine::{self, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
 use crate::packet::headers::DecodeOptions;
+use crate::processor::filters::{FilterFileError, read_file};
 use crate::voip::table::{self, TableConfig};
 
 use super::exit::{Exit, Stop};
@@ -64,9 +63,7 @@ pub(super) fn compile_options(mode: Mode, voip: &Voip) -> Result<CompileOptions,
 pub(super) fn local_filters(filters: &Filters) -> Result<Vec<Filter>, Stop> {
     let mut all = Vec::new();
     if let Some(path) = &filters.file {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read filter file {}", path.display()))?;
-        let read = filter::file::parse(&text).map_err(|e| Stop::usage(e.in_file(&path.display().to_string())))?;
-        all.extend(read);
+        all.extend(read_file(path)?);
     }
     let named = [
         (FilterKind::SipUser, &filters.sip_user, "sip-user"),
@@ -114,6 +111,17 @@ pub(super) fn open_interfaces(
 fn ports(voip: &Voip, user: &str) -> Option<String> {
     let rtp: Vec<(u16, u16)> = voip.rtp_port_ranges.iter().map(|r| (r.first, r.last)).collect();
     capture::voip_ports(&voip.sip_ports, &rtp, voip.udp_only, user)
+}
+
+impl From<FilterFileError> for Stop {
+    fn from(e: FilterFileError) -> Self {
+        let exit = match &e {
+            FilterFileError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Exit::NotFound,
+            FilterFileError::Read { .. } => Exit::Failure,
+            FilterFileError::Wrong(_) => Exit::Usage,
+        };
+        Self::new(exit, e)
+    }
 }
 
 /// A source's error with the exit code it means.

@@ -6,7 +6,7 @@ use clap::ArgMatches;
 
 use crate::config::{CallLayout, ListenHost, ProcessConfig, Reserve, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Reloading, ServerTls, listen_addresses};
-use crate::processor::filters::{FilterFileError, read_file};
+use crate::processor::filters::read_file;
 use crate::processor::{self, Order, Outputs, Parts, ProcessorError};
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
@@ -106,15 +106,9 @@ async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
 
 fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
     let Some(path) = &config.processor.filter_file else { return Ok(Vec::new()) };
-    match read_file(path) {
-        Ok(filters) => Ok(filters),
-        Err(FilterFileError::Read { ref source, .. })
-            if source.kind() == std::io::ErrorKind::NotFound && !config.filter_file_named =>
-        {
-            Ok(Vec::new())
-        }
-        Err(e @ FilterFileError::Read { .. }) => Err(Stop::new(Exit::NotFound, e)),
-        Err(e @ FilterFileError::Wrong(_)) => Err(Stop::new(Exit::Usage, e)),
+    match read_file(path).map_err(Stop::from) {
+        Err(e) if e.exit() == Exit::NotFound && !config.filter_file_named => Ok(Vec::new()),
+        read => read,
     }
 }
 
