@@ -260,6 +260,14 @@ pub(super) fn validate(pattern: &str, _: Dialect) -> Result<(), BadPattern> {
     parse(pattern).map(drop)
 }
 
+/// The pattern's digits and stars, without `+` and separators.
+pub(super) fn digits_alone(pattern: &str) -> Option<Pattern> {
+    Some(match parse(pattern).ok()? {
+        PhonePattern::Number(digits, _) => Pattern::Exact((&*digits).into()),
+        PhonePattern::Stars(stars, _) => stars,
+    })
+}
+
 /// A pattern compared by its digits.
 #[derive(Debug)]
 struct Entry {

@@ -5,7 +5,9 @@
 //!
 //! Disabled filters are kept but never handed out: older hunters match them regardless of the flag.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -61,7 +63,8 @@ impl Change {
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     version: u64,
-    filters: BTreeMap<String, Filter>,
+    /// Shared with whoever was handed one: a hundred thousand filters for a hundred hunters are held once.
+    filters: BTreeMap<String, Arc<Filter>>,
 }
 
 impl Store {
@@ -76,13 +79,8 @@ impl Store {
     }
 
     /// Every filter, disabled ones too, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Filter> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Filter>> {
         self.filters.values()
-    }
-
-    /// One filter.
-    pub fn filter(&self, id: &str) -> Option<&Filter> {
-        self.filters.get(id)
     }
 
     /// How many filters there are, disabled ones too.
@@ -103,8 +101,8 @@ impl Store {
         let mut next = BTreeMap::new();
         for filter in filters {
             check(&filter)?;
-            if let Some(twice) = next.insert(filter.id.clone(), filter) {
-                return Err(StoreError::Duplicate(twice.id));
+            if let Some(twice) = next.insert(filter.id.clone(), Arc::new(filter)) {
+                return Err(StoreError::Duplicate(twice.id.clone()));
             }
         }
         self.swap(next)
@@ -119,14 +117,14 @@ impl Store {
         let before = self.filters.get(&filter.id);
         let mut change = Change { version: self.version, ..Change::default() };
         match before {
-            Some(before) if *before == filter => return Ok(change),
+            Some(before) if **before == filter => return Ok(change),
             Some(_) => change.modified.push(filter.id.clone()),
             None => change.added.push(filter.id.clone()),
         }
         let total = self.filters.len().saturating_add(usize::from(before.is_none()));
         let bpf = self.filters.values().filter(|f| f.kind == FilterKind::Bpf && f.id != filter.id).count();
         check_totals(total, bpf.saturating_add(usize::from(filter.kind == FilterKind::Bpf)))?;
-        self.filters.insert(filter.id.clone(), filter);
+        self.filters.insert(filter.id.clone(), Arc::new(filter));
         self.version = self.version.saturating_add(1);
         change.version = self.version;
         Ok(change)
@@ -139,21 +137,21 @@ impl Store {
     pub fn delete(&mut self, id: &str) -> Result<Change, StoreError> {
         let gone = self.filters.remove(id).ok_or_else(|| StoreError::Unknown(id.to_owned()))?;
         self.version = self.version.saturating_add(1);
-        Ok(Change { version: self.version, removed: vec![gone.id], ..Change::default() })
+        Ok(Change { version: self.version, removed: vec![gone.id.clone()], ..Change::default() })
     }
 
-    /// What a hunter is to hold: enabled, meant for it, and of a kind it announced. A hunter that announced nothing
+    /// What a hunter is to hold, by id: enabled, meant for it, and of a kind it announced. A hunter that announced nothing
     /// understands `bpf` and `ip_address`.
-    pub fn for_hunter(&self, id: &str, capabilities: &[String]) -> Vec<Filter> {
+    pub fn for_hunter<'s>(&'s self, id: &'s str, capabilities: &[String]) -> impl Iterator<Item = &'s Arc<Filter>> + 's {
         let announced: Vec<FilterKind> = if capabilities.is_empty() {
             vec![FilterKind::Bpf, FilterKind::IpAddress]
         } else {
             capabilities.iter().filter_map(|name| FilterKind::parse(name)).collect()
         };
-        self.iter().filter(|f| f.enabled && announced.contains(&f.kind) && f.targets(id)).cloned().collect()
+        self.iter().filter(move |f| f.enabled && announced.contains(&f.kind) && f.targets(id))
     }
 
-    fn swap(&mut self, next: BTreeMap<String, Filter>) -> Result<Change, StoreError> {
+    fn swap(&mut self, next: BTreeMap<String, Arc<Filter>>) -> Result<Change, StoreError> {
         check_totals(next.len(), next.values().filter(|f| f.kind == FilterKind::Bpf).count())?;
         let mut change = Change::default();
         for (id, filter) in &next {
@@ -191,27 +189,37 @@ fn check_totals(filters: usize, bpf: usize) -> Result<(), StoreError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
     /// New for this hunter.
-    Add(Filter),
+    Add(Arc<Filter>),
     /// Another filter under an id it holds.
-    Modify(Filter),
+    Modify(Arc<Filter>),
     /// No longer for this hunter; the filter as it held it.
-    Delete(Filter),
+    Delete(Arc<Filter>),
 }
 
-/// The steps from `old` to `new`: deletions last, so that a hunter that applies them one by one never stands without
+/// The steps from `old` to `new`, both by id: deletions last, so that a hunter that applies them one by one never stands without
 /// filters in between.
-pub fn diff(old: &[Filter], new: &[Filter]) -> Vec<Update> {
-    let by_id = |filters: &[Filter]| -> BTreeMap<String, Filter> { filters.iter().map(|f| (f.id.clone(), f.clone())).collect() };
-    let (mut old, new) = (by_id(old), by_id(new));
-    let mut updates = Vec::new();
-    for (id, filter) in new {
-        match old.remove(&id) {
-            None => updates.push(Update::Add(filter)),
-            Some(before) if before != filter => updates.push(Update::Modify(filter)),
-            Some(_) => {}
+pub fn diff(old: &[Arc<Filter>], new: &[Arc<Filter>]) -> Vec<Update> {
+    let (mut updates, mut gone) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(before), Some(after)) => before.id.cmp(&after.id),
+        };
+        let before = if order == Ordering::Greater { None } else { old.next() };
+        let after = if order == Ordering::Less { None } else { new.next() };
+        match (before, after) {
+            (Some(before), None) => gone.push(Update::Delete(Arc::clone(before))),
+            (None, Some(after)) => updates.push(Update::Add(Arc::clone(after))),
+            (Some(before), Some(after)) if !Arc::ptr_eq(before, after) && before != after => {
+                updates.push(Update::Modify(Arc::clone(after)));
+            }
+            (Some(_) | None, Some(_) | None) => {}
         }
     }
-    updates.extend(old.into_values().map(Update::Delete));
+    updates.append(&mut gone);
     updates
 }
 
@@ -227,8 +235,12 @@ mod tests {
         Filter { target_hunters: vec![hunter.into()], ..user(id, "alice") }
     }
 
-    fn ids(filters: &[Filter]) -> Vec<&str> {
-        filters.iter().map(|f| f.id.as_str()).collect()
+    fn ids<'f>(filters: impl Iterator<Item = &'f Arc<Filter>>) -> Vec<&'f str> {
+        filters.map(|f| f.id.as_str()).collect()
+    }
+
+    fn list(filters: Vec<Filter>) -> Vec<Arc<Filter>> {
+        filters.into_iter().map(Arc::new).collect()
     }
 
     fn voip() -> Vec<String> {
@@ -272,27 +284,32 @@ mod tests {
         let net = Filter::new("net", FilterKind::IpAddress, "192.0.2.0/24");
         store.replace_all(vec![user("all", "x"), for_one("mine", "h1"), for_one("yours", "h2"), off, url, net]).unwrap();
 
-        assert_eq!(ids(&store.for_hunter("h1", &voip())), ["all", "mine", "net"]);
-        assert_eq!(ids(&store.for_hunter("h1", &[])), ["net"]);
-        assert_eq!(ids(&store.for_hunter("h1", &["http_path".into()])), ["url"]);
-        assert_eq!(ids(&store.for_hunter("h1", &["no_such_kind".into()])), Vec::<&str>::new());
+        assert_eq!(ids(store.for_hunter("h1", &voip())), ["all", "mine", "net"]);
+        assert_eq!(ids(store.for_hunter("h1", &[])), ["net"]);
+        assert_eq!(ids(store.for_hunter("h1", &["http_path".into()])), ["url"]);
+        assert_eq!(ids(store.for_hunter("h1", &["no_such_kind".into()])), Vec::<&str>::new());
     }
 
     #[test]
     fn a_hunter_no_longer_targeted_gets_a_deletion() {
         let mut store = Store::new(0);
         store.replace_all(vec![user("f", "x"), user("g", "x")]).unwrap();
-        let before = store.for_hunter("h2", &voip());
+        let before: Vec<_> = store.for_hunter("h2", &voip()).cloned().collect();
 
         store.upsert(Filter { target_hunters: vec!["h1".into()], ..user("f", "x") }).unwrap();
 
-        assert_eq!(diff(&before, &store.for_hunter("h2", &voip())), [Update::Delete(user("f", "x"))]);
+        let after: Vec<_> = store.for_hunter("h2", &voip()).cloned().collect();
+        assert_eq!(diff(&before, &after), [Update::Delete(user("f", "x").into())]);
     }
 
     #[test]
     fn a_difference_leads_from_one_list_to_the_other_with_deletions_last() {
-        let updates = diff(&[user("a", "1"), user("b", "2"), user("c", "3")], &[user("b", "2"), user("c", "4"), user("d", "5")]);
+        let old = list(vec![user("a", "1"), user("b", "2"), user("c", "3")]);
+        let new = list(vec![user("b", "2"), user("c", "4"), user("d", "5")]);
 
-        assert_eq!(updates, [Update::Modify(user("c", "4")), Update::Add(user("d", "5")), Update::Delete(user("a", "1"))]);
+        let updates = diff(&old, &new);
+
+        let [modify, add, delete] = [user("c", "4"), user("d", "5"), user("a", "1")].map(Arc::new);
+        assert_eq!(updates, [Update::Modify(modify), Update::Add(add), Update::Delete(delete)]);
     }
 }
