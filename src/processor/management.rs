@@ -7,10 +7,9 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data::remote_of;
-use super::filters::to_wire;
 use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
-use crate::telemetry::clock;
+use crate::telemetry::{Escaped, clock};
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{
     AuthTokenRequest, AuthorizationToken, AvailableHunter, ConnectedHunter, FilterDeleteRequest, FilterRequest, FilterResponse,
@@ -20,8 +19,14 @@ use crate::wire::management::{
     StatusRequest, StatusResponse, TopologyRequest, TopologyResponse, TopologySubscribeRequest, TopologyUpdate,
 };
 
-/// Filters shown per hunter in a status: the answer stays below what old monitors receive (4 MiB).
+/// Filters shown per hunter in a status.
 const FILTERS_SHOWN: usize = 100;
+/// Bytes of them over all hunters: the answer stays below what old monitors receive (4 MiB).
+const FILTER_BYTES_SHOWN: usize = 2 << 20;
+/// Filters a hunter could not apply that are kept of one heartbeat.
+const ERRORS_KEPT: usize = 1000;
+/// And said in the log.
+const ERRORS_SAID: usize = 10;
 
 /// The service on the processor's shared state.
 pub struct Management {
@@ -48,25 +53,24 @@ impl ManagementService for Management {
         let r = request.into_inner();
         self.shared.check_identity(peer.as_ref(), &r.hunter_id)?;
         let (id, epochs) = (r.hunter_id.clone(), r.epochs.clone());
-        let refused = |e: Refusal| match e {
-            Refusal::Full(_) => Status::resource_exhausted(e.to_string()),
-            Refusal::Taken { .. } => Status::already_exists(e.to_string()),
-            Refusal::NoId => Status::invalid_argument(e.to_string()),
-        };
-        let extended = r.durable_acks;
-        self.shared.roster.lock().register(r, remote, clock::wall()).map_err(|e| {
-            tracing::warn!(hunter = %id, "registration refused");
-            refused(e)
+        let registered = self.shared.roster.lock().register(r, remote, clock::wall());
+        let subscriber = registered.map_err(|e| {
+            tracing::warn!(hunter = %Escaped(id.as_bytes()), why = e.name(), "registration refused");
+            match e {
+                Refusal::Full(_) => Status::resource_exhausted(e.to_string()),
+                Refusal::Taken { .. } => Status::already_exists(e.to_string()),
+                Refusal::BadId | Refusal::TooLarge(_) => Status::invalid_argument(e.to_string()),
+            }
         })?;
-        let capabilities = self.shared.roster.lock().get(&id).map(Hunter::capabilities).unwrap_or_default();
-        let (filter_version, filters) = self.shared.filters.give(&id, &capabilities);
+        let extended = subscriber.extended;
+        let (filter_version, filters) = self.shared.filters.give(&subscriber);
         let acked = self.shared.ingest.resume_points(&id, &epochs);
         tracing::info!(hunter = %id, extended, filters = filters.len(), version = filter_version, "hunter registered");
         Ok(Response::new(RegistrationResponse {
             accepted: true,
             error: String::new(),
             assigned_id: id,
-            filters: filters.iter().map(to_wire).collect(),
+            filters,
             config: Some(ProcessorConfig {
                 batch_size: 64,
                 batch_timeout_ms: 100,
@@ -107,35 +111,34 @@ impl ManagementService for Management {
 
     async fn get_filters(&self, request: Request<FilterRequest>) -> Result<Response<FilterResponse>, Status> {
         let id = request.into_inner().hunter_id;
-        let filters = if id.is_empty() {
-            self.shared.filters.all()
-        } else {
-            let capabilities = self.shared.roster.lock().get(&id).map(Hunter::capabilities).unwrap_or_default();
-            self.shared.filters.for_hunter(&id, &capabilities).1
-        };
-        Ok(Response::new(FilterResponse { filters: filters.iter().map(to_wire).collect() }))
+        if id.is_empty() {
+            return Ok(Response::new(FilterResponse { filters: self.shared.filters.all() }));
+        }
+        let hunter = self.shared.roster.lock().get(&id).map(Hunter::subscriber);
+        let filters = hunter.map(|h| self.shared.filters.for_hunter(&h)).unwrap_or_default();
+        Ok(Response::new(FilterResponse { filters }))
     }
 
     async fn subscribe_filters(&self, request: Request<FilterRequest>) -> Result<Response<Self::SubscribeFiltersStream>, Status> {
         let (_, peer) = remote_of(&request);
         let id = request.into_inner().hunter_id;
         self.shared.check_identity(peer.as_ref(), &id)?;
-        let known = self.shared.roster.lock().get(&id).map(|h| (h.capabilities(), h.is_extended()));
-        let Some((capabilities, extended)) = known else {
+        let Some(hunter) = self.shared.roster.lock().get(&id).map(Hunter::subscriber) else {
             return Err(Status::failed_precondition(format!("hunter '{id}' is not registered; call RegisterHunter first")));
         };
-        Ok(Response::new(Box::pin(self.shared.filters.follow(id, capabilities, extended))))
+        Ok(Response::new(Box::pin(self.shared.filters.follow(hunter))))
     }
 
     async fn get_hunter_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let wanted = request.into_inner().hunter_id;
         let now = clock::wall();
+        let mut room = FILTER_BYTES_SHOWN;
         let roster = self.shared.roster.lock();
         let hunters: Vec<ConnectedHunter> = roster
             .iter()
             .filter(|(id, _)| wanted.is_empty() || **id == wanted)
             .map(|(id, h)| {
-                let filters = self.shared.filters.for_hunter(id, &h.capabilities()).1;
+                let (filters, _) = self.shared.filters.shown(&h.subscriber(), FILTERS_SHOWN, &mut room);
                 ConnectedHunter {
                     hunter_id: id.clone(),
                     hostname: h.registration.hostname.clone(),
@@ -144,7 +147,7 @@ impl ManagementService for Management {
                     connected_duration_sec: now.since(h.since).as_secs(),
                     last_heartbeat_ns: h.heard.as_nanos(),
                     stats: Some(h.stats.clone()),
-                    filters: filters.iter().take(FILTERS_SHOWN).map(to_wire).collect(),
+                    filters,
                     interfaces: h.registration.interfaces.clone(),
                     capabilities: h.registration.capabilities.clone(),
                 }
@@ -254,10 +257,14 @@ impl Shared {
         }
         h.status = status;
         h.filter_version = beat.filter_version;
-        let errors: Vec<(String, String)> = beat.filter_errors.into_iter().map(|e| (e.id, e.reason)).collect();
+        let errors: Vec<(String, String)> = beat.filter_errors.into_iter().take(ERRORS_KEPT).map(|e| (e.id, e.reason)).collect();
         if errors != h.filter_errors {
-            for (id, reason) in &errors {
+            for (id, reason) in errors.iter().take(ERRORS_SAID) {
+                let (id, reason) = (Escaped(id.as_bytes()), Escaped(reason.as_bytes()));
                 tracing::warn!(hunter = %beat.hunter_id, filter = %id, %reason, "hunter cannot apply a filter");
+            }
+            if let Some(more) = errors.len().checked_sub(ERRORS_SAID).filter(|n| *n > 0) {
+                tracing::warn!(hunter = %beat.hunter_id, more, "hunter cannot apply further filters");
             }
             h.filter_errors = errors;
         }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use prost::Message;
+
+use super::filters::Subscriber;
 use crate::packet::Timestamp;
 use crate::wire::management::{HunterCapabilities, HunterRegistration, HunterStats, HunterStatus};
 
@@ -13,6 +16,10 @@ const SILENT: Duration = Duration::from_secs(30);
 const GONE: Duration = Duration::from_mins(5);
 /// Another process may take over an id whose owner has been silent for this long.
 const TAKE_OVER: Duration = Duration::from_secs(5);
+/// Longest id: it stands in logs, records and file comments.
+const ID_MAX: usize = 256;
+/// Most bytes of a registration, which is kept and shown: a thousand files to read and as many epochs.
+const REGISTRATION_MAX: usize = 256 << 10;
 
 /// One hunter.
 #[derive(Clone, Debug)]
@@ -46,18 +53,25 @@ impl Hunter {
         }
     }
 
-    /// Whether it speaks our extensions.
-    pub fn is_extended(&self) -> bool {
-        self.registration.durable_acks
+    /// How its filters are chosen and told.
+    pub fn subscriber(&self) -> Subscriber {
+        Subscriber {
+            id: self.registration.hunter_id.clone(),
+            capabilities: self.capabilities(),
+            extended: self.registration.durable_acks,
+        }
     }
 }
 
 /// Why a registration is refused.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
-    /// No id.
-    #[error("a hunter needs an id")]
-    NoId,
+    /// No id, or one that would not be fit for logs and files.
+    #[error("a hunter needs an id of at most {ID_MAX} bytes without control characters")]
+    BadId,
+    /// Larger than anything sensible.
+    #[error("a registration of {0} bytes; the limit is {REGISTRATION_MAX}")]
+    TooLarge(usize),
     /// Too many.
     #[error("this processor takes {0} hunters at most; raise --max-hunters")]
     Full(usize),
@@ -71,6 +85,18 @@ pub enum Refusal {
         /// Who asks.
         you: String,
     },
+}
+
+impl Refusal {
+    /// In a word, for the log: who has the id is said to who asks, not to everybody.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::BadId => "bad id",
+            Self::TooLarge(_) => "too large",
+            Self::Full(_) => "too many hunters",
+            Self::Taken { .. } => "id in use",
+        }
+    }
 }
 
 /// All hunters, by id.
@@ -90,12 +116,15 @@ impl Roster {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn register(&mut self, r: HunterRegistration, remote: Option<SocketAddr>, now: Timestamp) -> Result<(), Refusal> {
-        if r.hunter_id.is_empty() {
-            return Err(Refusal::NoId);
+    pub fn register(&mut self, r: HunterRegistration, remote: Option<SocketAddr>, now: Timestamp) -> Result<Subscriber, Refusal> {
+        if r.hunter_id.is_empty() || r.hunter_id.len() > ID_MAX || r.hunter_id.chars().any(char::is_control) {
+            return Err(Refusal::BadId);
+        }
+        if r.encoded_len() > REGISTRATION_MAX {
+            return Err(Refusal::TooLarge(r.encoded_len()));
         }
         let text = |a: Option<SocketAddr>| a.map_or_else(|| "an unknown address".to_owned(), |a| a.to_string());
-        let filter_state = match self.hunters.get(&r.hunter_id) {
+        let before = match self.hunters.get(&r.hunter_id) {
             Some(old) if !may_replace(old, &r, remote, now) => {
                 return Err(Refusal::Taken { id: r.hunter_id, owner: text(old.remote), you: text(remote) });
             }
@@ -103,7 +132,7 @@ impl Roster {
             None if self.hunters.len() >= self.max => return Err(Refusal::Full(self.max)),
             None => None,
         };
-        let (streaming, stats) = filter_state.unwrap_or_default();
+        let (streaming, stats) = before.unwrap_or_default();
         let id = r.hunter_id.clone();
         let hunter = Hunter {
             registration: r,
@@ -116,8 +145,9 @@ impl Roster {
             filter_version: 0,
             filter_errors: Vec::new(),
         };
+        let subscriber = hunter.subscriber();
         self.hunters.insert(id, hunter);
-        Ok(())
+        Ok(subscriber)
     }
 
     /// A hunter by id.
@@ -207,7 +237,7 @@ mod tests {
         let refused = r.register(reg("edge", 2), Some(from(2)), at(1)).unwrap_err();
 
         assert!(refused.to_string().contains("127.0.0.1:4000") && refused.to_string().contains("127.0.0.2:4000"));
-        assert_eq!(r.register(reg("edge", 1), Some(from(1)), at(1)), Ok(()));
+        assert!(r.register(reg("edge", 1), Some(from(1)), at(1)).is_ok());
     }
 
     #[test]
@@ -216,9 +246,9 @@ mod tests {
         r.register(reg("edge", 1), Some(from(1)), at(0)).unwrap();
         r.stream("edge", true);
 
-        assert_eq!(r.register(reg("edge", 2), Some(from(2)), at(5)), Ok(()), "silent for 5 s");
+        assert!(r.register(reg("edge", 2), Some(from(2)), at(5)).is_ok(), "silent for 5 s");
         r.stream("edge", false);
-        assert_eq!(r.register(reg("edge", 3), Some(from(3)), at(5)), Ok(()), "no stream");
+        assert!(r.register(reg("edge", 3), Some(from(3)), at(5)).is_ok(), "no stream");
     }
 
     #[test]
@@ -237,6 +267,17 @@ mod tests {
         let mut r = Roster::new(1);
         r.register(reg("a", 1), Some(from(1)), at(0)).unwrap();
 
-        assert_eq!(r.register(reg("b", 2), Some(from(2)), at(0)), Err(Refusal::Full(1)));
+        assert_eq!(r.register(reg("b", 2), Some(from(2)), at(0)).unwrap_err(), Refusal::Full(1));
+    }
+
+    #[test]
+    fn what_would_harm_logs_or_memory_is_refused() {
+        let mut r = Roster::new(10);
+        for id in ["", "a\nb", "a\u{1b}[2J", &"x".repeat(257)] {
+            assert_eq!(r.register(reg(id, 1), None, at(0)).unwrap_err(), Refusal::BadId, "{id:?}");
+        }
+        let large = HunterRegistration { epochs: vec![1; 40_000], ..reg("a", 1) };
+
+        assert!(matches!(r.register(large, None, at(0)), Err(Refusal::TooLarge(_))));
     }
 }

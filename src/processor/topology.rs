@@ -37,8 +37,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const STATS: Duration = Duration::from_secs(5);
 /// Patience for open connections at a stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// Largest management message.
+/// Largest management message we take, and largest we send: 100 000 filters to a hunter that takes as much.
 const MESSAGE_MAX: usize = 10 << 20;
+const ANSWER_MAX: usize = 64 << 20;
 
 /// The channel on which a processor is told what to do.
 pub fn orders() -> (watch::Sender<Order>, watch::Receiver<Order>) {
@@ -89,7 +90,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
 async fn serve(acceptor: Acceptor, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
     let management = ManagementServiceServer::new(Management::new(Arc::clone(&shared)))
         .max_decoding_message_size(MESSAGE_MAX)
-        .max_encoding_message_size(MESSAGE_MAX);
+        .max_encoding_message_size(ANSWER_MAX);
     let stop = async move {
         let _told = orders.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
     };
@@ -108,8 +109,8 @@ async fn serve(acceptor: Acceptor, shared: Arc<Shared>, mut orders: watch::Recei
 /// Puts the filter file in force whenever it changes or somebody asks; a bad one leaves the old set in force.
 async fn follow_file(path: Option<PathBuf>, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
     let Some(path) = path else { return };
-    // looked at once more at the start: it may have changed since it was read for the first time
-    let mut seen = None;
+    // looked at once more at the start: it may have changed, or come, since it was read for the first time
+    let mut seen: Stamp = None;
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -118,10 +119,10 @@ async fn follow_file(path: Option<PathBuf>, shared: Arc<Shared>, mut orders: wat
             changed = orders.changed() => changed.is_ok() && matches!(*orders.borrow(), Order::Reload(_)),
         };
         let now = stamp(&path);
-        if !asked && Some(now) == seen {
+        if !asked && now == seen {
             continue;
         }
-        seen = Some(now);
+        seen = now;
         match read_file(&path).and_then(|filters| shared.filters.replace(filters, "file")) {
             Ok(change) if change.is_empty() && !asked => {}
             Ok(change) => tracing::info!(version = change.version, filters = shared.filters.len(), "filter file in force"),
@@ -143,7 +144,9 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool, _orders: watch::Receiver<
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        for id in shared.roster.lock().expire(clock::wall()) {
+        let gone = shared.roster.lock().expire(clock::wall());
+        for id in gone {
+            shared.filters.forget(&id);
             tracing::info!(hunter = %id, "hunter forgotten: silent for 5 minutes");
         }
         if wanted {

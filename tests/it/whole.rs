@@ -234,8 +234,9 @@ fn generic_mode_forwards_everything_when_told_to() {
             capture.to_str().unwrap(),
         ],
     );
-    processor.stop();
+    let log = processor.stop();
 
+    assert!(!log.contains("\"ERROR\""), "nothing is wrong, not even without a filter file: {log}");
     assert_eq!(frames(&dir.join("all.pcapng")), frames(&capture));
 }
 
