@@ -70,8 +70,9 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let stats = tokio::spawn(tell_stats(Arc::clone(&shared), parts.stats, orders.clone()));
 
     let mut told = orders.clone();
-    // whoever gives orders outlives us; if not, there is nobody left to work for
-    let _order = told.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
+    // whoever gives orders outlives us; if not, there is nobody left to work for. What this answers is a lock on the order:
+    // kept, it would stop whoever gives the next one
+    drop(told.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await);
     stats.abort();
     files.abort();
     if timeout(GRACE, server).await.is_err() {
@@ -154,5 +155,17 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool, _orders: watch::Receiver<
             let hunters = shared.roster.lock().len();
             tracing::info!(hunters, received, duplicate, written, rejected_streams, filters = shared.filters.len(), "statistics");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_holds_no_lock_while_it_waits() {
+        fn is_send<F: Send>(_: impl Fn(Parts, watch::Receiver<Order>) -> F) {}
+
+        is_send(run);
     }
 }
