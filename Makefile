@@ -1,12 +1,13 @@
 # The commands of this repository. Each is also a script or a cargo command that can be run alone.
 
-.PHONY: help demo test check build captures golden
+.PHONY: help demo test check build bench captures golden
 
 help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
 	@echo "make build     a release binary: target/release/lc"
+	@echo "make bench     what it costs, as ratios to tcpdump and to itself (BENCH_ROWS, BENCH_MB, BENCH_ROUNDS)"
 	@echo "make captures  make the captures again from real programs (root)"
 	@echo "make golden    write what lc says about them beside each; read the diff before committing it"
 
@@ -22,6 +23,10 @@ check:
 build:
 	scripts/deps.sh build
 	cargo build --locked --release
+
+bench:
+	scripts/deps.sh demo
+	cargo bench --locked --bench ratios
 
 captures:
 	scripts/deps.sh captures

@@ -1,0 +1,142 @@
+//! Rows measured inside this process: the inspection without the network.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lippycat::capture::{BURST, FileSource, Libpcap, Progress, Source};
+use lippycat::engine::{Engine, EngineConfig, Mode};
+use lippycat::filter::{CompileOptions, Filter, FilterKind, FilterSet, Hits};
+use lippycat::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, TableLimits};
+use lippycat::packet::Frame;
+use lippycat::packet::headers::{DecodeOptions, Headers, decode};
+use lippycat::protocols::{rtp, sip};
+use lippycat::voip::event::Event;
+use lippycat::voip::output::{Output, Owner};
+use lippycat::voip::table::TableConfig;
+
+/// Reads a file, decodes each packet, says what it is and finds its flow: what every packet costs before anything is known
+/// about it.
+pub(crate) fn read_decode_detect_flow(path: &Path) -> Duration {
+    let start = Instant::now();
+    let mut source = FileSource::open(&[path]).unwrap();
+    let mut flows = FlowTable::<[u32; 2]>::new(FlowHasher::new([1, 2]), TableLimits::default(), IdleLimits::default());
+    let options = DecodeOptions::default();
+    let mut seen = [0_u64; 3];
+    let mut burst = |frames: &[Frame<'_>]| {
+        let mut known = [const { None::<(Headers, FlowKey, lippycat::flow::Side)> }; BURST];
+        let mut hashes = [0_u64; BURST];
+        for ((frame, known), hash) in frames.iter().zip(&mut known).zip(&mut hashes) {
+            if let Ok(headers) = decode(frame.link, frame.data, &options) {
+                let (key, side) = FlowKey::new(&headers.tuple);
+                *hash = flows.hash(&key);
+                *known = Some((headers, key, side));
+            }
+        }
+        flows.warm(&hashes);
+        for ((frame, known), hash) in frames.iter().zip(&known).zip(&hashes) {
+            let Some((headers, key, side)) = known else { continue };
+            let payload = headers.payload(frame.data);
+            let is = if sip::looks_like(payload) { 0 } else { 1 + usize::from(rtp::plausible(payload)) };
+            seen[is] += 1;
+            flows.entry(key, *side, *hash, frame.ts).value[0] += 1;
+        }
+    };
+    while source.burst(BURST, &mut burst).unwrap() != Progress::End {}
+    std::hint::black_box(seen);
+    start.elapsed()
+}
+
+/// Counts what is forwarded and drops it.
+#[derive(Default)]
+struct Count(u64);
+
+impl Output for Count {
+    fn forward(&mut self, _: &Frame<'_>, _: Option<&Owner<'_>>) {
+        self.0 += 1;
+    }
+
+    fn event(&mut self, _: Event) {}
+
+    fn wants_events(&self) -> bool {
+        false
+    }
+}
+
+/// The whole inspection of a file, as a hunter's capture thread does it; also how many packets were chosen.
+pub(crate) fn inspection(path: &Path, filters: &[Filter]) -> (Duration, u64) {
+    let (filters, errors) = FilterSet::compile(filters, &CompileOptions::default());
+    assert!(errors.is_empty(), "{errors:?}");
+    let config = EngineConfig {
+        mode: Mode::Voip,
+        table: TableConfig::default(),
+        decode: DecodeOptions::default(),
+        keep_duplicates: false,
+        flows: 262_144,
+    };
+    let start = Instant::now();
+    let mut source = FileSource::open(&[path]).unwrap();
+    let mut engine = Engine::new(config, Arc::new(filters), Arc::new(Libpcap));
+    let mut out = Count::default();
+    let mut number = 1;
+    while source
+        .burst(BURST, &mut |frames| {
+            engine.handle_burst(frames, number, &mut out);
+            number += frames.len() as u64;
+        })
+        .unwrap()
+        != Progress::End
+    {}
+    engine.finish(&mut out);
+    (start.elapsed(), out.0)
+}
+
+/// The SIP messages of a file.
+pub(crate) fn messages(path: &Path) -> Vec<Vec<u8>> {
+    let mut source = FileSource::open(&[path]).unwrap();
+    let mut all = Vec::new();
+    let mut burst = |frames: &[Frame<'_>]| {
+        for frame in frames {
+            let Ok(headers) = decode(frame.link, frame.data, &DecodeOptions::default()) else { continue };
+            let payload = headers.payload(frame.data);
+            if sip::looks_like(payload) {
+                all.push(payload.to_vec());
+            }
+        }
+    };
+    while source.burst(BURST, &mut burst).unwrap() != Progress::End {}
+    all
+}
+
+/// That many patterns, half of them exact, the rest prefixes and suffixes; none is in the traffic.
+pub(crate) fn patterns(count: u32) -> FilterSet {
+    let filters: Vec<Filter> = (0..count)
+        .map(|n| {
+            let pattern = match n % 4 {
+                0 | 1 => format!("+4420{n:08}"),
+                2 => format!("+33{n:06}*"),
+                _ => format!("*77{n:06}"),
+            };
+            Filter::new(format!("f{n}"), FilterKind::SipUser, pattern)
+        })
+        .collect();
+    let (set, errors) = FilterSet::compile(&filters, &CompileOptions::default());
+    assert!(errors.is_empty(), "{errors:?}");
+    set
+}
+
+/// Finds the identities in every message and holds them against the patterns.
+pub(crate) fn filter(set: &FilterSet, messages: &[Vec<u8>]) -> Duration {
+    let mut hits = Hits::default();
+    let start = Instant::now();
+    for message in messages {
+        let Some(message) = sip::Message::index(message) else { continue };
+        sip::identities(&message, &mut |field, who| {
+            let number = who.number.as_ref().map(sip::Number::as_str);
+            set.match_identity(field, who.user, who.host, number, &mut hits);
+        });
+    }
+    let took = start.elapsed();
+    assert!(hits.is_empty());
+    took
+}

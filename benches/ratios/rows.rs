@@ -1,0 +1,282 @@
+//! The rows, in order.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use lippycat::filter::{Filter, FilterKind};
+
+use crate::Bench;
+use crate::process::{self, Cost, Processor, lc};
+use crate::steady::{Flow, Steady};
+use crate::table::{Goal, Row, Spread, Unit};
+use crate::traffic::{Kind, TARGETS, Traffic};
+use crate::{counting, inspect, stream};
+
+/// Measures every wanted row and hands it over as soon as it is there.
+pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
+    if ["inspect", "voip", "forward", "filters", "stream"].iter().any(|k| bench.wants(k)) {
+        let voip = Kind::Voip.make(&bench.dir, bench.bytes).unwrap();
+        with_voip(bench, &voip, done);
+        fs::remove_file(&voip.path).unwrap();
+    }
+    if bench.wants("inspect") {
+        for (kind, name) in [(Kind::Imix, "IMIX"), (Kind::Small, "64-byte UDP")] {
+            let traffic = kind.make(&bench.dir, bench.bytes / 2).unwrap();
+            let what = format!("inspect: the same on {name}");
+            done(Row::speed(
+                &what,
+                Goal::None,
+                bench.rounds,
+                || inspect::read_decode_detect_flow(&traffic.path),
+                || tcpdump_to_null(&traffic),
+            ));
+            fs::remove_file(&traffic.path).unwrap();
+        }
+    }
+    if bench.wants("calls") {
+        calls(bench, done);
+    }
+    if bench.wants("idle") || bench.wants("start") {
+        idle(bench, done);
+    }
+    if bench.wants("allocations") {
+        allocations(done);
+    }
+}
+
+fn tcpdump_to_null(traffic: &Traffic) -> Duration {
+    process::tcpdump(&traffic.path, Path::new("/dev/null")).wall
+}
+
+fn with_voip(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
+    if bench.wants("inspect") {
+        let what = "inspect: read, decode, detect, find the flow : tcpdump -w null";
+        let ours = || inspect::read_decode_detect_flow(&voip.path);
+        done(Row::speed(what, Goal::AtLeast(2.0), bench.rounds, ours, || tcpdump_to_null(voip)));
+        let what = "inspect: the whole engine, 1 % chosen : tcpdump -w null";
+        let ours = || inspect::inspection(&voip.path, &[Filter::new("t", FilterKind::SipUser, format!("{TARGETS}*"))]).0;
+        done(Row::speed(what, Goal::None, bench.rounds, ours, || tcpdump_to_null(voip)));
+    }
+    if bench.wants("voip") {
+        hunt_voip(bench, voip, done);
+    }
+    if bench.wants("forward") {
+        forward(bench, voip, done);
+    }
+    if bench.wants("filters") {
+        filters(bench, voip, done);
+    }
+    if bench.wants("stream") {
+        let batches = stream::batches(&voip.path);
+        let state = bench.dir.join("stream");
+        let what = "stream: batches over gRPC : the same with a length over TCP";
+        let ours = || stream::data_stream(&batches, &state);
+        done(Row::speed(what, Goal::AtLeast(0.85), bench.rounds, ours, || stream::bare_tcp(&batches)));
+    }
+}
+
+/// What hunters and processors cost per packet of the file, over several runs.
+#[derive(Default)]
+struct Cpu {
+    hunter: Vec<f64>,
+    processor: Vec<f64>,
+}
+
+impl Cpu {
+    fn note(&mut self, hunter: Duration, processor: Duration, packets: u64) {
+        let nanos = |d: Duration| d.as_secs_f64() * 1e9 / packets as f64;
+        self.hunter.push(nanos(hunter));
+        self.processor.push(nanos(processor));
+    }
+
+    fn row(self, what: &str) -> Row {
+        let processor = Spread::of(self.processor).median;
+        let from = format!("beside {processor:.0} ns of the processor's");
+        Row { what: what.to_owned(), figure: Spread::of(self.hunter), unit: Unit::Nanos, goal: Goal::None, from }
+    }
+}
+
+/// One percent of the packets, to a real processor that writes them.
+fn hunt_voip(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
+    let dir = fresh(bench, "voip");
+    fs::write(dir.join("filters.yaml"), format!("filters:\n  - {{id: t, type: sip_user, pattern: '{TARGETS}*'}}\n")).unwrap();
+    let mut cpu = Cpu::default();
+    let mut share = 0.0;
+    let ours = || {
+        let _old = fs::remove_file(dir.join("all.pcap"));
+        let _old = fs::remove_dir_all(dir.join("state"));
+        let processor = Processor::start(&dir, &["--insecure", "--filter-file", "filters.yaml", "-w", "all.pcap"]);
+        let hunter = hunt(&dir, &["voip"], &processor, &["--insecure"], voip);
+        let (spent, _) = processor.stop();
+        cpu.note(hunter.cpu, spent, voip.packets);
+        share = fs::metadata(dir.join("all.pcap")).unwrap().len() as f64 / voip.bytes as f64;
+        hunter.wall
+    };
+    let what = "voip: lc hunt voip, 1 % to lc process -w : tcpdump -w null";
+    let mut row = Row::speed(what, Goal::AtLeast(1.0), bench.rounds, ours, || tcpdump_to_null(voip));
+    row.from = format!("{}, {:.1} % of the bytes forwarded", row.from, share * 100.0);
+    done(row);
+    done(cpu.row("voip: CPU of the hunter per packet captured"));
+}
+
+/// Every packet, to a real processor that writes them.
+fn forward(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
+    let dir = fresh(bench, "forward");
+    for arguments in [
+        &["certs", "init", "--dir", "c", "-q"][..],
+        &["certs", "issue", "processor", "mid", "--dns", "localhost", "--ip", "127.0.0.1", "--dir", "c", "-q"],
+    ] {
+        process::run(&mut lc(&dir, arguments));
+    }
+    let ways: [(&str, &[&str], &[&str], f64); 2] = [
+        ("TLS", &["--tls-cert", "c/processor-mid.crt", "--tls-key", "c/processor-mid.key"], &["--tls-ca", "c/ca.crt"], 0.7),
+        ("plain text", &["--insecure"], &["--insecure"], 1.0),
+    ];
+    for (name, server, client, goal) in ways {
+        let mut cpu = Cpu::default();
+        let ours = || {
+            let _old = fs::remove_file(dir.join("all.pcap"));
+            let _old = fs::remove_dir_all(dir.join("state"));
+            let processor = Processor::start(&dir, &[server, &["-w", "all.pcap"]].concat());
+            let hunter = hunt(&dir, &[], &processor, &[client, &["--no-filter-policy", "allow"]].concat(), voip);
+            let (spent, _) = processor.stop();
+            let written = fs::metadata(dir.join("all.pcap")).unwrap().len();
+            assert_eq!(written, voip.bytes, "every packet is in the file");
+            cpu.note(hunter.cpu, spent, voip.packets);
+            hunter.wall
+        };
+        let copy = dir.join("copy.pcap");
+        let theirs = || {
+            let _old = fs::remove_file(&copy);
+            process::tcpdump(&voip.path, &copy).wall
+        };
+        let what = format!("forward: everything to lc process -w, {name} : tcpdump -w file");
+        done(Row::speed(&what, Goal::AtLeast(goal), bench.rounds, ours, theirs));
+        done(cpu.row(&format!("forward: CPU of the hunter per packet, {name}")));
+    }
+}
+
+fn hunt(dir: &Path, mode: &[&str], processor: &Processor, arguments: &[&str], traffic: &Traffic) -> Cost {
+    let address = processor.address();
+    let read = traffic.path.to_str().unwrap();
+    let command = [&["hunt"], mode, &["-P", &address, "--id", "bench", "--log-format", "json", "-r", read], arguments].concat();
+    process::run(&mut lc(dir, &command))
+}
+
+fn filters(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
+    let messages = inspect::messages(&voip.path);
+    let (few, many) = (inspect::patterns(10), inspect::patterns(100_000));
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds.max(5) * 4 {
+        a.push(inspect::filter(&few, &messages));
+        b.push(inspect::filter(&many, &messages));
+    }
+    let ratios = a.iter().zip(&b).map(|(few, many)| many.as_secs_f64() / few.as_secs_f64()).collect();
+    let nanos = |all: &[Duration]| {
+        let each = all.iter().map(|d| d.as_secs_f64() * 1e9 / messages.len() as f64).collect();
+        Spread::of(each).median
+    };
+    done(Row {
+        what: "filters: cost of a message with 100 000 patterns : with 10".to_owned(),
+        figure: Spread::of(ratios),
+        unit: Unit::Times,
+        goal: Goal::AtMost(1.25),
+        from: format!("{:.0} ns beside {:.0} ns, parsing included", nanos(&b), nanos(&a)),
+    });
+}
+
+/// 100 000 calls at once in a real hunter: nobody's, and everybody's.
+fn calls(bench: &Bench, done: &mut dyn FnMut(Row)) {
+    let dir = fresh(bench, "calls");
+    let traffic = Kind::Calls.make(&bench.dir, 0).unwrap();
+    for (what, pattern, goal) in [
+        ("calls: most memory of a hunter with 100 000 calls, none chosen", "nobody", Goal::AtMost(300.0)),
+        ("calls: the same, all of them chosen", "+4930*", Goal::None),
+    ] {
+        let _old = fs::remove_dir_all(dir.join("state"));
+        let processor = Processor::start(&dir, &["--insecure"]);
+        let address = processor.address();
+        let read = traffic.path.to_str().unwrap();
+        let filter = format!("--sip-user={pattern}");
+        let arguments = ["hunt", "voip", "-P", &address, "--insecure", "--id", "bench", &filter, "-r", read];
+        let peak = process::peak_kib(&mut lc(&dir, &arguments));
+        processor.stop();
+        done(Row {
+            what: what.to_owned(),
+            figure: Spread::of(vec![peak as f64 / 1024.0]),
+            unit: Unit::Mib,
+            goal,
+            from: format!("{} packets", traffic.packets),
+        });
+    }
+    fs::remove_file(&traffic.path).unwrap();
+}
+
+/// A live hunter on the loopback interface: how much memory while nothing happens, how soon it captures.
+fn idle(bench: &Bench, done: &mut dyn FnMut(Row)) {
+    let dir = fresh(bench, "idle");
+    let processor = Processor::start(&dir, &["--insecure"]);
+    let address = processor.address();
+    let hunt = ["hunt", "voip", "-P", &address, "--insecure", "--id", "bench", "-i", "lo", "--sip-user", "nobody"];
+    let probe = lc(&dir, &[&hunt[..], &["--count", "1"]].concat()).stderr(Stdio::null()).stdin(Stdio::null()).spawn();
+    let mut first = probe.unwrap();
+    let started = Instant::now();
+    // something to capture until it has captured something
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let status = loop {
+        if let Some(status) = first.try_wait().unwrap() {
+            break status;
+        }
+        let _refused = socket.send_to(b"x", "127.0.0.1:9");
+        std::thread::sleep(Duration::from_micros(200));
+        assert!(started.elapsed() < Duration::from_secs(20), "the hunter captured nothing");
+    };
+    if !status.success() {
+        println!("idle, start: not run: capturing needs root ({status})");
+        return;
+    }
+    done(Row {
+        what: "start: from the start to the first packet captured, and the end".to_owned(),
+        figure: Spread::of(vec![started.elapsed().as_secs_f64() * 1e3]),
+        unit: Unit::Millis,
+        goal: Goal::AtMost(200.0),
+        from: "lc hunt voip -i lo --count 1".to_owned(),
+    });
+    let mut hunter = lc(&dir, &hunt).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let resident = process::memory_kib(hunter.id(), "VmRSS").unwrap();
+    let [anonymous, file, shared] =
+        ["RssAnon", "RssFile", "RssShmem"].map(|what| process::memory_kib(hunter.id(), what).unwrap_or(0) as f64 / 1024.0);
+    process::terminate(&hunter);
+    hunter.wait().unwrap();
+    processor.stop();
+    done(Row {
+        what: "idle: resident memory of a hunter without traffic".to_owned(),
+        figure: Spread::of(vec![resident as f64 / 1024.0]),
+        unit: Unit::Mib,
+        goal: Goal::AtMost(30.0),
+        from: format!("{anonymous:.1} of its own, {file:.1} of the program and libraries, {shared:.1} of the capture ring"),
+    });
+}
+
+fn allocations(done: &mut dyn FnMut(Row)) {
+    for flow in Flow::ALL {
+        let mut steady = Steady::new(flow);
+        let count = counting::during(|| steady.run(100_000));
+        done(Row {
+            what: format!("allocations: of 100 000 packets, {flow:?}"),
+            figure: Spread::of(vec![count as f64]),
+            unit: Unit::Count,
+            goal: Goal::AtMost(0.0),
+            from: format!("{} forwarded in all", steady.forwarded()),
+        });
+    }
+}
+
+fn fresh(bench: &Bench, name: &str) -> std::path::PathBuf {
+    let dir = bench.dir.join(name);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
