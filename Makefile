@@ -1,11 +1,12 @@
 # The commands of this repository. Each is also a script or a cargo command that can be run alone.
 
-.PHONY: help demo test check build bench captures golden
+.PHONY: help demo test check soak build bench captures golden
 
 help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
+	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests)"
 	@echo "make build     a release binary: target/release/lc"
 	@echo "make bench     what it costs, as ratios to tcpdump and to itself (BENCH_ROWS, BENCH_MB, BENCH_ROUNDS)"
 	@echo "make captures  make the captures again from real programs (root)"
@@ -19,6 +20,9 @@ test:
 
 check:
 	scripts/check.sh
+
+soak:
+	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model
 
 build:
 	scripts/deps.sh build

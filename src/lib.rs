@@ -17,6 +17,7 @@
 //! | outside | [`telemetry`] | log set-up, counters, drop reasons |
 //! | | [`capture`] | libpcap and capture files as a [`capture::Source`] |
 //! | | [`record`] | PCAP writers: unified, per call, rotating; the JSON record of a call |
+//! | | [`spool`] | the disk queue: what waits for a processor survives a restart |
 //! | | [`net`] | TLS, certificates, endpoints, back-off |
 //! | | [`wire`] | generated protobuf types and their conversions |
 //! | | [`uplink`] | the road from a sealed batch to an acknowledgement |
@@ -55,6 +56,7 @@ pub mod telemetry;
 
 pub mod capture;
 pub mod record;
+pub mod spool;
 
 pub mod net;
 pub mod wire;

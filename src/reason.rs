@@ -5,6 +5,12 @@
 pub enum DropReason {
     /// The hunter's memory for unacknowledged batches was full.
     MemFull,
+    /// The disk queue was full: its bound, the reserve of the file system, or the disk itself.
+    SpoolFull,
+    /// The disk queue could not be written or read.
+    SpoolIoError,
+    /// What the disk queue gave back was not what was written.
+    SpoolCorrupt,
     /// One packet was larger than a batch may be.
     Oversize,
     /// Unacknowledged when the hunter was told to stop now.
@@ -31,8 +37,11 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::MemFull,
+        Self::SpoolFull,
+        Self::SpoolIoError,
+        Self::SpoolCorrupt,
         Self::Oversize,
         Self::Shutdown,
         Self::EvictedCall,
@@ -50,6 +59,9 @@ impl DropReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::MemFull => "mem_full",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolIoError => "spool_io_error",
+            Self::SpoolCorrupt => "spool_corrupt",
             Self::Oversize => "oversize",
             Self::Shutdown => "shutdown",
             Self::EvictedCall => "evicted_call",

@@ -46,7 +46,7 @@ impl MinFree {
     /// No reserve: only the disk itself says when it is full.
     pub const NONE: Self = Self { percent: 0, bytes: 0 };
 
-    fn of(self, total: u64) -> u64 {
+    pub(crate) fn of(self, total: u64) -> u64 {
         (total / 100).saturating_mul(u64::from(self.percent)).min(self.bytes)
     }
 }
@@ -129,7 +129,7 @@ impl Dir {
     /// Creates a file that must not exist: 0600, readable and appending. `None` when the name is taken.
     ///
     /// Every file this program leaves on a disk is made here.
-    pub(super) fn create_new(&self, name: &str) -> Result<Option<File>, RecordError> {
+    pub(crate) fn create_new(&self, name: &str) -> Result<Option<File>, RecordError> {
         self.check_name(name)?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
@@ -140,7 +140,7 @@ impl Dir {
     }
 
     /// Opens an existing file for reading and appending; `None` when there is none.
-    pub(super) fn open_existing(&self, name: &str) -> Result<Option<File>, RecordError> {
+    pub(crate) fn open_existing(&self, name: &str) -> Result<Option<File>, RecordError> {
         self.check_name(name)?;
         let path = self.join(name);
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -200,7 +200,7 @@ impl Dir {
     }
 
     /// Writes a small file whole: readers see the old one or the new one, never a part. Synced when `durable`.
-    pub(super) fn write_whole(&self, name: &str, bytes: &[u8], durable: bool) -> Result<(), RecordError> {
+    pub(crate) fn write_whole(&self, name: &str, bytes: &[u8], durable: bool) -> Result<(), RecordError> {
         let part = format!("{name}{PART}");
         self.remove(&part)?;
         let Some(mut file) = self.create_new(&part)? else {
@@ -213,13 +213,13 @@ impl Dir {
         }
         self.replace(&part, name)?;
         if durable {
-            rustix::fs::fsync(&self.fd).map_err(|e| RecordError::io("sync", &self.path, e))?;
+            self.sync()?;
         }
         Ok(())
     }
 
     /// Reads a small file of ours; `None` when there is none.
-    pub(super) fn read_whole(&self, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, RecordError> {
+    pub(crate) fn read_whole(&self, name: &str, max_bytes: u64) -> Result<Option<Vec<u8>>, RecordError> {
         let Some(file) = self.open_existing(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut io::Read::take(file, max_bytes), &mut bytes)
@@ -228,7 +228,7 @@ impl Dir {
     }
 
     /// Removes a file; nothing when there is none.
-    pub(super) fn remove(&self, name: &str) -> Result<(), RecordError> {
+    pub(crate) fn remove(&self, name: &str) -> Result<(), RecordError> {
         self.check_name(name)?;
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -237,7 +237,7 @@ impl Dir {
     }
 
     /// Names and facts of the plain files in it whose name passes `wanted`.
-    pub(super) fn files(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<(String, fs::Metadata)>, RecordError> {
+    pub(crate) fn files(&self, mut wanted: impl FnMut(&str) -> bool) -> Result<Vec<(String, fs::Metadata)>, RecordError> {
         let mut out = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(|e| RecordError::io("list", &self.path, e))? {
             let entry = entry.map_err(|e| RecordError::io("list", &self.path, e))?;
@@ -263,15 +263,25 @@ impl Dir {
             self.granted.set(left);
             return Ok(());
         }
-        let fs = rustix::fs::fstatvfs(&self.fd).map_err(|e| RecordError::io("inspect", &self.path, e))?;
-        let free = fs.f_bavail.saturating_mul(fs.f_frsize);
-        let keep = self.min_free.of(fs.f_blocks.saturating_mul(fs.f_frsize));
+        let (free, total) = self.space()?;
+        let keep = self.min_free.of(total);
         let Some(left) = free.saturating_sub(keep).checked_sub(bytes) else {
             let detail = format!("{free} bytes are free and {keep} must stay free");
             return Err(RecordError::Full { path: self.join(name), detail });
         };
         self.granted.set(left.min(GRANT_BYTES));
         Ok(())
+    }
+
+    /// Free and total bytes of its file system.
+    pub(crate) fn space(&self) -> Result<(u64, u64), RecordError> {
+        let fs = rustix::fs::fstatvfs(&self.fd).map_err(|e| RecordError::io("inspect", &self.path, e))?;
+        Ok((fs.f_bavail.saturating_mul(fs.f_frsize), fs.f_blocks.saturating_mul(fs.f_frsize)))
+    }
+
+    /// Makes creations, renames and removals durable.
+    pub(crate) fn sync(&self) -> Result<(), RecordError> {
+        rustix::fs::fsync(&self.fd).map_err(|e| RecordError::io("sync", &self.path, e))
     }
 
     /// A name is one component that needs no quoting and hides nothing.

@@ -41,6 +41,7 @@ const ROOMS: &[Room] = &[
     // filter: pushed BPF filters are compiled by libpcap
     room("capture", &["reason", "packet", "filter", "telemetry"], &["pcap", "fs", "clock", "sockets"]),
     room("record", &["field", "reason", "packet", "filter", "protocols", "voip", "batch", "telemetry"], &["fs", "clock"]),
+    room("spool", &["reason", "batch", "record"], &["fs"]),
     // tonic: a connection tells its requests who the peer is
     room("net", &["reason", "telemetry"], &["fs", "clock", "sockets", "tokio", "tonic"]),
     room("wire", &["field", "reason", "packet", "filter", "voip", "batch", "telemetry"], &["tonic"]),

@@ -1,0 +1,226 @@
+//! What the spool needs of a file system, as a trait: tests run the same code on one that fails, tears and forgets.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::SpoolError;
+use crate::record::RecordError;
+use crate::record::dir::{Access, Dir, MinFree};
+
+/// Where damaged segments go.
+const QUARANTINE: &str = "quarantine";
+/// Held while a process uses the directory.
+const LOCK: &str = "LOCK";
+
+/// One directory.
+pub trait Fs {
+    /// An open file of it.
+    type File: FsFile;
+
+    /// Names and lengths of the plain files.
+    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Creates a file that must not exist.
+    fn create(&self, name: &str) -> io::Result<Self::File>;
+    /// Opens a file that must exist.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+    /// Removes a file; nothing when there is none.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations and removals durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Replaces a small file whole; durable only by chance.
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Reads a small file.
+    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// Free and total bytes.
+    fn space(&self) -> io::Result<Space>;
+    /// Puts a damaged file aside.
+    fn quarantine(&self, name: &str) -> io::Result<()>;
+    /// Files put aside.
+    fn quarantined(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Removes a file put aside.
+    fn remove_quarantined(&self, name: &str) -> io::Result<()>;
+}
+
+/// One file.
+pub trait FsFile {
+    /// Writes all pieces at the end. On an error some of the bytes may be there.
+    fn append(&mut self, pieces: &[&[u8]]) -> io::Result<()>;
+    /// Reads; fewer bytes than asked for only at the end.
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// Shortens it.
+    fn cut(&mut self, len: u64) -> io::Result<()>;
+    /// Makes its bytes durable. An error is final for what was not durable before: the kernel forgets which pages it could not write.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// Room on the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes free for us.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Fills `into`; false when the file ends before.
+pub(super) fn read_full<F: FsFile>(file: &F, at: u64, into: &mut [u8]) -> io::Result<bool> {
+    let mut done = 0;
+    while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(at.saturating_add(done as u64), rest) {
+            Ok(0) => return Ok(false),
+            Ok(n) => done = done.saturating_add(n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+/// A real directory.
+#[derive(Debug)]
+pub struct Disk {
+    dir: Dir,
+    aside: PathBuf,
+    /// Keeps other processes out for as long as it is open.
+    _lock: Option<File>,
+}
+
+impl Disk {
+    /// Opens `path`, creating it (0700) where it is missing, for this process alone.
+    ///
+    /// # Errors
+    /// [`SpoolError::InUse`] when another process has it; what the system says.
+    pub fn lock(path: &Path) -> Result<Self, SpoolError> {
+        let io = |doing, source| SpoolError::Io { doing, path: path.into(), source };
+        let disk = Self::open(path)?;
+        let lock =
+            match disk.dir.create_new(LOCK).and_then(|new| new.map_or_else(|| disk.dir.open_existing(LOCK), |f| Ok(Some(f)))) {
+                Ok(Some(file)) => file,
+                Ok(None) => return Err(io("lock", io::Error::other("somebody else removes files there"))),
+                Err(e) => return Err(io("lock", plain(e))),
+            };
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _lock: Some(lock), ..disk }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(SpoolError::InUse { path: path.into() }),
+            Err(e) => Err(io("lock", e.into())),
+        }
+    }
+
+    /// Opens an existing directory to look at, also one in use. The caller changes nothing in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn look(path: &Path) -> Result<Self, SpoolError> {
+        fs::metadata(path).map_err(|source| SpoolError::Io { doing: "open", path: path.into(), source })?;
+        Self::open(path)
+    }
+
+    fn open(path: &Path) -> Result<Self, SpoolError> {
+        let dir = Dir::open(path, Access::Private, MinFree::NONE).map_err(|e| SpoolError::Io {
+            doing: "open",
+            path: path.into(),
+            source: plain(e),
+        })?;
+        Ok(Self { aside: dir.join(QUARANTINE), dir, _lock: None })
+    }
+
+    fn aside(&self) -> io::Result<Dir> {
+        Dir::open(&self.aside, Access::Private, MinFree::NONE).map_err(plain)
+    }
+}
+
+/// What the system said, without the words for capture files.
+fn plain(e: RecordError) -> io::Error {
+    if let RecordError::Io { source, .. } = e {
+        return source;
+    }
+    let kind = if e.is_full() { io::ErrorKind::StorageFull } else { io::ErrorKind::PermissionDenied };
+    io::Error::new(kind, e.to_string())
+}
+
+fn lengths(dir: &Dir) -> io::Result<Vec<(String, u64)>> {
+    let files = dir.files(|_| true).map_err(plain)?;
+    Ok(files.into_iter().map(|(name, meta)| (name, meta.len())).collect())
+}
+
+impl Fs for Disk {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        lengths(&self.dir)
+    }
+
+    fn create(&self, name: &str) -> io::Result<File> {
+        self.dir.create_new(name).map_err(plain)?.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        self.dir.open_existing(name).map_err(plain)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.dir.remove(name).map_err(plain)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.dir.sync().map_err(plain)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.dir.write_whole(name, bytes, false).map_err(plain)
+    }
+
+    fn read_small(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.dir.read_whole(name, 1 << 16).map_err(plain)
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let (free, total) = self.dir.space().map_err(plain)?;
+        Ok(Space { free, total })
+    }
+
+    fn quarantine(&self, name: &str) -> io::Result<()> {
+        let _made = self.aside()?;
+        fs::rename(self.dir.join(name), self.aside.join(name))
+    }
+
+    fn quarantined(&self) -> io::Result<Vec<(String, u64)>> {
+        if self.aside.is_dir() { lengths(&self.aside()?) } else { Ok(Vec::new()) }
+    }
+
+    fn remove_quarantined(&self, name: &str) -> io::Result<()> {
+        self.aside()?.remove(name).map_err(plain)
+    }
+}
+
+impl FsFile for File {
+    fn append(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        let mut slices: Vec<io::IoSlice<'_>> = pieces.iter().map(|p| io::IoSlice::new(p)).collect();
+        let mut rest = slices.as_mut_slice();
+        while !rest.is_empty() {
+            match io::Write::write_vectored(self, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => io::IoSlice::advance_slices(&mut rest, n),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        FileExt::read_at(self, into, at)
+    }
+
+    fn cut(&mut self, len: u64) -> io::Result<()> {
+        self.set_len(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
