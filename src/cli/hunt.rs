@@ -135,6 +135,7 @@ fn conclude(r: &Report) -> Outcome {
         filtered = e.filtered,
         duplicates = e.duplicates,
         own = e.own,
+        rtp_only = e.rtp_only,
         acknowledged = b.acked_packets,
         dropped = %hunter::drops(e, b),
         unaccounted = e.imbalance().saturating_add(r.imbalance()),

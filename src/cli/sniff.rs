@@ -88,6 +88,7 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
         filtered = c.filtered,
         duplicates = c.duplicates,
         dropped = c.dropped_total(),
+        rtp_only = c.rtp_only,
         events = outcome.events,
         "done"
     );

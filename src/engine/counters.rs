@@ -32,6 +32,8 @@ pub struct Counters {
     pub calls: u64,
     /// Calls evicted from a full table.
     pub calls_evicted: u64,
+    /// Flows of media that nobody has signalled.
+    pub rtp_only: u64,
 }
 
 impl Counters {
@@ -63,6 +65,7 @@ impl Counters {
         self.undecodable = self.undecodable.saturating_add(o.undecodable);
         self.calls = self.calls.saturating_add(o.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(o.calls_evicted);
+        self.rtp_only = self.rtp_only.saturating_add(o.rtp_only);
         for (a, b) in self.dropped.iter_mut().zip(&o.dropped) {
             *a = a.saturating_add(*b);
         }
@@ -75,6 +78,7 @@ impl Counters {
         self.held = self.held.saturating_add(t.held);
         self.calls = self.calls.saturating_add(t.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(t.evicted);
+        self.rtp_only = self.rtp_only.saturating_add(t.rtp_only);
         for (a, b) in self.dropped.iter_mut().zip(&t.dropped) {
             *a = a.saturating_add(*b);
         }

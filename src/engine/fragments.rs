@@ -63,7 +63,6 @@ impl Engine {
                         payload_at: f.data.len(),
                         payload,
                         tuple: h.tuple,
-                        place,
                         new_flow: true,
                         continues: n > 0,
                     };

@@ -247,15 +247,7 @@ impl Engine {
             self.counters.duplicates = self.counters.duplicates.saturating_add(1);
             return;
         }
-        let p = MediaPacket {
-            frame,
-            payload_at: h.payload.start as usize,
-            payload,
-            tuple: h.tuple,
-            place,
-            new_flow,
-            continues: false,
-        };
+        let p = MediaPacket { frame, payload_at: h.payload.start as usize, payload, tuple: h.tuple, new_flow, continues: false };
         self.calls.handle_media(&p, &mut entry.value.memo, out);
     }
 

@@ -1,6 +1,7 @@
 //! The engine on frames made here: one behaviour each. Real traffic is in `captures/`.
 
 mod messages;
+mod unsignalled;
 
 use std::sync::Arc;
 
@@ -256,6 +257,21 @@ fn media_that_comes_before_its_sdp_is_forwarded_in_order() {
     let (out, _) = w.end();
 
     assert_eq!(out.of("one"), [1, 2, 3]);
+}
+
+#[test]
+fn both_directions_of_media_before_its_sdp_are_measured_as_they_went() {
+    let mut w = Wire::new(&["alice"]);
+    for seq in 0..3 {
+        w.rtp(i64::from(seq), (4001, 4000), 1, seq);
+        w.udp_back(i64::from(seq), (4000, 4001), &rtp(2, seq));
+    }
+    w.udp(3, (5060, 5060), &invite("one", "alice", 4000));
+
+    let (out, _) = w.end();
+
+    let streams: Vec<_> = out.calls[0].streams.iter().map(|s| (s.ssrc, s.dst.as_str(), s.packets)).collect();
+    assert_eq!(streams, [(1, "198.51.100.2:4000", 3), (2, "192.0.2.1:4001", 3)]);
 }
 
 #[test]

@@ -105,6 +105,7 @@ fn stats_line(shared: &Shared) {
         kernel_dropped = t.kernel.kernel_dropped,
         dropped = %drops(&t.engine, &b),
         calls = t.calls,
+        rtp_only = t.engine.rtp_only,
         "statistics"
     );
 }

@@ -29,6 +29,8 @@ pub enum Evidence {
     Rtcp,
     /// `a=candidate` (RFC 8839).
     Ice,
+    /// RTP was seen there that nobody has signalled.
+    Rtp,
 }
 
 impl Evidence {
@@ -38,6 +40,7 @@ impl Evidence {
             Self::Sdp => "sdp",
             Self::Rtcp => "rtcp",
             Self::Ice => "ice",
+            Self::Rtp => "rtp",
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::reason::DropReason;
 
 use super::call::{CallRef, Verdict};
 use super::event::{Event, SipEvent};
-use super::hold::{Held, HeldFrame, Part};
+use super::hold::{Held, Part};
 use super::output::{Output, Owner};
 use super::table::CallTable;
 
@@ -125,7 +125,7 @@ impl CallTable {
         if call.hold.is_empty() {
             self.hold_order.push_back(r);
         }
-        call.hold.push(Held { frame, part, claim: d.claim, events: d.events, sent: d.sent });
+        call.hold.push(Held { frame, payload_at: d.payload_at, part, claim: d.claim, events: d.events, sent: d.sent });
         self.counters.held = self.counters.held.saturating_add(1);
         match part {
             Part::Signalling => {
@@ -228,9 +228,7 @@ impl CallTable {
     }
 
     fn hand_out_held(&mut self, r: CallRef, held: Held, out: &mut dyn Output) {
-        let Held { frame, part, claim, events, sent } = held;
-        let policy = self.get(r).map_or(MediaPolicy::Full, |c| c.media);
-        let payload_at = if policy == MediaPolicy::Headers { super::media::payload_offset(&frame.as_frame()) } else { 0 };
+        let Held { frame, payload_at, part, claim, events, sent } = held;
         self.forward(r, Delivery { frame: &frame.as_frame(), payload_at, part, claim, events, sent }, out);
         self.pool.recycle(frame);
     }
@@ -238,7 +236,7 @@ impl CallTable {
     /// Keeps a packet of an unwanted call for look-back.
     fn keep(&mut self, r: CallRef, d: Delivery<'_, '_>) {
         let frame = self.pool.copy(d.frame);
-        self.keep_held(r, Held { frame, part: d.part, claim: d.claim, events: d.events, sent: d.sent });
+        self.keep_held(r, Held { frame, payload_at: d.payload_at, part: d.part, claim: d.claim, events: d.events, sent: d.sent });
     }
 
     fn keep_held(&mut self, r: CallRef, held: Held) {
@@ -259,13 +257,5 @@ impl CallTable {
         if held.part == Part::Signalling {
             self.held_signalling_bytes = self.held_signalling_bytes.saturating_sub(held.frame.len());
         }
-    }
-
-    /// Gives held unclaimed frames to the call that has just claimed them.
-    pub(super) fn adopt(&mut self, r: CallRef, claim: Option<u32>, frame: HeldFrame, payload_at: usize, out: &mut dyn Output) {
-        self.counters.held = self.counters.held.saturating_sub(1);
-        let f = frame.as_frame();
-        self.deliver(r, Delivery { frame: &f, payload_at, part: Part::Media, claim, events: Vec::new(), sent: None }, out);
-        self.pool.recycle(frame);
     }
 }

@@ -86,6 +86,8 @@ impl Pool {
 pub struct Held {
     /// The packet.
     pub frame: HeldFrame,
+    /// Where its transport payload begins.
+    pub payload_at: usize,
     /// Signalling or media.
     pub part: Part,
     /// Which claim the media fell under.

@@ -6,7 +6,6 @@
 
 use smallvec::SmallVec;
 
-use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Endpoint, FiveTuple, Frame, Timestamp};
 use crate::protocols::rtp;
 use crate::reason::DropReason;
@@ -14,10 +13,13 @@ use crate::reason::DropReason;
 use super::call::{CallRef, Verdict};
 use super::claim::Claim;
 use super::deliver::Delivery;
-use super::event::Place;
 use super::hold::Part;
 use super::output::Output;
-use super::table::CallTable;
+use super::table::{CallTable, Wanted};
+use super::unclaimed::{Facts, Packet as Unclaimed};
+
+/// No claim, no flow.
+const NONE: u32 = u32::MAX;
 
 /// What a flow remembers of its last resolution; lives in the flow table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +35,7 @@ pub struct FlowMemo {
 impl FlowMemo {
     /// Whether packets of the flow may be wanted, as far as its last look-up said.
     pub fn is_wanted(&self) -> bool {
-        matches!(self.kind, Kind::Unknown | Kind::Claimed | Kind::Kept)
+        matches!(self.kind, Kind::Unknown | Kind::Claimed | Kind::Kept | Kind::Opening)
     }
 }
 
@@ -47,6 +49,8 @@ enum Kind {
     Unwanted,
     /// Kept until somebody claims it.
     Kept,
+    /// Nobody's so far, but what came may open a media flow.
+    Opening,
     /// Nobody's: not media, or has had its share of the hold.
     Nobodys,
 }
@@ -61,8 +65,6 @@ pub struct MediaPacket<'a, 'f> {
     pub payload: &'a [u8],
     /// Addresses.
     pub tuple: FiveTuple,
-    /// Where it stood.
-    pub place: Place,
     /// First packet of its flow, as far as the flow table knows.
     pub new_flow: bool,
     /// A further fragment of a datagram that was taken with its first: it goes along, but is not measured again.
@@ -83,8 +85,9 @@ impl CallTable {
             match memo.kind {
                 Kind::Unwanted | Kind::Nobodys => return self.let_pass(),
                 Kind::Claimed => return self.deliver_media(memo.id, p, out),
-                Kind::Kept => return self.keep_unclaimed(p, memo),
-                Kind::Unknown => {}
+                Kind::Kept => return self.keep_unclaimed(p, memo, out),
+                Kind::Opening if rtp::may_precede(p.payload) => return self.let_pass(),
+                Kind::Unknown | Kind::Opening => {}
             }
         }
         let ssrc = rtp::ssrc(p.payload);
@@ -97,23 +100,21 @@ impl CallTable {
             }
             Resolved::Ambiguous => self.count_drop(DropReason::AmbiguousMedia, 1),
             Resolved::None => {
-                let fresh = p.new_flow || (memo.kind == Kind::Kept);
-                if fresh && self.wants_unclaimed() && rtp::plausible(p.payload) {
+                let fresh = p.new_flow || matches!(memo.kind, Kind::Kept | Kind::Opening);
+                let media = rtp::plausible(p.payload) || rtp::is_rtcp(p.payload);
+                if fresh && media && self.wanted != Wanted::Nothing {
                     if memo.kind != Kind::Kept {
-                        *memo = FlowMemo { stamp, id: u32::MAX, kind: Kind::Kept, kept: 0 };
+                        *memo = FlowMemo { stamp, id: NONE, kind: Kind::Kept, kept: 0 };
                     }
                     memo.stamp = stamp;
-                    self.keep_unclaimed(p, memo);
+                    self.keep_unclaimed(p, memo, out);
                 } else {
-                    *memo = FlowMemo { stamp, id: 0, kind: Kind::Nobodys, kept: 0 };
+                    let kind = if fresh && rtp::may_precede(p.payload) { Kind::Opening } else { Kind::Nobodys };
+                    *memo = FlowMemo { stamp, id: NONE, kind, kept: 0 };
                     self.let_pass();
                 }
             }
         }
-    }
-
-    fn wants_unclaimed(&self) -> bool {
-        self.wanted != super::table::Wanted::Nothing
     }
 
     fn kind_of(&self, claim: u32) -> Kind {
@@ -182,8 +183,9 @@ impl CallTable {
     }
 
     fn decide(&self, at: &Endpoint, other: &Endpoint, ssrc: Option<u32>, now: Timestamp) -> Resolved {
+        let counts = |c: &Claim| c.is_live(now) && self.speaks_of(c, at, other);
         let live: SmallVec<[u32; 8]> =
-            self.claims.at(at).iter().copied().filter(|id| self.claims.get(*id).is_some_and(|c| c.is_live(now))).collect();
+            self.claims.at(at).iter().copied().filter(|id| self.claims.get(*id).is_some_and(counts)).collect();
         let Some(&newest) = live.last() else { return Resolved::None };
         let call = |id: u32| self.claims.get(id).map_or(u32::MAX, |c| c.call);
         if live.iter().all(|id| call(*id) == call(newest)) {
@@ -211,11 +213,17 @@ impl CallTable {
         decided.map_or(Resolved::Ambiguous, |claim| Resolved::One { claim, contested: true })
     }
 
-    fn keep_unclaimed(&mut self, p: &MediaPacket<'_, '_>, memo: &mut FlowMemo) {
+    fn keep_unclaimed(&mut self, p: &MediaPacket<'_, '_>, memo: &mut FlowMemo, out: &mut dyn Output) {
         let limits = self.config.limits;
-        let known = (memo.id != u32::MAX).then_some(memo.id);
+        let known = (memo.id != NONE).then_some(memo.id);
+        let kept = known.filter(|id| self.unclaimed.holds(*id, &p.tuple));
+        if known.is_some() && kept.is_none() && self.wanted != Wanted::Everything {
+            // it has been let go: nobody claimed it in time
+            memo.kind = Kind::Nobodys;
+            return self.let_pass();
+        }
         let id = if usize::from(memo.kept) < limits.unclaimed_packets {
-            self.unclaimed.push(known, p.tuple, p.frame, p.place, limits.unclaimed_packets, &mut self.pool)
+            self.unclaimed.push(kept, p, limits.unclaimed_packets, &mut self.pool)
         } else {
             None
         };
@@ -223,42 +231,56 @@ impl CallTable {
             memo.id = id;
             memo.kept = memo.kept.saturating_add(1);
             self.counters.held = self.counters.held.saturating_add(1);
-            self.expire_unclaimed(p.frame.ts);
-        } else {
-            memo.kind = Kind::Nobodys;
-            self.count_drop(DropReason::HoldUnclaimed, 1);
+            self.expire_unclaimed(p.frame.ts, out);
+            return;
+        }
+        if let Some(claim) = kept.and_then(|id| self.unclaimed.facts(id)).and_then(|flow| self.call_of_its_own(&flow, out)) {
+            *memo = FlowMemo::default();
+            return self.deliver_media(claim, p, out);
+        }
+        memo.kind = Kind::Nobodys;
+        self.count_drop(DropReason::HoldUnclaimed, 1);
+    }
+
+    /// Lets go of unclaimed media that is too old, or too much; where everything is wanted it becomes a call of its own.
+    pub(super) fn expire_unclaimed(&mut self, now: Timestamp, out: &mut dyn Output) {
+        let limits = self.config.limits;
+        while let Some(flow) = self.unclaimed.oldest()
+            && (now.since(flow.first) > limits.unclaimed_age || self.unclaimed.bytes() > limits.unclaimed_bytes)
+        {
+            self.end_unclaimed(&flow, out);
         }
     }
 
-    /// Lets go of unclaimed media that is too old, or too much.
-    pub(super) fn expire_unclaimed(&mut self, now: Timestamp) {
-        let limits = self.config.limits;
-        let too_old = |first: Timestamp, bytes: usize| now.since(first) > limits.unclaimed_age || bytes > limits.unclaimed_bytes;
-        while let Some(n) = self.unclaimed.expire_one(too_old, &mut self.pool) {
-            self.counters.held = self.counters.held.saturating_sub(n);
-            self.count_drop(DropReason::HoldUnclaimed, n);
+    /// The end of the hold of one flow.
+    pub(super) fn end_unclaimed(&mut self, flow: &Facts, out: &mut dyn Output) {
+        if self.call_of_its_own(flow, out).is_some() {
+            return;
         }
+        self.counters.rtp_only = self.counters.rtp_only.saturating_add(u64::from(flow.is_rtp));
+        let n = self.unclaimed.let_go(flow.id, &mut self.pool);
+        self.counters.held = self.counters.held.saturating_sub(n);
+        self.count_drop(DropReason::HoldUnclaimed, n);
     }
 
     /// Hands over what came before its claim.
-    pub(super) fn adopt_unclaimed(&mut self, r: CallRef, claim: u32, at: &Endpoint, out: &mut dyn Output) {
-        for (tuple, place, frames) in self.unclaimed.take(at) {
-            for held in frames {
-                let frame = held.as_frame();
-                let payload_at = payload_offset(&frame);
-                let payload = frame.data.get(payload_at..).unwrap_or_default();
-                self.note_media(
-                    r,
-                    claim,
-                    &MediaPacket { frame: &frame, payload_at, payload, tuple, place, new_flow: false, continues: false },
-                );
-                self.adopt(r, Some(claim), held, payload_at, out);
-            }
+    pub(super) fn adopt_unclaimed(
+        &mut self,
+        r: CallRef,
+        claim: u32,
+        packets: impl IntoIterator<Item = Unclaimed>,
+        out: &mut dyn Output,
+    ) {
+        for Unclaimed { frame: held, tuple, payload_at } in packets {
+            let frame = held.as_frame();
+            let payload = frame.data.get(payload_at..).unwrap_or_default();
+            let claim = self.claims.get(claim).map_or(claim, |c| self.towards(claim, c, &tuple.dst, frame.ts));
+            let p = MediaPacket { frame: &frame, payload_at, payload, tuple, new_flow: false, continues: false };
+            self.note_media(r, claim, &p);
+            self.counters.held = self.counters.held.saturating_sub(1);
+            let d = Delivery { frame: &frame, payload_at, part: Part::Media, claim: Some(claim), events: Vec::new(), sent: None };
+            self.deliver(r, d, out);
+            self.pool.recycle(held);
         }
     }
-}
-
-/// Where the transport payload of a held frame begins; decoding again is cheaper than remembering it for every held packet.
-pub(super) fn payload_offset(frame: &Frame<'_>) -> usize {
-    headers::decode(frame.link, frame.data, &DecodeOptions::default()).map_or(0, |h| h.payload.start as usize)
 }

@@ -82,13 +82,15 @@ impl CallTable {
         }
     }
 
-    /// Finds the call, or makes it. A Call-ID used again by a new INVITE with another From tag, after the end, is another call.
+    /// Finds the call, or makes it. A Call-ID used again by a new INVITE with another From tag, after the end, is another call; so is one that
+    /// happens to be the name we gave to media without signalling.
     fn call_for(&mut self, id: &str, from_tag: &str, step: &Step<'_>, seen: &Seen, out: &mut dyn Output) -> CallRef {
         if let Some(r) = self.find(id) {
-            let again = step.status.is_none()
-                && step.method == b"INVITE"
-                && !step.to_tag
-                && self.get(r).is_some_and(|c| c.machine.state() == CallState::Ended && *c.from_tag != *from_tag);
+            let invited = step.status.is_none() && step.method == b"INVITE" && !step.to_tag;
+            let again = self.get(r).is_some_and(|c| {
+                let state = c.machine.state();
+                state == CallState::RtpOnly || (state == CallState::Ended && invited && *c.from_tag != *from_tag)
+            });
             if !again {
                 return r;
             }
@@ -314,7 +316,9 @@ impl CallTable {
         if let Some(call) = self.get_mut(r) {
             call.claims.push(id);
         }
-        self.adopt_unclaimed(r, id, &at, out);
+        self.explain_media(r, id, out);
+        let packets = self.unclaimed.take(&at);
+        self.adopt_unclaimed(r, id, packets, out);
     }
 
     /// A set-up that is over without a match ends the hold: nobody asked for this call.

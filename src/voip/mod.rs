@@ -23,6 +23,7 @@ pub mod lookback;
 pub mod media;
 pub mod message;
 pub mod output;
+mod rtp_only;
 pub mod state;
 pub mod streams;
 pub mod summary;

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::packet::{FiveTuple, Timestamp};
+use crate::packet::{Endpoint, FiveTuple, Timestamp};
 use crate::protocols::rtp::{self, Header, codec, dtmf, mos};
 use crate::protocols::sdp;
 use crate::protocols::text::Short;
@@ -74,6 +74,16 @@ impl Streams {
         self.all.iter().map(|s| (s.tuple, s.quality.summary().first))
     }
 
+    /// Takes over the streams of a call without signalling, now that a claim on `at` explains them.
+    pub(super) fn join(&mut self, other: Self, claim: u32, at: Endpoint) {
+        self.reports = self.reports.saturating_add(other.reports);
+        for mut s in other.all.into_iter().take(STREAMS.saturating_sub(self.all.len())) {
+            (s.claim, s.received) = (Some(claim), s.tuple.dst == at);
+            self.all.push(s);
+        }
+        self.all.sort_by_key(|s| s.quality.summary().first);
+    }
+
     fn note(&mut self, media: u8, caller_side: bool, m: &sdp::Media) {
         for f in &m.formats {
             let new = Format { caller_side, media, payload_type: f.payload_type, codec: f.codec, clock_hz: f.clock_hz };
@@ -115,6 +125,9 @@ impl Streams {
             if received && !s.received {
                 (s.claim, s.received) = (claim, true);
             }
+            if let Some(f) = format.filter(|_| !event && s.codec.is_empty()) {
+                s.name(f.codec, f.clock_hz, header.payload_type);
+            }
             s.take(&header, p, event);
         }
     }
@@ -140,6 +153,13 @@ impl Stream {
             events: dtmf::Events::default(),
             digits: String::new(),
         }
+    }
+
+    /// What its payload type means has come to light after its first packet.
+    fn name(&mut self, codec: Short<16>, clock_hz: u32, payload_type: u8) {
+        self.codec = codec;
+        let clock = codec::measuring_clock(payload_type, Some((codec.as_str(), clock_hz)));
+        self.quality.set_clock(clock.unwrap_or(0));
     }
 
     fn take(&mut self, h: &Header, p: &MediaPacket<'_, '_>, event: bool) {

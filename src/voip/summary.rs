@@ -24,6 +24,9 @@ pub(super) fn evidence(claim: Option<u32>, claims: &Claims, dst: &Endpoint) -> S
 }
 
 fn text(c: &Claim) -> String {
+    if c.message == 0 {
+        return format!("{} without signalling {}", c.evidence.name(), c.at);
+    }
     let side = if c.caller_side { "caller" } else { "callee" };
     format!("{} message {} media {} {side} {}", c.evidence.name(), c.message, c.media, c.at)
 }

@@ -24,6 +24,8 @@ use super::unclaimed::Unclaimed;
 const LINGER: Duration = Duration::from_secs(32);
 /// A call without any packet for this long is forgotten.
 const IDLE: Duration = Duration::from_hours(2);
+/// Media without signalling is over when none came for this long.
+const RTP_IDLE: Duration = Duration::from_mins(1);
 /// Timers served per call of [`CallTable::handle_timeout`]: bounded work after a jump of time.
 const TIMERS_PER_TURN: usize = 1024;
 
@@ -110,6 +112,8 @@ pub struct TableCounters {
     pub evicted: u64,
     /// Claims beyond what a call may make.
     pub claims_refused: u64,
+    /// Flows of media that nobody has signalled.
+    pub rtp_only: u64,
 }
 
 /// All calls one engine sees.
@@ -293,7 +297,7 @@ impl CallTable {
             self.timers.pop();
             self.serve(CallRef { slot, serial }, now, out);
         }
-        self.expire_unclaimed(now);
+        self.expire_unclaimed(now, out);
         let gone = self.lookback.expire(now, &mut self.pool);
         self.lookback_gone(gone);
     }
@@ -337,6 +341,9 @@ impl CallTable {
 
     /// Closes every call: end of input.
     pub fn finish(&mut self, out: &mut dyn Output) {
+        while let Some(flow) = self.unclaimed.oldest() {
+            self.end_unclaimed(&flow, out);
+        }
         let mut open: Vec<CallRef> = self
             .calls
             .iter()
@@ -347,22 +354,29 @@ impl CallTable {
         for r in open {
             self.remove(r, true, out);
         }
-        let left = self.unclaimed.clear(&mut self.pool);
-        self.count_drop(DropReason::HoldUnclaimed, left);
-        self.counters.held = self.counters.held.saturating_sub(left);
     }
 
     /// Takes a call out, lets go of what it held, tells about it.
     pub(super) fn remove(&mut self, r: CallRef, input_ended: bool, out: &mut dyn Output) {
+        let Some(call) = self.detach(r) else { return };
+        if out.wants_events() && call.verdict == Verdict::Forward {
+            self.tell(&call, input_ended, out);
+        }
+        self.drop_claims(&call);
+    }
+
+    /// Takes a call out and lets go of what it held; its claims are still there.
+    pub(super) fn detach(&mut self, r: CallRef) -> Option<Call> {
         self.let_go(r);
-        let Some(call) = self.calls.get_mut(r.slot as usize).and_then(|c| c.take_if(|c| c.serial == r.serial)) else { return };
+        let call = self.calls.get_mut(r.slot as usize)?.take_if(|c| c.serial == r.serial)?;
         let gone = self.lookback.forget(r, &mut self.pool);
         self.lookback_gone(gone);
         self.by_id.remove(&call.id);
         self.free.push(r.slot);
-        if out.wants_events() && (call.verdict == Verdict::Forward) {
-            self.tell(&call, input_ended, out);
-        }
+        Some(call)
+    }
+
+    pub(super) fn drop_claims(&mut self, call: &Call) {
         for claim in &call.claims {
             self.claims.remove(*claim);
         }
@@ -477,6 +491,8 @@ fn forget_at(call: &Call) -> Timestamp {
     let state = call.machine.state();
     if let Some(at) = call.machine.ended_at().filter(|_| state.is_final()) {
         at.saturating_add(LINGER)
+    } else if state == CallState::RtpOnly {
+        call.last.saturating_add(RTP_IDLE)
     } else if !state.is_call() {
         call.last.saturating_add(LINGER)
     } else {

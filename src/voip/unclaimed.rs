@@ -8,22 +8,67 @@ use std::collections::{HashMap, VecDeque};
 use ahash::RandomState;
 use smallvec::SmallVec;
 
-use crate::packet::{Endpoint, FiveTuple, Frame, Timestamp};
+use crate::packet::{Endpoint, FiveTuple, Timestamp};
+use crate::protocols::rtp;
 
-use super::event::Place;
 use super::hold::{HeldFrame, Pool};
+use super::media::MediaPacket;
 
 /// Flows listed per endpoint; more are not found by a claim and simply age.
 const PER_ENDPOINT: usize = 16;
+
+/// One packet of a flow.
+#[derive(Debug)]
+pub struct Packet {
+    /// The frame.
+    pub frame: HeldFrame,
+    /// Which way it went.
+    pub tuple: FiveTuple,
+    /// Where the UDP payload begins in it.
+    pub payload_at: usize,
+}
 
 /// One flow's packets.
 #[derive(Debug)]
 struct Flow {
     tuple: FiveTuple,
     first: Timestamp,
-    place: Place,
-    frames: VecDeque<HeldFrame>,
+    packets: VecDeque<Packet>,
     serial: u64,
+    /// SSRC of the first packet.
+    ssrc: u32,
+    /// The SSRC and the number that would continue each direction.
+    next: [Option<(u32, u16)>; 2],
+    /// Two packets of one SSRC came with consecutive numbers (RFC 3550 §A.1): it is RTP.
+    is_rtp: bool,
+}
+
+impl Flow {
+    fn note(&mut self, p: &MediaPacket<'_, '_>) {
+        let (Some(ssrc), Some(sequence)) = (rtp::ssrc(p.payload), rtp::sequence(p.payload)) else { return };
+        if self.packets.is_empty() {
+            self.ssrc = ssrc;
+        }
+        let [forth, back] = &mut self.next;
+        let next = if p.tuple == self.tuple { forth } else { back };
+        self.is_rtp |= *next == Some((ssrc, sequence));
+        *next = Some((ssrc, sequence.wrapping_add(1)));
+    }
+}
+
+/// What a flow is that nobody has claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its number.
+    pub id: u32,
+    /// First packet's direction.
+    pub tuple: FiveTuple,
+    /// First packet.
+    pub first: Timestamp,
+    /// SSRC of the first packet.
+    pub ssrc: u32,
+    /// Whether it is RTP beyond doubt.
+    pub is_rtp: bool,
 }
 
 /// All of them.
@@ -38,28 +83,28 @@ pub struct Unclaimed {
 }
 
 impl Unclaimed {
-    /// Keeps a packet of a flow; `flow` is what an earlier call returned, `None` for a new flow. Returns the number to pass next time, or
-    /// `None` when the flow has had its share.
-    pub fn push(
-        &mut self,
-        flow: Option<u32>,
-        tuple: FiveTuple,
-        frame: &Frame<'_>,
-        place: Place,
-        max_packets: usize,
-        pool: &mut Pool,
-    ) -> Option<u32> {
-        let id = match flow.filter(|id| self.get(*id).is_some_and(|f| f.tuple == tuple || f.tuple == tuple.reversed())) {
-            Some(id) => id,
-            None => self.open(tuple, frame.ts, place),
-        };
+    /// Keeps a packet of the flow with this number, or of a new one; returns the number, or `None` when the flow has had its share.
+    pub fn push(&mut self, flow: Option<u32>, p: &MediaPacket<'_, '_>, max_packets: usize, pool: &mut Pool) -> Option<u32> {
+        let id = flow.unwrap_or_else(|| self.open(p.tuple, p.frame.ts));
         let f = self.flows.get_mut(id as usize)?.as_mut()?;
-        if f.frames.len() >= max_packets {
+        if f.packets.len() >= max_packets {
             return None;
         }
-        self.bytes = self.bytes.saturating_add(frame.data.len());
-        f.frames.push_back(pool.copy(frame));
+        f.note(p);
+        self.bytes = self.bytes.saturating_add(p.frame.data.len());
+        f.packets.push_back(Packet { frame: pool.copy(p.frame), tuple: p.tuple, payload_at: p.payload_at });
         Some(id)
+    }
+
+    /// Whether `id` still is the number of the flow between these endpoints.
+    pub fn holds(&self, id: u32, tuple: &FiveTuple) -> bool {
+        self.get(id).is_some_and(|f| f.tuple == *tuple || f.tuple == tuple.reversed())
+    }
+
+    /// What is known of a flow.
+    pub fn facts(&self, id: u32) -> Option<Facts> {
+        let f = self.get(id)?;
+        Some(Facts { id, tuple: f.tuple, first: f.first, ssrc: f.ssrc, is_rtp: f.is_rtp })
     }
 
     /// Bytes held.
@@ -68,38 +113,35 @@ impl Unclaimed {
     }
 
     /// Takes the packets of every flow that touches `e`, each flow in order, flows by first packet.
-    pub fn take(&mut self, e: &Endpoint) -> Vec<(FiveTuple, Place, VecDeque<HeldFrame>)> {
+    pub fn take(&mut self, e: &Endpoint) -> Vec<Packet> {
         let Some(ids) = self.by_endpoint.get(e).cloned() else { return Vec::new() };
         let mut taken: Vec<Flow> = ids.into_iter().filter_map(|id| self.close(id)).collect();
         taken.sort_by_key(|f| (f.first, f.serial));
-        taken.into_iter().map(|f| (f.tuple, f.place, f.frames)).collect()
+        taken.into_iter().flat_map(|f| f.packets).collect()
     }
 
-    /// Lets go of the oldest flow if `older_than` says so; returns its packets' number.
-    pub fn expire_one(&mut self, mut older_than: impl FnMut(Timestamp, usize) -> bool, pool: &mut Pool) -> Option<u64> {
+    /// Takes the packets of the flow between these endpoints.
+    pub fn take_flow(&mut self, tuple: &FiveTuple) -> VecDeque<Packet> {
+        let found = self.by_endpoint.get(&tuple.dst).and_then(|ids| ids.iter().copied().find(|id| self.holds(*id, tuple)));
+        found.and_then(|id| self.close(id)).map(|f| f.packets).unwrap_or_default()
+    }
+
+    /// The flow that was opened first.
+    pub fn oldest(&mut self) -> Option<Facts> {
         loop {
             let &(id, serial) = self.order.front()?;
-            let Some(f) = self.get(id).filter(|f| f.serial == serial) else {
-                self.order.pop_front();
-                continue;
-            };
-            if !older_than(f.first, self.bytes) {
-                return None;
+            if self.get(id).is_some_and(|f| f.serial == serial) {
+                return self.facts(id);
             }
             self.order.pop_front();
-            let flow = self.close(id)?;
-            let n = flow.frames.len() as u64;
-            flow.frames.into_iter().for_each(|h| pool.recycle(h));
-            return Some(n);
         }
     }
 
-    /// Lets go of everything; returns the packets' number.
-    pub fn clear(&mut self, pool: &mut Pool) -> u64 {
-        let mut n = 0_u64;
-        while let Some(k) = self.expire_one(|_, _| true, pool) {
-            n = n.saturating_add(k);
-        }
+    /// Lets go of a flow; returns its packets' number.
+    pub fn let_go(&mut self, id: u32, pool: &mut Pool) -> u64 {
+        let Some(flow) = self.close(id) else { return 0 };
+        let n = flow.packets.len() as u64;
+        flow.packets.into_iter().for_each(|p| pool.recycle(p.frame));
         n
     }
 
@@ -107,9 +149,9 @@ impl Unclaimed {
         self.flows.get(id as usize)?.as_ref()
     }
 
-    fn open(&mut self, tuple: FiveTuple, first: Timestamp, place: Place) -> u32 {
+    fn open(&mut self, tuple: FiveTuple, first: Timestamp) -> u32 {
         self.serial = self.serial.wrapping_add(1);
-        let flow = Flow { tuple, first, place, frames: VecDeque::new(), serial: self.serial };
+        let flow = Flow { tuple, first, packets: VecDeque::new(), serial: self.serial, ssrc: 0, next: [None; 2], is_rtp: false };
         let id = if let Some(id) = self.free.pop() {
             id
         } else {
@@ -139,7 +181,7 @@ impl Unclaimed {
                 }
             }
         }
-        self.bytes = self.bytes.saturating_sub(flow.frames.iter().map(HeldFrame::len).sum());
+        self.bytes = self.bytes.saturating_sub(flow.packets.iter().map(|p| p.frame.len()).sum());
         self.free.push(id);
         Some(flow)
     }

@@ -89,6 +89,18 @@ pub fn ssrc(datagram: &[u8]) -> Option<u32> {
     }
 }
 
+/// The sequence number of a datagram that begins like RTP; `None` for RTCP and everything else.
+#[inline]
+pub fn sequence(datagram: &[u8]) -> Option<u16> {
+    ssrc(datagram).and_then(|_| u16_at(datagram, 2))
+}
+
+/// Whether a datagram may come before RTP on its flow: STUN, DTLS and ZRTP open media flows (RFC 8445, RFC 5764, RFC 6189).
+#[inline]
+pub fn may_precede(datagram: &[u8]) -> bool {
+    matches!(FirstByte::of(datagram), FirstByte::Stun | FirstByte::Dtls | FirstByte::Zrtp)
+}
+
 /// Octets of the header of an RTP packet, contributing sources and extension included. RTCP, which says nothing else, is all header;
 /// anything that is no RTP has none.
 pub fn header_len(datagram: &[u8]) -> usize {

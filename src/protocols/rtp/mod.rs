@@ -18,7 +18,7 @@ pub mod mos;
 pub mod quality;
 pub mod rtcp;
 
-pub use header::{FirstByte, Header, Violation, header_len, is_rtcp, plausible, ssrc};
+pub use header::{FirstByte, Header, Violation, header_len, is_rtcp, may_precede, plausible, sequence, ssrc};
 pub use quality::{Stream, Summary, Update};
 
 /// Big-endian fields of a packet, checked.
