@@ -76,7 +76,8 @@ pub fn mos(r: f64) -> f64 {
     } else if r >= 100.0 {
         4.5
     } else {
-        1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6
+        // below R = 6.5 the polynomial dips under the scale's lowest score
+        (1.0 + 0.035 * r + r * (r - 60.0) * (100.0 - r) * 7e-6).max(1.0)
     }
 }
 
@@ -111,6 +112,15 @@ mod tests {
         // The same in bursts of ratio 2: Ie,eff = 11 + 168/(1 + 19) = 19.4
         let e = estimate(constants_for("G729").unwrap(), 2.0, 2.0);
         assert!(close(e.r, 73.8), "{e:?}");
+    }
+
+    #[test]
+    fn stays_on_the_scale_for_every_rating() {
+        for tenth in -200..=1200 {
+            let score = mos(f64::from(tenth) / 10.0);
+
+            assert!((1.0..=4.5).contains(&score), "R = {}: {score}", f64::from(tenth) / 10.0);
+        }
     }
 
     #[test]
