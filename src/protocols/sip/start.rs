@@ -115,6 +115,10 @@ fn request(line: &[u8]) -> Option<(Start<'_>, Malformed)> {
         return None;
     }
     let between = sub(trimmed, method_len.saturating_add(1), version_at.saturating_sub(1));
+    if between.first() == Some(&b'/') {
+        // as `could_begin` has it, or a stream would read otherwise in other pieces
+        return None;
+    }
     let uri = trim_end(between);
     let uri = from(uri, uri.iter().take_while(|b| is_blank(**b)).count());
     marks |= if uri.is_empty() {
@@ -208,6 +212,15 @@ mod tests {
         assert_eq!(parse(b"SIP/2.0 200 = 2**3"), Some((Start::Response { status: 200, reason: b"= 2**3" }, Malformed::NONE)));
         assert_eq!(parse(b"SIP/2.0 4294967301 x"), Some((Start::Response { status: 0, reason: b"x" }, Malformed::BAD_STATUS)));
         assert_eq!(parse(b"SIP/2.0 OK"), None);
+    }
+
+    #[test]
+    fn every_beginning_of_a_start_line_could_begin_one() {
+        for line in ["INVITE sip:a@b SIP/2.0", "SIP/2.0 200 OK", "SIP2 /a b SIP/1.0", "X  /a SIP/2.0", "SIP /a SIP/2.0"] {
+            let is_one = parse(line.as_bytes()).is_some();
+
+            assert!(!is_one || (1..=line.len()).all(|n| could_begin(upto(line.as_bytes(), n))), "{line}");
+        }
     }
 
     #[test]
