@@ -5,10 +5,12 @@
 mod command_line;
 mod corpora;
 mod dependencies;
+mod fuzz_corpora;
 mod golden;
 mod layering;
 mod live;
 mod not_run;
+mod privacy;
 mod rust_text;
 mod targets;
 mod whole;

@@ -58,6 +58,10 @@ impl Processor {
         Self { child, port, log: Some(log) }
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM; the exit must be clean. Returns the log.
     pub(crate) fn stop(mut self) -> String {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
