@@ -1,12 +1,13 @@
 # The commands of this repository. Each is also a script or a cargo command that can be run alone.
 
-.PHONY: help demo test check soak build bench captures golden
+.PHONY: help demo test check live soak build bench captures golden
 
 help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
 	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests)"
+	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
 	@echo "make build     a release binary: target/release/lc"
 	@echo "make bench     what it costs, as ratios to tcpdump and to itself (BENCH_ROWS, BENCH_MB, BENCH_ROUNDS)"
 	@echo "make captures  make the captures again from real programs (root)"
@@ -23,6 +24,10 @@ check:
 
 soak:
 	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model
+
+live: build
+	scripts/deps.sh test
+	tests/live/run.sh target/release/lc plain cut restart swap traffic hunters
 
 build:
 	scripts/deps.sh build
