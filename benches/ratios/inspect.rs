@@ -9,11 +9,14 @@ use lippycat::engine::{Engine, EngineConfig, Mode};
 use lippycat::filter::{CompileOptions, Filter, FilterKind, FilterSet, Hits};
 use lippycat::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, TableLimits};
 use lippycat::packet::Frame;
-use lippycat::packet::headers::{DecodeOptions, Headers, decode};
+use lippycat::packet::headers::{DecodeOptions, Headers, decode, decode_into};
 use lippycat::protocols::{rtp, sip};
 use lippycat::voip::event::Event;
 use lippycat::voip::output::{Output, Owner};
 use lippycat::voip::table::TableConfig;
+
+/// Frames between two looks at the timers, as in a capture thread.
+const TIMERS_EVERY: u64 = 4096;
 
 /// Reads a file, decodes each packet, says what it is and finds its flow: what every packet costs before anything is known
 /// about it.
@@ -24,22 +27,23 @@ pub(crate) fn read_decode_detect_flow(path: &Path) -> Duration {
     let options = DecodeOptions::default();
     let mut seen = [0_u64; 3];
     let mut burst = |frames: &[Frame<'_>]| {
-        let mut known = [const { None::<(Headers, FlowKey, lippycat::flow::Side)> }; BURST];
+        let mut decoded = [const { None::<Headers> }; BURST];
         let mut hashes = [0_u64; BURST];
-        for ((frame, known), hash) in frames.iter().zip(&mut known).zip(&mut hashes) {
-            if let Ok(headers) = decode(frame.link, frame.data, &options) {
-                let (key, side) = FlowKey::new(&headers.tuple);
-                *hash = flows.hash(&key);
-                *known = Some((headers, key, side));
+        for ((frame, place), hash) in frames.iter().zip(&mut decoded).zip(&mut hashes) {
+            if decode_into(frame.link, frame.data, &options, place).is_ok()
+                && let Some(headers) = place
+            {
+                *hash = flows.hash(&FlowKey::new(&headers.tuple).0);
             }
         }
-        flows.warm(&hashes);
-        for ((frame, known), hash) in frames.iter().zip(&known).zip(&hashes) {
-            let Some((headers, key, side)) = known else { continue };
+        flows.warm(&hashes[..frames.len()]);
+        for ((frame, headers), hash) in frames.iter().zip(&decoded).zip(hashes) {
+            let Some(headers) = headers else { continue };
             let payload = headers.payload(frame.data);
             let is = if sip::looks_like(payload) { 0 } else { 1 + usize::from(rtp::plausible(payload)) };
             seen[is] += 1;
-            flows.entry(key, *side, *hash, frame.ts).value[0] += 1;
+            let (key, side) = FlowKey::new(&headers.tuple);
+            flows.entry(&key, side, hash, frame.ts).value[0] += 1;
         }
     };
     while source.burst(BURST, &mut burst).unwrap() != Progress::End {}
@@ -82,7 +86,13 @@ pub(crate) fn inspection(path: &Path, filters: &[Filter]) -> (Duration, u64) {
     while source
         .burst(BURST, &mut |frames| {
             engine.handle_burst(frames, number, &mut out);
+            let before = number / TIMERS_EVERY;
             number += frames.len() as u64;
+            if number / TIMERS_EVERY > before
+                && let Some(last) = frames.last()
+            {
+                engine.handle_timeout(last.ts, &mut out);
+            }
         })
         .unwrap()
         != Progress::End

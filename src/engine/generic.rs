@@ -8,7 +8,7 @@ use crate::packet::{Frame, LinkType};
 use crate::voip::output::Output;
 use crate::voip::table::NoFilterPolicy;
 
-use super::Engine;
+use super::{BURST, Engine};
 
 /// Link types one process meets; more are tested by none of the BPF filters.
 const LINKS: usize = 16;
@@ -83,20 +83,43 @@ impl Generic {
 }
 
 impl Engine {
-    pub(super) fn handle_generic(&mut self, frame: &Frame<'_>, headers: Option<&Headers>, out: &mut dyn Output) {
-        let wanted = match headers.and_then(|h| h.fragment.as_ref().map(|f| (h, f))) {
-            Some((h, f)) => self.wants_fragment(frame, h, *f),
+    /// Takes a burst: first all are judged, then the identities of the wanted ones are looked up together, so that the
+    /// cache misses overlap.
+    pub(super) fn handle_generic(&mut self, frames: &[Frame<'_>], decoded: &[Option<Headers>], out: &mut dyn Output) {
+        let mut wanted = [false; BURST];
+        let mut ids = [0_u64; BURST];
+        for (((frame, headers), wanted), id) in frames.iter().zip(decoded).zip(&mut wanted).zip(&mut ids) {
+            *wanted = self.wants_frame(frame, headers.as_ref());
+            if let Some(h) = headers.as_ref().filter(|_| *wanted && !self.config.keep_duplicates) {
+                *id = self.dedup.packet_id(h, frame.data);
+            }
+        }
+        if !self.config.keep_duplicates {
+            self.dedup.warm(ids.get(..frames.len()).unwrap_or_default());
+        }
+        for (((frame, headers), wanted), id) in frames.iter().zip(decoded).zip(wanted).zip(ids) {
+            if !wanted || (headers.is_some() && self.is_duplicate(frame, id)) {
+                continue;
+            }
+            out.forward(frame, None);
+            self.counters.forwarded = self.counters.forwarded.saturating_add(1);
+        }
+    }
+
+    /// Whether a frame is to go out, if it is not a double; counted if not.
+    fn wants_frame(&mut self, frame: &Frame<'_>, headers: Option<&Headers>) -> bool {
+        if headers.is_some_and(|h| self.is_own(&h.tuple)) {
+            self.counters.own = self.counters.own.saturating_add(1);
+            return false;
+        }
+        let wanted = match headers.and_then(|h| Some((h, h.fragment?))) {
+            Some((h, f)) => self.wants_fragment(frame, h, f),
             None => self.generic.wants(frame, headers),
         };
         if !wanted {
-            self.counters.filtered = self.counters.filtered.saturating_add(1);
-            return;
+            self.filtered();
         }
-        if headers.is_some_and(|h| self.is_duplicate(frame, h)) {
-            return;
-        }
-        out.forward(frame, None);
-        self.counters.forwarded = self.counters.forwarded.saturating_add(1);
+        wanted
     }
 
     /// Whether a packet of a fragmented datagram is wanted: later fragments go the way of the first.

@@ -130,28 +130,34 @@ impl Engine {
     pub fn handle_burst(&mut self, frames: &[Frame<'_>], first: u64, out: &mut dyn Output) {
         let mut number = first;
         for chunk in frames.chunks(BURST) {
-            let mut decoded: [Option<Headers>; BURST] = [None; BURST];
-            let mut hashes = [0_u64; BURST];
-            for ((frame, slot), hash) in chunk.iter().zip(&mut decoded).zip(&mut hashes) {
-                *slot = self.decode(frame);
-                if let Some(h) = slot.as_ref().filter(|_| self.config.mode == Mode::Voip) {
-                    *hash = self.flows.hash(&FlowKey::new(&h.tuple).0);
-                }
+            let mut decoded = [const { None::<Headers> }; BURST];
+            for (frame, place) in chunk.iter().zip(&mut decoded) {
+                self.decode(frame, place);
             }
-            if self.config.mode == Mode::Voip {
-                std::hint::black_box(self.flows.warm(&hashes));
+            match self.config.mode {
+                Mode::Generic => self.handle_generic(chunk, &decoded, out),
+                Mode::Voip => self.handle_voip(chunk, &decoded, number, out),
             }
-            for (frame, headers) in chunk.iter().zip(&decoded) {
-                self.inspect(frame, headers.as_ref(), number, out);
-                number = number.wrapping_add(1);
-            }
+            number = number.wrapping_add(chunk.len() as u64);
         }
     }
 
     /// Takes one frame; `number` is its number in its file, from 1.
     pub fn handle_frame(&mut self, frame: &Frame<'_>, number: u64, out: &mut dyn Output) {
-        let headers = self.decode(frame);
-        self.inspect(frame, headers.as_ref(), number, out);
+        self.handle_burst(std::slice::from_ref(frame), number, out);
+    }
+
+    fn handle_voip(&mut self, frames: &[Frame<'_>], decoded: &[Option<Headers>], first: u64, out: &mut dyn Output) {
+        let mut hashes = [0_u64; BURST];
+        for (headers, hash) in decoded.iter().zip(&mut hashes) {
+            if let Some(h) = headers {
+                *hash = self.flows.hash(&FlowKey::new(&h.tuple).0);
+            }
+        }
+        self.flows.warm(hashes.get(..frames.len()).unwrap_or_default());
+        for (((frame, headers), hash), number) in frames.iter().zip(decoded).zip(hashes).zip(first..) {
+            self.inspect(frame, headers.as_ref(), hash, number, out);
+        }
     }
 
     /// Serves timers; `now` is packet time, or the receive time on an idle interface.
@@ -185,30 +191,29 @@ impl Engine {
         self.calls.facts(call_id, input_ended)
     }
 
-    fn decode(&mut self, frame: &Frame<'_>) -> Option<Headers> {
+    fn decode(&mut self, frame: &Frame<'_>, place: &mut Option<Headers>) {
         self.counters.captured = self.counters.captured.saturating_add(1);
-        if let Ok(h) = headers::decode(frame.link, frame.data, &self.config.decode) {
-            Some(h)
-        } else {
+        if headers::decode_into(frame.link, frame.data, &self.config.decode, place).is_err() {
             self.counters.undecodable = self.counters.undecodable.saturating_add(1);
-            None
         }
     }
 
-    fn inspect(&mut self, frame: &Frame<'_>, headers: Option<&Headers>, number: u64, out: &mut dyn Output) {
-        if headers.is_some_and(|h| self.is_own(&h.tuple)) {
+    /// `hash` is that of the packet's flow.
+    fn inspect(&mut self, frame: &Frame<'_>, headers: Option<&Headers>, hash: u64, number: u64, out: &mut dyn Output) {
+        let Some(h) = headers else { return self.filtered() };
+        if self.is_own(&h.tuple) {
             self.counters.own = self.counters.own.saturating_add(1);
             return;
         }
+        if !self.generic.passes_bpf(frame, Some(h)) {
+            return self.filtered();
+        }
         let place = Place { interface: frame.interface, frame: number };
-        match (self.config.mode, headers) {
-            (Mode::Generic, _) => self.handle_generic(frame, headers, out),
-            (Mode::Voip, None) => self.counters.filtered = self.counters.filtered.saturating_add(1),
-            (Mode::Voip, Some(h)) if !self.generic.passes_bpf(frame, Some(h)) => {
-                self.counters.filtered = self.counters.filtered.saturating_add(1);
-            }
-            (Mode::Voip, Some(h)) if h.fragment.is_some() => self.handle_fragment(frame, h, place, out),
-            (Mode::Voip, Some(h)) => self.handle_packet(frame, h, place, out),
+        match h.transport {
+            _ if h.fragment.is_some() => self.handle_fragment(frame, h, place, out),
+            Transport::Udp => self.handle_udp(frame, h, hash, place, out),
+            Transport::Tcp(facts) => self.handle_tcp(&[*frame], h, h.payload(frame.data), &facts, place, out),
+            Transport::Sctp | Transport::Other => self.filtered(),
         }
     }
 
@@ -216,18 +221,10 @@ impl Engine {
         self.own.iter().any(|o| *o == *t || (o.src == t.dst && o.dst == t.src && o.proto == t.proto))
     }
 
-    fn handle_packet(&mut self, frame: &Frame<'_>, h: &Headers, place: Place, out: &mut dyn Output) {
-        match h.transport {
-            Transport::Udp => self.handle_udp(frame, h, place, out),
-            Transport::Tcp(facts) => self.handle_tcp(&[*frame], h, h.payload(frame.data), &facts, place, out),
-            Transport::Sctp | Transport::Other => self.counters.filtered = self.counters.filtered.saturating_add(1),
-        }
-    }
-
-    fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, place: Place, out: &mut dyn Output) {
+    fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, hash: u64, place: Place, out: &mut dyn Output) {
         let payload = h.payload(frame.data);
         if sip::looks_like(payload) {
-            if self.is_duplicate(frame, h) {
+            if self.is_duplicate(frame, self.dedup.packet_id(h, frame.data)) {
                 return;
             }
             let seen = Seen { tuple: h.tuple, ts: frame.ts, place };
@@ -236,7 +233,6 @@ impl Engine {
             return;
         }
         let (key, side) = FlowKey::new(&h.tuple);
-        let hash = self.flows.hash(&key);
         let duplicates = self.config.keep_duplicates;
         let entry = self.flows.entry(&key, side, hash, frame.ts);
         let new_flow = entry.is_new;
@@ -251,9 +247,9 @@ impl Engine {
         self.calls.handle_media(&p, &mut entry.value.memo, out);
     }
 
-    fn is_duplicate(&mut self, frame: &Frame<'_>, h: &Headers) -> bool {
-        let twice =
-            !self.config.keep_duplicates && self.dedup.seen(self.dedup.packet_id(h, frame.data), frame.ts, frame.interface);
+    /// Whether a packet of this identity was here a moment ago; counted if so.
+    fn is_duplicate(&mut self, frame: &Frame<'_>, id: u64) -> bool {
+        let twice = !self.config.keep_duplicates && self.dedup.seen(id, frame.ts, frame.interface);
         if twice {
             self.counters.duplicates = self.counters.duplicates.saturating_add(1);
         }

@@ -75,7 +75,7 @@ impl Engine {
         }
         let Some(c) = self.tcp.get(id) else { return self.filtered_many(frames.len()) };
         c.last = frame.ts;
-        if frames.len() == 1 && !payload.is_empty() && self.is_duplicate(frame, h) {
+        if frames.len() == 1 && !payload.is_empty() && self.is_duplicate(frame, self.dedup.packet_id(h, frame.data)) {
             return;
         }
         self.take_segment(id, half, &segment, out);

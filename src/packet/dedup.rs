@@ -42,20 +42,24 @@ pub struct Counters {
 pub struct Dedup {
     hash: ahash::RandomState,
     /// Sets chosen by the identity's low bits.
-    sets: Box<[[Slot; WAYS]]>,
-    window: Duration,
+    sets: Box<[Set]>,
+    /// [`WINDOW`] in nanoseconds.
+    window: u64,
     counters: Counters,
 }
 
-/// High 48 bits of an identity, then the interface; and when it was first seen.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    tag: u64,
-    ts: Timestamp,
-}
+/// Where an identity can be, one cache line: [`WAYS`] tags, then when each was first seen. Plain zeros at first, so that
+/// memory which is not used is not touched.
+type Set = [u64; 2 * WAYS];
 
-const EMPTY: Slot = Slot { tag: 0, ts: Timestamp::MIN };
+/// No identity's tag.
+const EMPTY: u64 = 0;
+/// The part of a tag that is the identity's; the rest is the interface.
 const TAG: u64 = !0xffff;
+
+fn tag_of(id: u64, interface: InterfaceId) -> u64 {
+    (id & TAG).max(!TAG + 1) | u64::from(interface.0)
+}
 
 impl Dedup {
     /// Remembers up to `capacity` packets (rounded up to a power of two); `seed` keys the hash and should be random.
@@ -63,8 +67,8 @@ impl Dedup {
         let sets = capacity.div_ceil(WAYS).clamp(1, 1 << 20).next_power_of_two();
         Self {
             hash: ahash::RandomState::with_seeds(seed, !seed, seed.rotate_left(32), 0x6c63_2064_6564_7570),
-            sets: vec![[EMPTY; WAYS]; sets].into_boxed_slice(),
-            window: WINDOW,
+            sets: vec![[EMPTY; 2 * WAYS]; sets].into_boxed_slice(),
+            window: u64::try_from(WINDOW.as_nanos()).unwrap_or(u64::MAX),
             counters: Counters::default(),
         }
     }
@@ -92,28 +96,38 @@ impl Dedup {
         hasher.finish()
     }
 
+    /// Reads what [`Dedup::seen`] will read of these identities, so that it is in the cache by then; the value means nothing.
+    /// For a burst of packets, before the first of them is asked about: the misses overlap.
+    pub fn warm(&self, ids: &[u64]) -> u64 {
+        let first = |id: &u64| self.sets.get(self.place(*id)).map_or(0, |[tag, ..]| *tag);
+        std::hint::black_box(ids.iter().fold(0, |all, id| all ^ first(id)))
+    }
+
+    /// The set of an identity.
+    #[inline]
+    fn place(&self, id: u64) -> usize {
+        usize::try_from(id & 0xffff_ffff).unwrap_or(0) & self.sets.len().saturating_sub(1)
+    }
+
     /// Whether `id` was seen less than [`WINDOW`] ago; remembers it if not.
     #[inline]
     pub fn seen(&mut self, id: u64, ts: Timestamp, interface: InterfaceId) -> bool {
-        let mask = self.sets.len().saturating_sub(1);
-        let index = usize::try_from(id & 0xffff_ffff).unwrap_or(0) & mask;
-        let Some(set) = self.sets.get_mut(index) else { return false };
-        let window = self.window;
+        let (place, window) = (self.place(id), self.window);
+        let Some((tags, times)) = self.sets.get_mut(place).map(|set| set.split_at_mut(WAYS)) else { return false };
         // Clocks of two interfaces need not agree to the packet, so "ago" has no sign.
-        let is_live = |slot: &Slot| ts.since(slot.ts).max(slot.ts.since(ts)) < window && slot.ts != Timestamp::MIN;
-        if let Some(first) = set.iter().find(|s| (s.tag ^ id) & TAG == 0 && is_live(s)) {
-            if first.tag & !TAG == u64::from(interface.0) {
-                self.counters.same_interface = self.counters.same_interface.saturating_add(1);
-            } else {
-                self.counters.other_interface = self.counters.other_interface.saturating_add(1);
-            }
+        let is_live = |tag: u64, at: u64| tag != EMPTY && ts.as_nanos().abs_diff(at.cast_signed()) < window;
+        let tag = tag_of(id, interface);
+        if let Some((first, _)) = tags.iter().zip(&*times).find(|(t, at)| (*t ^ tag) & TAG == 0 && is_live(**t, **at)) {
+            let counter = if first ^ tag == 0 { &mut self.counters.same_interface } else { &mut self.counters.other_interface };
+            *counter = counter.saturating_add(1);
             return true;
         }
-        if let Some(oldest) = set.iter_mut().min_by_key(|s| s.ts) {
-            if is_live(oldest) {
+        let oldest = tags.iter_mut().zip(times).min_by_key(|(tag, at)| (**tag != EMPTY, at.cast_signed()));
+        if let Some((old, at)) = oldest {
+            if is_live(*old, *at) {
                 self.counters.forgotten = self.counters.forgotten.saturating_add(1);
             }
-            *oldest = Slot { tag: (id & TAG) | u64::from(interface.0), ts };
+            (*old, *at) = (tag, ts.as_nanos().cast_unsigned());
         }
         false
     }

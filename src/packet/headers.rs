@@ -229,6 +229,21 @@ pub fn decode(link: LinkType, data: &[u8], options: &DecodeOptions) -> Result<He
     decoded
 }
 
+/// As [`decode`], into the place where the headers of a burst lie side by side: each is written once and not moved.
+/// `None` after an error.
+///
+/// # Errors
+/// As [`decode`].
+#[inline]
+pub fn decode_into(link: LinkType, data: &[u8], options: &DecodeOptions, place: &mut Option<Headers>) -> Result<(), DecodeError> {
+    let headers = place.insert(Headers::EMPTY);
+    let read = link::frame(Context { options: *options, strict: false }, link, Cursor::new(data), headers);
+    if read.is_err() {
+        *place = None;
+    }
+    read
+}
+
 /// Reads `packet`, which begins with an IP header and was carried as `around` says (VLAN, outer addresses, depth).
 pub(super) fn decode_ip(packet: &[u8], around: &Headers, options: DecodeOptions) -> Result<Headers, DecodeError> {
     let mut headers = Headers { vlan: around.vlan, outer: around.outer, depth: around.depth, ..Headers::EMPTY };
