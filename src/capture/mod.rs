@@ -63,7 +63,7 @@ pub trait Source: Send {
     fn poll(&mut self, f: &mut dyn FnMut(Frame<'_>)) -> Result<Progress, CaptureError>;
 
     /// As [`Self::poll`], but hands over up to `max` frames at once (never more than [`BURST`]), so that the receiver
-    /// can overlap its cache misses. Files fill bursts; live sources hand over slices of one, since libpcap's frames
+    /// can overlap its cache misses. A live source may do so several times in one call. Files fill bursts; live sources hand over slices of one, since libpcap's frames
     /// live for one callback only.
     ///
     /// # Errors

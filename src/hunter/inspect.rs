@@ -256,17 +256,17 @@ impl Inspector {
                     self.engine.await_filters();
                 }
             }
-            if shared.stop.load(Ordering::Relaxed) || self.count.is_some_and(|n| number > n) {
+            if shared.stop.load(Ordering::Relaxed) || left(self.count, number) == 0 {
                 break Ok(());
             }
-            let room = self
-                .count
-                .map_or(BURST, |n| usize::try_from(n.saturating_sub(number).saturating_add(1)).unwrap_or(BURST).min(BURST));
+            let (count, room) = (self.count, left(self.count, number).min(BURST));
             let stats = self.batch_stats();
             let (engine, source) = (&mut self.engine, &mut self.source);
             let mut out =
                 Batching { encoder: &mut self.encoder, shared: &shared, offline: self.offline, stats, filter_version, opened };
             let step = source.burst(room, &mut |frames| {
+                // a live source goes on slice by slice, to the end of its turn
+                let frames = frames.get(..left(count, number)).unwrap_or(frames);
                 engine.handle_burst(frames, number, &mut out);
                 number = number.wrapping_add(frames.len() as u64);
                 if let Some(last) = frames.last() {
@@ -340,5 +340,80 @@ impl Inspector {
             done,
         };
         *slot.lock() = facts;
+    }
+}
+
+/// Frames still to be taken, `number` being the next one's.
+fn left(count: Option<u64>, number: u64) -> usize {
+    count.map_or(usize::MAX, |n| usize::try_from(n.saturating_add(1).saturating_sub(number)).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{EncoderConfig, Epoch, Limits};
+    use crate::capture::{InterfaceInfo, Libpcap, Wake};
+    use crate::engine::{EngineConfig, Mode};
+    use crate::packet::{InterfaceId, LinkType, headers::DecodeOptions};
+    use crate::uplink::BacklogConfig;
+    use crate::voip::table::TableConfig;
+
+    /// A live source: five slices of one frame in every call.
+    struct Slices;
+
+    impl Source for Slices {
+        fn poll(&mut self, f: &mut dyn FnMut(Frame<'_>)) -> Result<Progress, CaptureError> {
+            for _ in 0..5 {
+                let link = LinkType::ETHERNET;
+                f(Frame { ts: Timestamp::from_nanos(1), wire_len: 4, link, interface: InterfaceId(0), data: &[0; 4] });
+            }
+            Ok(Progress::Frames(5))
+        }
+
+        fn burst(&mut self, _: usize, f: &mut dyn FnMut(&[Frame<'_>])) -> Result<Progress, CaptureError> {
+            self.poll(&mut |frame| f(&[frame]))
+        }
+
+        fn wait(&mut self, _: Duration) -> Result<Wake, CaptureError> {
+            Ok(Wake::Ready)
+        }
+
+        fn interfaces(&self) -> &[InterfaceInfo] {
+            &[]
+        }
+
+        fn stats(&mut self) -> KernelStats {
+            KernelStats::default()
+        }
+
+        fn describe(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn a_count_is_kept_to_the_frame_on_a_source_that_goes_on() {
+        let shared = Arc::new(Shared::new(Arc::new(Backlog::new(BacklogConfig::default())), 1));
+        let config = EngineConfig {
+            mode: Mode::Generic,
+            table: TableConfig::default(),
+            decode: DecodeOptions::default(),
+            keep_duplicates: false,
+            flows: 100,
+        };
+        let encoder = EncoderConfig { hunter_id: "h".into(), epoch: Epoch(1), limits: Limits::default() };
+        let inspector = Inspector {
+            source: Box::new(Slices),
+            engine: Engine::new(config, shared.filters.current(), Arc::new(Libpcap)),
+            encoder: Encoder::new(encoder),
+            index: 0,
+            offline: false,
+            count: Some(7),
+            shared: Arc::clone(&shared),
+        };
+
+        inspector.run().unwrap();
+
+        assert_eq!(shared.total().engine.captured, 7);
     }
 }

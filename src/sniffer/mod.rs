@@ -127,6 +127,9 @@ fn read(
         out.names.extend(source.interfaces().iter().map(|i| i.name.clone()));
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(crate::engine::BURST);
         let progress = source.burst(room, &mut |frames| {
+            // a live source goes on slice by slice, to the end of its turn
+            let left = count.map_or(u64::MAX, |n| n.saturating_sub(number.saturating_sub(1)));
+            let frames = frames.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(frames);
             engine.handle_burst(frames, number, out);
             number = number.wrapping_add(frames.len() as u64);
             newest = frames.last().map_or(newest, |f| newest.max(f.ts));
