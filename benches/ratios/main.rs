@@ -36,7 +36,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static ALLOCATOR: counting::Counting<mimalloc::MiMalloc> = counting::Counting(mimalloc::MiMalloc);
 
 /// Where files are and how much is measured.
 struct Bench {

@@ -18,8 +18,8 @@ use super::file::{CaptureFile, Shape};
 use super::{Format, Packet, RecordError};
 use crate::packet::LinkType;
 
-/// Bytes per `write(2)`: measured best (performance.md, PCAP writing).
-pub const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes per `write(2)`: still in a core's own cache when the kernel copies them; beside busy threads a MiB is not.
+pub const BLOCK_BYTES: usize = 1 << 17;
 
 /// What happened so far; all only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ mod steady;
 use steady::{Flow, Steady};
 
 #[global_allocator]
-static ALLOCATOR: counting::Counting = counting::Counting;
+static ALLOCATOR: counting::Counting<mimalloc::MiMalloc> = counting::Counting(mimalloc::MiMalloc);
 
 #[test]
 fn a_packet_of_a_known_flow_allocates_nothing() {
