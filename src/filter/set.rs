@@ -3,7 +3,7 @@
 //! Promises: every enabled filter is either in the set or in the list of errors; what failed is still counted as asked
 //! for, so that a broken filter never turns "these" into "everything".
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use ahash::RandomState;
@@ -44,6 +44,7 @@ pub struct FilterSet {
     version: u64,
     applied: Vec<Applied>,
     ids: Vec<Arc<str>>,
+    known: HashSet<Arc<str>, RandomState>,
     asked: Asked,
     user: PatternSet,
     uri: PatternSet,
@@ -117,9 +118,9 @@ impl FilterSet {
         self.applied.len()
     }
 
-    /// The ids of the applied filters, by [`FilterIndex`].
-    pub fn ids(&self) -> &[Arc<str>] {
-        &self.ids
+    /// Whether a filter with this id is applied.
+    pub fn has_id(&self, id: &str) -> bool {
+        self.known.contains(id)
     }
 
     /// The id of an applied filter.
@@ -293,7 +294,9 @@ impl<'a> Compiler<'a> {
         }
         match self.try_add(filter) {
             Ok(rule) => {
-                self.set.ids.push(filter.id.as_str().into());
+                let id: Arc<str> = filter.id.as_str().into();
+                self.set.known.insert(Arc::clone(&id));
+                self.set.ids.push(id);
                 self.set.applied.push(Applied { filter: filter.clone(), rule });
             }
             Err(reason) => self.refuse(&filter.id, reason),

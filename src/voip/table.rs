@@ -438,7 +438,7 @@ impl CallTable {
             Wanted::Everything => Verdict::Forward,
             Wanted::Nothing => Verdict::Drop,
             Wanted::Matching => {
-                let left: Vec<Arc<str>> = call.filter_ids.iter().filter(|id| filters.ids().contains(id)).cloned().collect();
+                let left: Vec<Arc<str>> = call.filter_ids.iter().filter(|id| filters.has_id(id)).cloned().collect();
                 if left.len() != call.filter_ids.len() {
                     call.filter_ids = Arc::from(left);
                     call.contexts.clear();
