@@ -4,7 +4,7 @@
 //! the same files in the same order always give the same frames in the same order; one file passes through untouched.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -41,7 +41,8 @@ struct Merge {
     /// The next packet of every other file that has one.
     next: BinaryHeap<Reverse<(Timestamp, usize)>>,
     interfaces: Vec<InterfaceInfo>,
-    ids: HashMap<InterfaceInfo, InterfaceId, ahash::RandomState>,
+    /// For each of them, its file.
+    files: Vec<usize>,
     /// For each file, the id of each of its interfaces.
     of_file: Vec<Vec<InterfaceId>>,
 }
@@ -160,14 +161,10 @@ impl Merge {
     fn learn(&mut self, index: usize, interfaces: &[InterfaceInfo]) {
         let Some(ids) = self.of_file.get_mut(index) else { return };
         for info in interfaces.iter().skip(ids.len()) {
-            let id = self.ids.get(info).copied().unwrap_or_else(|| {
-                // Beyond 65536 interfaces over all files the last id stands for the rest.
-                let id = InterfaceId(u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX));
-                self.interfaces.push(info.clone());
-                self.ids.insert(info.clone(), id);
-                id
-            });
-            ids.push(id);
+            // Beyond 65536 interfaces over all files the last id stands for the rest.
+            ids.push(InterfaceId(u16::try_from(self.interfaces.len()).unwrap_or(u16::MAX)));
+            self.interfaces.push(info.clone());
+            self.files.push(index);
         }
     }
 }
@@ -209,6 +206,14 @@ impl Source for FileSource {
             [file] => file.interfaces(),
             _ => &self.merge.interfaces,
         }
+    }
+
+    fn file_of(&self, interface: InterfaceId) -> Option<(usize, &str)> {
+        let index = match self.files.as_slice() {
+            [_] => 0,
+            _ => *self.merge.files.get(usize::from(interface.0))?,
+        };
+        Some((index, self.files.get(index)?.name()))
     }
 
     fn stats(&mut self) -> KernelStats {

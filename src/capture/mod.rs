@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `file`, `classic`, `pcapng`, `buffer` | own readers: no mmap, no allocation per packet |
 //! | [`FileSource`] (`merge`) | one file as it lies, several merged by the time of their next packet |
-//! | [`Pace`] | when a frame of a file is due at `--speed 1x` |
+//! | [`Paced`] (`pace`) | files handed over as they were recorded: `--speed 1x` |
 //! | [`LiveSource`] (`live`, `handle`) | non-blocking libpcap handles, one per interface |
 //! | `kernel` | the filter a handle keeps for life |
 //! | [`open_live`] (`fanout`) | several threads on one interface |
@@ -34,12 +34,13 @@ mod list;
 mod live;
 mod merge;
 mod pace;
+mod paced;
 mod pcapng;
 mod sys;
 
 use std::time::Duration;
 
-use crate::packet::{Frame, LinkType};
+use crate::packet::{Frame, InterfaceId, LinkType};
 
 pub use bpf::{BpfFilter, BpfTest, Libpcap, MAX_EXPRESSION, MAX_INSTRUCTIONS};
 pub use error::CaptureError;
@@ -50,6 +51,7 @@ pub use list::{InterfaceListing, list_interfaces};
 pub use live::{Gap, InterfaceState, LiveOptions, LiveSource, LiveState, MAX_GAPS, Waker};
 pub use merge::{FileSource, MAX_FILES};
 pub use pace::{MAX_PAUSE, Pace, Speed, UnknownSpeed};
+pub use paced::Paced;
 pub use sys::libpcap_version;
 
 /// Frames, from wherever.
@@ -79,6 +81,11 @@ pub trait Source: Send {
     /// What [`crate::packet::InterfaceId`] counts. May grow while a pcapng file is read, always before the first frame
     /// of the new interface is handed over, in a call of its own that answers `Frames(0)` or ends a burst.
     fn interfaces(&self) -> &[InterfaceInfo];
+
+    /// The file that an interface belongs to, by number and name; `None` for a live source. The frames of one burst are of one file.
+    fn file_of(&self, _interface: InterfaceId) -> Option<(usize, &str)> {
+        None
+    }
 
     /// The counters since the source was opened.
     fn stats(&mut self) -> KernelStats;

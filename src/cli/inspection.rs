@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource};
-use crate::config::{Capture, Filters, Mode, NoFilterPolicy, Voip};
+use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource, Paced, Speed};
+use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, Voip};
 use crate::engine::{self, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
 use crate::packet::headers::DecodeOptions;
@@ -85,9 +85,13 @@ pub(super) fn compile(filters: &[Filter], options: &CompileOptions) -> Result<Ar
     }
 }
 
-/// Opens capture files.
-pub(super) fn open_files(capture: &Capture) -> Result<FileSource, Stop> {
-    FileSource::open(&capture.read).map_err(source_error)
+/// Opens capture files, at the speed asked for.
+pub(super) fn open_files(capture: &Capture) -> Result<Paced, Stop> {
+    let speed = match capture.speed {
+        config::Speed::Recorded => Speed::Times(1000),
+        config::Speed::Max => Speed::Max,
+    };
+    Ok(Paced::new(FileSource::open(&capture.read).map_err(source_error)?, speed))
 }
 
 /// Opens interfaces, one source per capture thread.

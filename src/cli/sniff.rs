@@ -76,7 +76,7 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
     } else {
         let mut source = inspection::open_files(&config.capture)?;
         let result = sniffer::run(sniffer, &mut source, &clock::wall, &mut events, stop).map_err(stopped);
-        for cut in source.truncated() {
+        for cut in source.files().truncated() {
             tracing::warn!("{cut}");
         }
         result?

@@ -276,6 +276,8 @@ impl Inspector {
             out.seal_if_due();
             opened = out.opened;
             match step {
+                // a replay that waits for its next frame
+                Ok(Progress::Frames(0)) => self.publish(false),
                 Ok(Progress::Frames(_)) if number < next_publish => {}
                 Ok(Progress::Frames(_)) => {
                     next_publish = number.saturating_add(PUBLISH_EVERY);

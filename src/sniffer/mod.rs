@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::capture::{CaptureError, Progress, Source};
 use crate::engine::{Counters, Engine, EngineConfig};
 use crate::filter::{BpfCompiler, FilterSet};
-use crate::packet::{Frame, Timestamp};
+use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::record::dir::MinFree;
 use crate::record::unified::Unified;
 use crate::record::{Origin, Packet, RecordError};
@@ -89,7 +89,8 @@ pub fn run(
     let mut out = Sink {
         events: BufWriter::with_capacity(64 << 10, events),
         format: config.format,
-        names: Vec::new(),
+        places: Vec::new(),
+        files: 1,
         unified,
         written: 0,
         failed: None,
@@ -115,30 +116,39 @@ fn read(
     stop: &AtomicBool,
     count: Option<u64>,
 ) -> Result<(), SnifferError> {
-    let mut number = 1_u64;
+    let mut taken = 0_u64;
+    // of each file, how many frames it has given; a live source is one file
+    let mut given: Vec<u64> = Vec::new();
     let mut next_timers = TIMERS_EVERY;
     let mut newest = Timestamp::MIN;
     loop {
-        let left = count.map_or(u64::MAX, |n| n.saturating_sub(number.saturating_sub(1)));
+        let left = count.map_or(u64::MAX, |n| n.saturating_sub(taken));
         if left == 0 || stop.load(Ordering::Relaxed) || out.failed.is_some() {
             return Ok(());
         }
-        out.names.clear();
-        out.names.extend(source.interfaces().iter().map(|i| i.name.clone()));
+        out.learn(source);
+        given.resize(out.files, 0);
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(crate::engine::BURST);
         let progress = source.burst(room, &mut |frames| {
             // a live source goes on slice by slice, to the end of its turn
-            let left = count.map_or(u64::MAX, |n| n.saturating_sub(number.saturating_sub(1)));
+            let left = count.map_or(u64::MAX, |n| n.saturating_sub(taken));
             let frames = frames.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(frames);
-            engine.handle_burst(frames, number, out);
-            number = number.wrapping_add(frames.len() as u64);
+            let index = frames.first().and_then(|f| out.place(f.interface)).map_or(0, |p| p.index);
+            let before = given.get(index).copied().unwrap_or(0);
+            engine.handle_burst(frames, before.wrapping_add(1), out);
+            if let Some(n) = given.get_mut(index) {
+                *n = before.wrapping_add(frames.len() as u64);
+            }
+            taken = taken.wrapping_add(frames.len() as u64);
             newest = frames.last().map_or(newest, |f| newest.max(f.ts));
         })?;
         match progress {
             Progress::End => return Ok(()),
-            Progress::Frames(_) if number < next_timers => {}
+            // a replay that waits for its next frame
+            Progress::Frames(0) => out.events.flush()?,
+            Progress::Frames(_) if taken < next_timers => {}
             Progress::Frames(_) => {
-                next_timers = number.saturating_add(TIMERS_EVERY);
+                next_timers = taken.saturating_add(TIMERS_EVERY);
                 engine.handle_timeout(newest, out);
             }
             Progress::Idle => {
@@ -151,20 +161,48 @@ fn read(
     }
 }
 
+/// Where the frames of an interface come from.
+struct Whence {
+    interface: String,
+    /// The file, or the interface again.
+    file: String,
+    /// Number of the file.
+    index: usize,
+}
+
 /// The engine's output: events as text, packets into the file.
 struct Sink<'a> {
     events: BufWriter<&'a mut dyn Write>,
     format: Format,
-    names: Vec<String>,
+    /// By interface.
+    places: Vec<Whence>,
+    /// Files known.
+    files: usize,
     unified: Option<Unified>,
     written: u64,
     failed: Option<SnifferError>,
 }
 
+impl Sink<'_> {
+    /// Asks the source about interfaces that have come to light.
+    fn learn(&mut self, source: &dyn Source) {
+        for (n, info) in source.interfaces().iter().enumerate().skip(self.places.len()) {
+            let file = u16::try_from(n).ok().and_then(|n| source.file_of(InterfaceId(n)));
+            let (index, file) = file.unwrap_or((0, &info.name));
+            self.files = self.files.max(index.saturating_add(1));
+            self.places.push(Whence { interface: info.name.clone(), file: file.to_owned(), index });
+        }
+    }
+
+    fn place(&self, interface: InterfaceId) -> Option<&Whence> {
+        self.places.get(usize::from(interface.0))
+    }
+}
+
 impl Output for Sink<'_> {
     fn forward(&mut self, frame: &Frame<'_>, owner: Option<&Owner<'_>>) {
         let Some(file) = self.unified.as_mut().filter(|_| owner.is_none_or(|o| !o.repeat)) else { return };
-        let interface = self.names.get(usize::from(frame.interface.0)).map_or("", String::as_str);
+        let interface = self.places.get(usize::from(frame.interface.0)).map_or("", |p| p.interface.as_str());
         let packet = Packet {
             ts: frame.ts,
             wire_len: frame.wire_len,
@@ -178,8 +216,8 @@ impl Output for Sink<'_> {
     }
 
     fn event(&mut self, event: Event) {
-        let names = &self.names;
-        let file = |interface: u16| names.get(usize::from(interface)).cloned();
+        let places = &self.places;
+        let file = |interface: InterfaceId| places.get(usize::from(interface.0)).map(|p| p.file.as_str());
         self.written = self.written.saturating_add(1);
         if let Err(e) = print::event(&mut self.events, self.format, &event, &file) {
             self.failed.get_or_insert(e.into());

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::packet::{FiveTuple, IpProto};
+use crate::packet::{FiveTuple, InterfaceId, IpProto};
 use crate::voip::event::{CallEvent, Common, Event, SipEvent, StreamEvent};
 
 /// How events are written.
@@ -55,7 +55,12 @@ fn is_zero(n: &u64) -> bool {
 ///
 /// # Errors
 /// What the writer says.
-pub(super) fn event(out: &mut dyn Write, format: Format, event: &Event, file: &dyn Fn(u16) -> Option<String>) -> io::Result<()> {
+pub(super) fn event<'f>(
+    out: &mut dyn Write,
+    format: Format,
+    event: &Event,
+    file: &dyn Fn(InterfaceId) -> Option<&'f str>,
+) -> io::Result<()> {
     match (format, event) {
         (Format::Json, Event::Sip(e)) => json(out, "sip", &e.common, file, Body::Sip(&**e)),
         (Format::Json, Event::Stream(e)) => json(out, "stream", &e.common, file, Body::Stream(&**e)),
@@ -66,14 +71,14 @@ pub(super) fn event(out: &mut dyn Write, format: Format, event: &Event, file: &d
     }
 }
 
-fn json<T: Serialize>(
+fn json<'f, T: Serialize>(
     out: &mut dyn Write,
     event_type: &'static str,
     c: &Common,
-    file: &dyn Fn(u16) -> Option<String>,
+    file: &dyn Fn(InterfaceId) -> Option<&'f str>,
     body: Body<'_, T>,
 ) -> io::Result<()> {
-    let name = if c.place.frame == 0 { None } else { file(c.place.interface.0) };
+    let name = if c.place.frame == 0 { None } else { file(c.place.interface) };
     let line = Line {
         timestamp: c.ts.to_string(),
         flow_id: flow_id(&c.tuple),
@@ -83,7 +88,7 @@ fn json<T: Serialize>(
         dest_ip: c.tuple.dst.ip.to_string(),
         dest_port: c.tuple.dst.port,
         proto: proto(c.tuple.proto),
-        file: name.as_deref(),
+        file: name,
         frame: c.place.frame,
         body,
     };

@@ -235,3 +235,17 @@ fn captures_are_small_and_each_has_its_line_in_the_readme() {
     }
     assert!(all <= ALL, "{all} bytes");
 }
+
+#[test]
+fn several_files_keep_their_own_names_and_frame_numbers() {
+    // named out of their order in time
+    let files = ["voip/tcp.pcap", "voip/calls.pcap", "voip/message.pcap"];
+    let messages = |text: &str| -> BTreeSet<String> {
+        text.lines().filter(|l| l.contains("\"event_type\":\"sip\"")).map(str::to_owned).collect()
+    };
+    let golden: String = files.iter().map(|f| fs::read_to_string(golden_path(Path::new(f))).unwrap()).collect();
+
+    let got = events_with(Path::new(files[0]), "UTC", &["-r", files[1], "-r", files[2]]);
+
+    assert_eq!(messages(&got), messages(&golden));
+}

@@ -77,6 +77,8 @@ fn frames_name_the_interface_of_their_file() {
     assert_eq!(links, [(0, 1), (1, 113), (1, 113), (0, 1)]);
     assert_eq!(source.interfaces()[1].link.0, 113);
     assert!(source.interfaces()[1].name.ends_with("/b"));
+    let named = |id| source.file_of(InterfaceId(id)).map(|(n, name)| (n, name.ends_with(['a', 'b'])));
+    assert_eq!((named(0), named(1), named(2)), (Some((0, true)), Some((1, true)), None));
     assert_eq!(source.stats().received, 4);
 }
 

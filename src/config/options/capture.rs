@@ -18,7 +18,6 @@ pub(super) const ROWS: &[Opt] = &[
     capture("capture.speed", Kind::Choice(&["1x", "max"]))
         .flag("speed")
         .default("max")
-        .hidden()
         .help("Pace of -r: as recorded, or as fast as possible"),
     capture("capture.count", Kind::Integer { min: 0, max: u64::MAX >> 1 })
         .flag("count")
