@@ -1,5 +1,6 @@
 //! `lc hunt`, `lc hunt voip`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ArgMatches;
@@ -107,7 +108,9 @@ type Sources = (Vec<Box<dyn Source>>, Vec<String>);
 fn sources(config: &HuntConfig) -> Result<Sources, Stop> {
     if !config.capture.read.is_empty() {
         let source = inspection::open_files(&config.capture)?;
-        let names = config.capture.read.iter().map(|p| p.display().to_string()).collect();
+        // a path says more about this machine than a peer needs to know
+        let name = |p: &PathBuf| p.file_name().unwrap_or(p.as_os_str()).to_string_lossy().into_owned();
+        let names = config.capture.read.iter().map(name).collect();
         return Ok((vec![Box::new(source)], names));
     }
     let hunter = &config.hunter;
