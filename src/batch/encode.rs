@@ -334,14 +334,18 @@ fn put_context(out: &mut Vec<u8>, context: &Context) {
     let text = |field, s: &str| if s.is_empty() { 0 } else { bytes_len(field, s.len()) };
     let len = text(1, &context.call_id)
         + context.filter_ids.iter().map(|id| bytes_len(2, id.len())).sum::<usize>()
-        + text(3, &context.leg)
-        + text(4, &context.claim);
+        + text(3, context.leg)
+        + text(4, &context.claim)
+        + text(5, &context.phone_rule)
+        + text(6, &context.holes);
     out.open(batch::CONTEXTS, len);
     out.text(1, &context.call_id);
     for id in &*context.filter_ids {
         out.open(2, id.len());
         out.put(id.as_bytes());
     }
-    out.text(3, &context.leg);
+    out.text(3, context.leg);
     out.text(4, &context.claim);
+    out.text(5, &context.phone_rule);
+    out.text(6, &context.holes);
 }

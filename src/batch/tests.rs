@@ -26,6 +26,7 @@ fn a_packet_comes_out_as_it_went_in() {
     assert_eq!((p.link(), p.interface_index(), p.repeat()), (LinkType::LINUX_SLL, 3, false));
     let c = p.context().unwrap();
     assert_eq!((c.call_id(), c.leg(), c.claim()), ("a@b", "leg", "sdp"));
+    assert_eq!((c.phone_rule(), c.holes()), ("whole number", "before_match 1 2 3"));
     assert_eq!(c.filter_ids().collect::<Vec<_>>(), ["f1", "f2"]);
 }
 
@@ -264,8 +265,10 @@ fn context(call_id: &str, filter_ids: &[&str]) -> Context {
     Context {
         call_id: call_id.into(),
         filter_ids: filter_ids.iter().map(|id| Arc::from(*id)).collect(),
-        leg: "leg".into(),
+        leg: "leg",
         claim: "sdp".into(),
+        phone_rule: "whole number".into(),
+        holes: "before_match 1 2 3".into(),
     }
 }
 

@@ -111,6 +111,8 @@ struct RawContext {
     call_id: Span,
     leg: Span,
     claim: Span,
+    phone_rule: Span,
+    holes: Span,
     filters_start: u32,
     filters_len: u32,
 }
@@ -298,6 +300,8 @@ impl BatchView {
                 }
                 (3, wire) => raw.leg = at.text(wire)?,
                 (4, wire) => raw.claim = at.text(wire)?,
+                (5, wire) => raw.phone_rule = at.text(wire)?,
+                (6, wire) => raw.holes = at.text(wire)?,
                 (_, wire) => at.skip(wire)?,
             }
         }
@@ -436,6 +440,16 @@ impl<'a> ContextView<'a> {
     /// The evidence by which media belongs to the call, or nothing.
     pub fn claim(&self) -> &'a str {
         self.raw.claim.text(&self.view.message)
+    }
+
+    /// By which rule a phone number filter chose the call, or nothing.
+    pub fn phone_rule(&self) -> &'a str {
+        self.raw.phone_rule.text(&self.view.message)
+    }
+
+    /// What is missing of the call, or nothing.
+    pub fn holes(&self) -> &'a str {
+        self.raw.holes.text(&self.view.message)
     }
 }
 

@@ -279,11 +279,7 @@ impl Engine {
     fn deliver_signalling(&mut self, call: Option<CallRef>, frame: &Frame<'_>, event: Option<SipEvent>, out: &mut dyn Output) {
         if let Some(r) = call {
             let events = event.into_iter().collect();
-            self.calls.deliver(
-                r,
-                Delivery { frame, payload_at: 0, part: Part::Signalling, claim: None, events, sent: None },
-                out,
-            );
+            self.calls.deliver(r, Delivery { frame, payload_at: 0, part: Part::Signalling, tie: None, events, sent: None }, out);
         } else {
             // a message without a Call-ID belongs to no call; it is told, so that nobody overlooks it
             if let Some(event) = event {

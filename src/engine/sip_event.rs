@@ -60,6 +60,8 @@ fn line(m: &sdp::Media) -> String {
     };
     match m.addr {
         Some(ip) => format!("{kind} {}", crate::packet::Endpoint { ip, port: m.port }),
-        None => format!("{kind} ?:{}", m.port),
+        // c=0.0.0.0, as RFC 2543 had it, or no address that is one
+        None if m.on_hold => format!("{kind} port {} on hold", m.port),
+        None => format!("{kind} port {}", m.port),
     }
 }

@@ -23,9 +23,9 @@ pub struct CallRecord {
     pub schema_version: u32,
     /// Call-ID as it came; bytes that are not UTF-8 as U+FFFD.
     pub call_id: String,
-    /// What it was: `call`, `registration`, `message`, `subscription`, `media`.
+    /// What it was: `call`, `registration`, `message`, `transaction`, or `media` that nobody signalled.
     pub kind: String,
-    /// Where it stands or how it ended: `active`, `ringing`, `answered`, `ended`, `failed`, `busy`, `cancelled`, `unfinished` …
+    /// Where it stands or how it ended: `trying`, `ringing`, `active`, `ended`, `failed`, `busy`, `cancelled`, `rtp-only`, `unfinished` …
     pub state: String,
     /// Whether its files are closed.
     pub closed: bool,
@@ -69,16 +69,16 @@ pub struct CallRecord {
     pub hunters: Vec<String>,
     /// Filters that chose it.
     pub filter_ids: Vec<String>,
-    /// By which rule a phone number filter matched: `e164`, `suffix` …
+    /// By which rule a phone number filter matched, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone_rule: Option<String>,
-    /// Where the recorded media begins: `start`, or when look-back gave less.
+    /// Where the recorded media begins: `start`, or a time when a filter came too late for all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_from: Option<String>,
     /// What is known to be missing, and why (`before_match`, `interface_down`, a drop reason).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Hole>,
-    /// Packets that stand in another call's files too.
+    /// Packets that came for another call first and stand in its files too (a TCP segment with messages of both).
     #[serde(skip_serializing_if = "is_zero")]
     pub shared_packets: u64,
     /// Dialogs of the call: forks have more than one.
@@ -182,7 +182,7 @@ pub struct Stream {
     pub from: String,
     /// Receiver, `address:port`.
     pub to: String,
-    /// How the stream was tied to the call: `sdp`, `symmetric`, `ssrc` …
+    /// How the stream was tied to the call: `sdp message 1 media 0 caller …`, `symmetric to …`.
     pub evidence: String,
     /// First packet.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,8 @@ use smallvec::SmallVec;
 
 use crate::packet::{FiveTuple, Timestamp};
 
+use super::claim::Tie;
+use super::details::Details;
 use super::event::Hole;
 use super::hold::Hold;
 use super::output::Context;
@@ -16,6 +18,7 @@ use super::streams::Streams;
 const SSRCS: usize = 8;
 /// Holes a call remembers; further ones are added to the last.
 const HOLES: usize = 32;
+
 /// To tags counted per call.
 const TO_TAGS: usize = 16;
 
@@ -73,6 +76,8 @@ pub struct Call {
     pub from_tag: Box<str>,
     /// Hashes of the To tags seen.
     pub to_tags: SmallVec<[u64; 2]>,
+    /// What only records tell, where that is wanted.
+    pub details: Option<Box<Details>>,
     /// First packet's addresses.
     pub tuple: FiveTuple,
     /// First packet.
@@ -101,8 +106,10 @@ pub struct Call {
     pub media: MediaPolicy,
     /// Claims, by number.
     pub claims: SmallVec<[u32; 4]>,
-    /// Contexts handed out: claim (`None` = signalling), key, context.
-    pub contexts: Vec<(Option<u32>, u64, Arc<Context>)>,
+    /// By which rule a phone number filter chose it.
+    pub phone_rule: Option<Arc<str>>,
+    /// Contexts handed out: what ties the packet to the call (`None`: signalling), key, context.
+    pub contexts: Vec<(Option<Tie>, u64, Arc<Context>)>,
     /// SSRCs seen in its media.
     pub ssrcs: SmallVec<[u32; 4]>,
     /// Streams, where quality is wanted.
@@ -124,6 +131,7 @@ impl Call {
             to: Party::default(),
             from_tag: Box::default(),
             to_tags: SmallVec::new(),
+            details: None,
             tuple,
             first: ts,
             last: ts,
@@ -138,6 +146,7 @@ impl Call {
             filter_version: 0,
             media: MediaPolicy::Full,
             claims: SmallVec::new(),
+            phone_rule: None,
             contexts: Vec::new(),
             ssrcs: SmallVec::new(),
             streams: None,
@@ -166,6 +175,7 @@ impl Call {
 
     /// Writes down that packets between two moments are missing.
     pub fn note_hole(&mut self, cause: &'static str, from: Timestamp, to: Timestamp, packets: u64) {
+        self.contexts.clear();
         let (from_ns, to_ns) = (from.as_nanos(), to.as_nanos());
         let full = self.holes.len() >= HOLES;
         if let Some(last) = self.holes.last_mut().filter(|h| full || h.cause == cause) {
@@ -178,18 +188,22 @@ impl Call {
     }
 
     /// Position in [`Self::contexts`] of the context for a packet of this call, made on first use.
-    pub fn context(&mut self, claim: Option<u32>, text: impl FnOnce() -> Arc<str>, next_key: &mut u64) -> usize {
-        if let Some(at) = self.contexts.iter().position(|(c, _, _)| *c == claim) {
+    pub fn context(&mut self, tie: Option<Tie>, text: impl FnOnce() -> Arc<str>, next_key: &mut u64) -> usize {
+        if let Some(at) = self.contexts.iter().position(|(t, _, _)| *t == tie) {
             return at;
         }
         *next_key = next_key.wrapping_add(1);
         let context = Arc::new(Context {
             call_id: Arc::clone(&self.id),
             filter_ids: Arc::clone(&self.filter_ids),
-            leg: Arc::from(if claim.is_some() { "media" } else { "sip" }),
+            leg: if tie.is_some() { "media" } else { "sip" },
             claim: text(),
+            phone_rule: self.phone_rule.clone().unwrap_or_default(),
+            holes: Hole::write(&self.holes).into(),
         });
-        self.contexts.push((claim, *next_key, context));
+        // most calls have three: signalling and two directions
+        self.contexts.reserve_exact(1);
+        self.contexts.push((tie, *next_key, context));
         self.contexts.len().saturating_sub(1)
     }
 

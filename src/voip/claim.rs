@@ -45,6 +45,16 @@ impl Evidence {
     }
 }
 
+/// How a media packet is tied to its call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tie {
+    /// The number of the claim.
+    pub claim: u32,
+    /// The claim is not on where the packet goes but on where it comes from: the other side's SDP names another address than its media has
+    /// (symmetric RTP, RFC 4961).
+    pub symmetric: bool,
+}
+
 /// One claim of one call on one endpoint.
 #[derive(Clone, Debug)]
 pub struct Claim {

@@ -9,6 +9,7 @@ use crate::protocols::rtp;
 use crate::reason::DropReason;
 
 use super::call::{CallRef, Verdict};
+use super::claim::Tie;
 use super::event::{Event, SipEvent};
 use super::hold::{Held, Part};
 use super::output::{Output, Owner};
@@ -22,8 +23,8 @@ pub struct Delivery<'a, 'f> {
     pub payload_at: usize,
     /// Signalling or media.
     pub part: Part,
-    /// Which claim media fell under.
-    pub claim: Option<u32>,
+    /// What ties media to the call.
+    pub tie: Option<Tie>,
     /// The events of the messages this packet completed; several in one TCP segment.
     pub events: Vec<SipEvent>,
     /// Set once the packet has been handed out, when several calls own it.
@@ -58,7 +59,7 @@ impl CallTable {
             let events = events.extract_if(.., |(call, _)| call == r).map(|(_, event)| event).collect();
             self.deliver(
                 *r,
-                Delivery { frame, payload_at: 0, part: Part::Signalling, claim: None, events, sent: sent.clone() },
+                Delivery { frame, payload_at: 0, part: Part::Signalling, tie: None, events, sent: sent.clone() },
                 out,
             );
         }
@@ -77,7 +78,7 @@ impl CallTable {
             self.counters.filtered = self.counters.filtered.saturating_add(1);
             return;
         };
-        self.hand_out(r, &cut, (d.part, d.claim), d.sent.as_deref(), out);
+        self.hand_out(r, &cut, (d.part, d.tie), d.sent.as_deref(), out);
     }
 
     /// The frame as the media policy wants it; `None` when media is not wanted at all.
@@ -98,7 +99,7 @@ impl CallTable {
         &mut self,
         r: CallRef,
         frame: &Frame<'_>,
-        (part, claim): (Part, Option<u32>),
+        (part, tie): (Part, Option<Tie>),
         sent: Option<&AtomicBool>,
         out: &mut dyn Output,
     ) {
@@ -107,10 +108,13 @@ impl CallTable {
             return;
         };
         let claims = &self.claims;
-        let at = call.context(claim, || super::summary::claim_text(claim, claims), &mut self.next_key);
+        let at = call.context(tie, || super::summary::evidence(tie, claims).into(), &mut self.next_key);
         if let Some((_, key, context)) = call.contexts.get(at) {
             let owner = Owner { key: *key, context, part, repeat };
             out.forward(frame, Some(&owner));
+            if part == Part::Media {
+                call.media_from = call.media_from.into_iter().chain([frame.ts]).min();
+            }
             self.counters.forwarded = self.counters.forwarded.saturating_add(1);
         }
     }
@@ -125,7 +129,7 @@ impl CallTable {
         if call.hold.is_empty() {
             self.hold_order.push_back(r);
         }
-        call.hold.push(Held { frame, payload_at: d.payload_at, part, claim: d.claim, events: d.events, sent: d.sent });
+        call.hold.push(Held { frame, payload_at: d.payload_at, part, tie: d.tie, events: d.events, sent: d.sent });
         self.counters.held = self.counters.held.saturating_add(1);
         match part {
             Part::Signalling => {
@@ -228,15 +232,15 @@ impl CallTable {
     }
 
     fn hand_out_held(&mut self, r: CallRef, held: Held, out: &mut dyn Output) {
-        let Held { frame, payload_at, part, claim, events, sent } = held;
-        self.forward(r, Delivery { frame: &frame.as_frame(), payload_at, part, claim, events, sent }, out);
+        let Held { frame, payload_at, part, tie, events, sent } = held;
+        self.forward(r, Delivery { frame: &frame.as_frame(), payload_at, part, tie, events, sent }, out);
         self.pool.recycle(frame);
     }
 
     /// Keeps a packet of an unwanted call for look-back.
     fn keep(&mut self, r: CallRef, d: Delivery<'_, '_>) {
         let frame = self.pool.copy(d.frame);
-        self.keep_held(r, Held { frame, payload_at: d.payload_at, part: d.part, claim: d.claim, events: d.events, sent: d.sent });
+        self.keep_held(r, Held { frame, payload_at: d.payload_at, part: d.part, tie: d.tie, events: d.events, sent: d.sent });
     }
 
     fn keep_held(&mut self, r: CallRef, held: Held) {

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use crate::packet::{FiveTuple, InterfaceId, Timestamp};
 
+use super::details::Details;
+
 /// Where in its file, and on which interface, the packet stood that completed the event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
@@ -214,6 +216,12 @@ pub struct CallFacts {
     pub streams: Vec<StreamFacts>,
     /// What is missing, and why.
     pub holes: Vec<Hole>,
+    /// By which rule a phone number filter chose it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone_rule: Option<Arc<str>>,
+    /// What only records tell.
+    #[serde(skip)]
+    pub details: Option<Box<Details>>,
 }
 
 /// A stretch of a call that is missing.
@@ -227,4 +235,38 @@ pub struct Hole {
     pub to_ns: i64,
     /// Packets missing.
     pub packets: u64,
+}
+
+impl Hole {
+    /// Holes as one text: `cause from to packets; …`, times in nanoseconds since the epoch.
+    pub fn write(holes: &[Self]) -> String {
+        let each = |h: &Self| format!("{} {} {} {}", h.cause, h.from_ns, h.to_ns, h.packets);
+        holes.iter().map(each).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Reads [`Self::write`]: cause, from, to, packets; what cannot be read is left out.
+    pub fn read(text: &str) -> impl Iterator<Item = (&str, i64, i64, u64)> {
+        text.split("; ").filter_map(|hole| {
+            let mut words = hole.split(' ');
+            let (cause, from, to, packets) = (words.next()?, words.next()?, words.next()?, words.next()?);
+            Some((cause, from.parse().ok()?, to.parse().ok()?, packets.parse().ok()?))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_read_as_they_are_written_and_nonsense_is_left_out() {
+        let holes = [
+            Hole { cause: "before_match", from_ns: -1, to_ns: 5, packets: 7 },
+            Hole { cause: "hold_media", from_ns: 6, to_ns: 6, packets: 1 },
+        ];
+        let text = format!("{}; x; hold_age 1 2 -3", Hole::write(&holes));
+
+        assert_eq!(Hole::read(&text).collect::<Vec<_>>(), [("before_match", -1, 5, 7), ("hold_media", 6, 6, 1)]);
+        assert_eq!(Hole::read(&Hole::write(&[])).count(), 0);
+    }
 }

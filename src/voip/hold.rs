@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::packet::{Frame, InterfaceId, LinkType, Timestamp};
 
+use super::claim::Tie;
 use super::event::SipEvent;
 
 /// Recycled buffers kept at most; with frames of 1.5 kB about 6 MiB.
@@ -90,8 +91,8 @@ pub struct Held {
     pub payload_at: usize,
     /// Signalling or media.
     pub part: Part,
-    /// Which claim the media fell under.
-    pub claim: Option<u32>,
+    /// What ties media to the call.
+    pub tie: Option<Tie>,
     /// The event of the message this frame completed, where events are wanted.
     pub events: Vec<SipEvent>,
     /// Set once the packet has been handed out; shared by the copies of a TCP segment that several calls own.

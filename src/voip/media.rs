@@ -11,7 +11,7 @@ use crate::protocols::rtp;
 use crate::reason::DropReason;
 
 use super::call::{CallRef, Verdict};
-use super::claim::Claim;
+use super::claim::{Claim, Tie};
 use super::deliver::Delivery;
 use super::hold::Part;
 use super::output::Output;
@@ -127,12 +127,13 @@ impl CallTable {
 
     /// The claim that speaks for a packet on its way to `dst`: the call's newest one on that endpoint, if it has one. A flow remembers one
     /// claim for both directions, so half of a wanted call's packets are looked up here.
-    fn towards(&self, id: u32, claim: &Claim, dst: &Endpoint, now: Timestamp) -> u32 {
+    fn tie(&self, id: u32, claim: &Claim, dst: &Endpoint, now: Timestamp) -> Tie {
         if claim.at == *dst {
-            return id;
+            return Tie { claim: id, symmetric: false };
         }
         let same = |other: &u32| self.claims.get(*other).is_some_and(|o| o.call == claim.call && o.is_live(now));
-        self.claims.at(dst).iter().rev().copied().find(same).unwrap_or(id)
+        let direct = self.claims.at(dst).iter().rev().copied().find(same);
+        Tie { claim: direct.unwrap_or(id), symmetric: direct.is_none() }
     }
 
     fn call_of(&self, claim: &Claim) -> Option<CallRef> {
@@ -148,26 +149,30 @@ impl CallTable {
             self.claims.touch(&at);
             return self.let_pass();
         }
-        let claim = self.towards(claim, c, &p.tuple.dst, p.frame.ts);
+        let tie = self.tie(claim, c, &p.tuple.dst, p.frame.ts);
         let Some(r) = self.call_of(c) else { return self.let_pass() };
-        self.note_media(r, claim, p);
+        self.note_media(r, tie, p);
         let d = Delivery {
             frame: p.frame,
             payload_at: p.payload_at,
             part: Part::Media,
-            claim: Some(claim),
+            tie: Some(tie),
             events: Vec::new(),
             sent: None,
         };
         self.deliver(r, d, out);
     }
 
-    fn note_media(&mut self, r: CallRef, claim: u32, p: &MediaPacket<'_, '_>) {
-        if let (Some(ssrc), Some(call)) = (rtp::ssrc(p.payload), self.get_mut(r)) {
+    fn note_media(&mut self, r: CallRef, tie: Tie, p: &MediaPacket<'_, '_>) {
+        let kept = self.lookback.is_enabled();
+        let Some(call) = self.get_mut(r) else { return };
+        if let Some(ssrc) = rtp::ssrc(p.payload) {
             call.note_ssrc(ssrc);
         }
-        if self.config.quality && !p.continues {
-            self.measure(r, Some(claim), p);
+        // nobody asked for the quality of a call that is let go
+        let asked = kept || call.verdict != Verdict::Drop;
+        if asked && self.config.quality && !p.continues {
+            self.measure(r, tie, p);
         }
     }
 
@@ -274,11 +279,12 @@ impl CallTable {
         for Unclaimed { frame: held, tuple, payload_at } in packets {
             let frame = held.as_frame();
             let payload = frame.data.get(payload_at..).unwrap_or_default();
-            let claim = self.claims.get(claim).map_or(claim, |c| self.towards(claim, c, &tuple.dst, frame.ts));
+            let direct = Tie { claim, symmetric: false };
+            let tie = self.claims.get(claim).map_or(direct, |c| self.tie(claim, c, &tuple.dst, frame.ts));
             let p = MediaPacket { frame: &frame, payload_at, payload, tuple, new_flow: false, continues: false };
-            self.note_media(r, claim, &p);
+            self.note_media(r, tie, &p);
             self.counters.held = self.counters.held.saturating_sub(1);
-            let d = Delivery { frame: &frame, payload_at, part: Part::Media, claim: Some(claim), events: Vec::new(), sent: None };
+            let d = Delivery { frame: &frame, payload_at, part: Part::Media, tie: Some(tie), events: Vec::new(), sent: None };
             self.deliver(r, d, out);
             self.pool.recycle(held);
         }

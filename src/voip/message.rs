@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::filter::Hits;
+use crate::filter::{FilterIndex, FilterKind, Hits};
 use crate::packet::{Endpoint, FiveTuple, Timestamp};
 use crate::protocols::sdp;
 use crate::protocols::sip::{self, Message, Start};
@@ -52,7 +52,7 @@ impl CallTable {
         let from_tag = msg.from().and_then(|f| f.tag().map(|t| text(t).into_owned())).unwrap_or_default();
         let step = self.step(msg, seen.ts);
         let r = self.call_for(&id, &from_tag, &step, seen, out);
-        self.note_facts(r, msg, &from_tag, &step, request);
+        self.note_facts(r, msg, &from_tag, &step);
         if let Some(call) = self.get_mut(r) {
             call.machine.handle(&step);
         }
@@ -99,21 +99,26 @@ impl CallTable {
         self.create(id, seen.tuple, seen.ts, out)
     }
 
-    fn note_facts(&mut self, r: CallRef, msg: &Message<'_>, from_tag: &str, step: &Step<'_>, request: bool) {
+    fn note_facts(&mut self, r: CallRef, msg: &Message<'_>, from_tag: &str, step: &Step<'_>) {
+        let described = self.config.details;
         let to_tag = msg.to().and_then(|t| t.tag().map(|t| self.hasher.hash_one(t)));
         // provisional and positive answers to the caller's INVITE make dialogs, refusals and challenges do not (RFC 3261 §12.1)
-        let makes_dialog = !request && step.method == b"INVITE" && step.status.is_some_and(|s| (101..300).contains(&s));
+        let makes_dialog = step.method == b"INVITE" && step.status.is_some_and(|s| (101..300).contains(&s));
         let Some(call) = self.get_mut(r) else { return };
         call.messages = call.messages.saturating_add(1);
-        if let Some(tag) = to_tag.filter(|_| makes_dialog && (call.messages == 1 || *call.from_tag == *from_tag)) {
-            call.note_to_tag(tag);
-        }
         if call.messages == 1 {
             call.from_tag = from_tag.into();
             // a response says the same as its request; a request inside a dialog from the callee has the sides exchanged, and nothing
             // tells: the first message decides
             call.from = msg.from().and_then(|f| f.uri()).map(|u| party(&u)).unwrap_or_default();
             call.to = msg.to().and_then(|t| t.uri()).map(|u| party(&u)).unwrap_or_default();
+        }
+        let from_caller = *call.from_tag == *from_tag;
+        if let Some(tag) = to_tag.filter(|_| makes_dialog && from_caller) {
+            call.note_to_tag(tag);
+        }
+        if described {
+            call.details.get_or_insert_default().note(msg, step, from_caller);
         }
     }
 
@@ -197,6 +202,13 @@ impl CallTable {
         if ids.len() != call.filter_ids.len() {
             call.filter_ids = Arc::from(ids);
             call.contexts.clear();
+        }
+        if call.phone_rule.is_none() {
+            let of_phone = |hit: &&FilterIndex| filters.filter(**hit).is_some_and(|f| f.kind == FilterKind::PhoneNumber);
+            if let Some(rule) = hits.as_slice().iter().find(of_phone).and_then(|hit| filters.rule(*hit)) {
+                call.phone_rule = Some(rule.into());
+                call.contexts.clear();
+            }
         }
     }
 

@@ -17,6 +17,7 @@
 pub mod call;
 pub mod claim;
 pub mod deliver;
+pub mod details;
 pub mod event;
 pub mod hold;
 pub mod lookback;

@@ -8,16 +8,20 @@ use super::event::Event;
 use super::hold::Part;
 
 /// What a receiver must know to file a packet: whose it is and why it was chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Context {
     /// Call-ID.
     pub call_id: Arc<str>,
     /// Filters that chose the call.
     pub filter_ids: Arc<[Arc<str>]>,
     /// Which part of the call: `sip`, `media`.
-    pub leg: Arc<str>,
+    pub leg: &'static str,
     /// The evidence that ties media to the call; empty for signalling.
     pub claim: Arc<str>,
+    /// By which rule a phone number filter chose the call; empty when none did.
+    pub phone_rule: Arc<str>,
+    /// What is missing of the call, as [`super::event::Hole::write`] writes it.
+    pub holes: Arc<str>,
 }
 
 /// The owner of a chosen packet.

@@ -8,7 +8,7 @@ use crate::protocols::sdp;
 use crate::protocols::text::Short;
 
 use super::call::CallRef;
-use super::claim::Claims;
+use super::claim::{Claims, Tie};
 use super::event::StreamFacts;
 use super::media::MediaPacket;
 use super::summary;
@@ -37,9 +37,7 @@ struct Stream {
     tuple: FiveTuple,
     ssrc: u32,
     /// The claim on where it goes; while there is none, the one on where it comes from.
-    claim: Option<u32>,
-    /// Whether `claim` is on where it goes.
-    received: bool,
+    tie: Tie,
     payload_types: SmallVec<[u8; 4]>,
     codec: Short<16>,
     /// Packets, duplicates included.
@@ -59,6 +57,11 @@ pub struct Streams {
 }
 
 impl Streams {
+    /// Forgets what was measured, not what payload types mean: somebody may still ask for the call.
+    pub(super) fn forget(&mut self) {
+        (self.all, self.reports) = (Vec::new(), 0);
+    }
+
     /// RTCP packets seen.
     pub fn reports(&self) -> u64 {
         self.reports
@@ -78,13 +81,14 @@ impl Streams {
     pub(super) fn join(&mut self, other: Self, claim: u32, at: Endpoint) {
         self.reports = self.reports.saturating_add(other.reports);
         for mut s in other.all.into_iter().take(STREAMS.saturating_sub(self.all.len())) {
-            (s.claim, s.received) = (Some(claim), s.tuple.dst == at);
+            s.tie = Tie { claim, symmetric: s.tuple.dst != at };
             self.all.push(s);
         }
         self.all.sort_by_key(|s| s.quality.summary().first);
     }
 
     fn note(&mut self, media: u8, caller_side: bool, m: &sdp::Media) {
+        self.formats.reserve_exact(m.formats.len());
         for f in &m.formats {
             let new = Format { caller_side, media, payload_type: f.payload_type, codec: f.codec, clock_hz: f.clock_hz };
             let same = |o: &&mut Format| o.caller_side == caller_side && o.media == media && o.payload_type == f.payload_type;
@@ -103,7 +107,7 @@ impl Streams {
         named.clone().find(|f| to == Some((f.caller_side, f.media))).or_else(|| named.next())
     }
 
-    fn measure(&mut self, p: &MediaPacket<'_, '_>, claim: Option<u32>, received: bool, to: Option<(bool, u8)>) {
+    fn measure(&mut self, p: &MediaPacket<'_, '_>, tie: Tie, to: Option<(bool, u8)>) {
         if rtp::is_rtcp(p.payload) || is_cut_rtcp(p.payload) {
             self.reports = self.reports.saturating_add(1);
             return;
@@ -116,14 +120,16 @@ impl Streams {
             Some(at) => at,
             None if self.all.len() < STREAMS => {
                 let named = format.map(|f| (f.codec, f.clock_hz));
-                self.all.push(Stream::new(p.tuple, &header, claim, named, event));
+                // most calls have two, and a stream is large
+                self.all.reserve_exact(1);
+                self.all.push(Stream::new(p.tuple, &header, tie, named, event));
                 self.all.len().saturating_sub(1)
             }
             None => return,
         };
         if let Some(s) = self.all.get_mut(at) {
-            if received && !s.received {
-                (s.claim, s.received) = (claim, true);
+            if s.tie.symmetric {
+                s.tie = tie;
             }
             if let Some(f) = format.filter(|_| !event && s.codec.is_empty()) {
                 s.name(f.codec, f.clock_hz, header.payload_type);
@@ -134,7 +140,7 @@ impl Streams {
 }
 
 impl Stream {
-    fn new(tuple: FiveTuple, h: &Header, claim: Option<u32>, named: Option<(Short<16>, u32)>, event: bool) -> Self {
+    fn new(tuple: FiveTuple, h: &Header, tie: Tie, named: Option<(Short<16>, u32)>, event: bool) -> Self {
         let signalled = named.as_ref().filter(|(name, _)| !event && !name.as_bytes().is_empty());
         let clock = codec::measuring_clock(h.payload_type, signalled.map(|(name, hz)| (name.as_str(), *hz))).unwrap_or(0);
         let name = match signalled {
@@ -144,8 +150,7 @@ impl Stream {
         Self {
             tuple,
             ssrc: h.ssrc,
-            claim,
-            received: false,
+            tie,
             payload_types: SmallVec::new(),
             codec: name,
             packets: 0,
@@ -202,7 +207,7 @@ impl Stream {
             payload_types: self.payload_types.to_vec(),
             codec: self.codec.as_str().to_owned(),
             clock_hz: q.clock_hz,
-            evidence: summary::evidence(self.claim, claims, &self.tuple.dst),
+            evidence: summary::evidence(Some(self.tie), claims),
             packets: self.packets,
             bytes: q.octets,
             expected: q.expected,
@@ -233,13 +238,11 @@ fn round(x: f64) -> f64 {
 
 impl CallTable {
     /// Measures one media packet of a call.
-    pub(super) fn measure(&mut self, r: CallRef, claim: Option<u32>, p: &MediaPacket<'_, '_>) {
+    pub(super) fn measure(&mut self, r: CallRef, tie: Tie, p: &MediaPacket<'_, '_>) {
         // the side that receives: its claim is on the destination; on the source, the packet goes to the other side
-        let named = claim.and_then(|id| self.claims.get(id));
-        let received = named.is_some_and(|c| c.at == p.tuple.dst);
-        let to = named.map(|c| (c.caller_side == received, c.media));
+        let to = self.claims.get(tie.claim).map(|c| (c.caller_side != tie.symmetric, c.media));
         if let Some(call) = self.get_mut(r) {
-            call.streams.get_or_insert_default().measure(p, claim, received, to);
+            call.streams.get_or_insert_default().measure(p, tie, to);
         }
     }
 

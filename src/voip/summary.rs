@@ -2,23 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::packet::{Endpoint, Timestamp};
+use crate::packet::Timestamp;
 
 use super::call::Call;
-use super::claim::{Claim, Claims};
+use super::claim::{Claim, Claims, Tie};
 use super::event::{CallFacts, Common, Event, Place, StreamEvent};
 
-/// The text that names a claim in contexts and records: who claimed what, and on which evidence.
-pub(super) fn claim_text(claim: Option<u32>, claims: &Claims) -> Arc<str> {
-    claim.and_then(|id| claims.get(id)).map_or_else(|| Arc::from(""), |c| Arc::from(text(c)))
-}
-
-/// Why media on its way to `dst` belongs to its call: a claim on `dst`, or none but the one on where it comes from, which says that the other
-/// side's SDP names another address than its media has (symmetric RTP, RFC 4961).
-pub(super) fn evidence(claim: Option<u32>, claims: &Claims, dst: &Endpoint) -> String {
-    match claim.and_then(|id| claims.get(id)) {
-        Some(c) if c.at == *dst => text(c),
-        Some(c) => format!("symmetric to {}", text(c)),
+/// Why media belongs to its call, for contexts and records: who claimed what, and on which evidence; empty for signalling.
+pub(super) fn evidence(tie: Option<Tie>, claims: &Claims) -> String {
+    match tie.and_then(|t| Some((claims.get(t.claim)?, t.symmetric))) {
+        Some((c, false)) => text(c),
+        Some((c, true)) => format!("symmetric to {}", text(c)),
         None => String::new(),
     }
 }
@@ -57,6 +51,8 @@ pub fn facts(call: &Call, claims: &Claims, unfinished: bool) -> CallFacts {
         claims: call.claims.iter().filter_map(|id| claims.get(*id)).map(text).collect(),
         streams: call.streams.as_ref().map(|s| s.facts(claims)).unwrap_or_default(),
         holes: call.holes.clone(),
+        phone_rule: call.phone_rule.clone(),
+        details: call.details.clone(),
     }
 }
 

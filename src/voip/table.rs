@@ -85,8 +85,10 @@ pub struct TableConfig {
     pub limits: Limits,
     /// What no filter means.
     pub no_filter: NoFilterPolicy,
-    /// Whether stream quality is computed (for matched calls).
+    /// Whether stream quality is computed (for calls that are, or may be, wanted).
     pub quality: bool,
+    /// Whether what only records tell is kept.
+    pub details: bool,
     /// Look-back: age and bytes; off when zero.
     pub lookback: (Duration, usize),
     /// Every call is wanted, whatever the filters say: a processor that looks at what it received.
@@ -399,6 +401,12 @@ impl CallTable {
             return;
         }
         call.verdict = verdict;
+        if verdict == Verdict::Drop
+            && !self.lookback.is_enabled()
+            && let Some(streams) = &mut call.streams
+        {
+            streams.forget();
+        }
         for id in &call.claims {
             if let Some(at) = self.claims.get(*id).map(|c| c.at) {
                 self.claims.touch(&at);
@@ -463,10 +471,7 @@ impl CallTable {
         call.last = call.last.max(ts);
         match part {
             Part::Signalling => call.signalling_packets = call.signalling_packets.saturating_add(1),
-            Part::Media => {
-                call.media_packets = call.media_packets.saturating_add(1);
-                call.media_from.get_or_insert(ts);
-            }
+            Part::Media => call.media_packets = call.media_packets.saturating_add(1),
         }
     }
 }

@@ -142,14 +142,15 @@ fn pushes() -> impl Strategy<Value = Push> {
 
 fn context(i: u64) -> Context {
     let filter_ids = (0..i).map(|n| Arc::from(format!("filter-{n}"))).collect();
-    Context { call_id: format!("call-{i}@host").into(), filter_ids, leg: "".into(), claim: "sdp".into() }
+    Context { call_id: format!("call-{i}@host").into(), filter_ids, claim: "sdp".into(), ..Context::default() }
 }
 
 fn batches() -> impl Strategy<Value = data::PacketBatch> {
     let contexts =
         prop::collection::vec(
-            (".{0,12}", prop::collection::vec(".{0,6}", 0..3), ".{0,4}")
-                .prop_map(|(call_id, filter_ids, leg)| data::PacketContext { call_id, filter_ids, claim: leg.clone(), leg }),
+            (".{0,12}", prop::collection::vec(".{0,6}", 0..3), ".{0,4}").prop_map(|(call_id, filter_ids, leg)| {
+                data::PacketContext { call_id, filter_ids, claim: leg.clone(), phone_rule: leg.clone(), holes: leg.clone(), leg }
+            }),
             0..4,
         );
     let ranges = prop::collection::vec(
@@ -306,6 +307,8 @@ fn shown(view: &BatchView) -> data::PacketBatch {
                 filter_ids: c.filter_ids().map(String::from).collect(),
                 leg: c.leg().into(),
                 claim: c.claim().into(),
+                phone_rule: c.phone_rule().into(),
+                holes: c.holes().into(),
             })
             .collect(),
     }

@@ -12,13 +12,16 @@ use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp};
 use crate::record::FileFact;
 use crate::record::json::{self, CallRecord};
-use crate::voip::event::{CallFacts, Event};
+use crate::voip::details::{Details, Dialog, DialogState};
+use crate::voip::event::{CallFacts, Event, Hole, IdentityFact};
 use crate::voip::output::{Output, Owner};
 use crate::voip::state::CallState;
 use crate::voip::table::{NoFilterPolicy, TableConfig};
 
 /// A record is written again this often while its call lives.
 const REWRITE: Duration = Duration::from_mins(1);
+/// A call that the inspection does not know is over after this long without a packet: longer than media may wait there for its signalling.
+const UNKNOWN: Duration = Duration::from_secs(5);
 /// Flows one hunter's inspection remembers.
 const FLOWS: usize = 65_536;
 
@@ -73,6 +76,23 @@ struct Entry {
     written: Option<Timestamp>,
     /// A hunter stopped: what is not over is unfinished.
     cut: bool,
+    /// By which rule a phone number filter chose it.
+    phone_rule: String,
+    /// What each hunter says is missing.
+    holes: BTreeMap<Arc<str>, String>,
+    /// Packets that came for another call before.
+    shared: u64,
+}
+
+/// What came with a packet of a call.
+#[derive(Clone, Copy)]
+pub(super) struct Owned<'a> {
+    pub(super) call_id: &'a str,
+    pub(super) sip: bool,
+    pub(super) phone_rule: &'a str,
+    pub(super) holes: &'a str,
+    /// It came for another call before.
+    pub(super) again: bool,
 }
 
 /// What is to be done with a call's files.
@@ -95,14 +115,13 @@ impl Calls {
     pub(super) fn take(
         &mut self,
         hunter: &Arc<str>,
-        call_id: &str,
+        owned: &Owned<'_>,
         filters: &mut dyn Iterator<Item = &str>,
-        sip: bool,
         frame: &Frame<'_>,
     ) {
-        let entry = match self.open.get_mut(call_id) {
+        let entry = match self.open.get_mut(owned.call_id) {
             Some(e) => e,
-            None => self.open.entry(Arc::from(call_id)).or_default(),
+            None => self.open.entry(Arc::from(owned.call_id)).or_default(),
         };
         if !entry.hunters.contains(hunter) {
             entry.hunters.insert(Arc::clone(hunter));
@@ -112,7 +131,14 @@ impl Calls {
                 entry.filter_ids.insert(id.to_owned());
             }
         }
-        let count = if sip { &mut entry.sip } else { &mut entry.rtp };
+        if entry.phone_rule.is_empty() {
+            owned.phone_rule.clone_into(&mut entry.phone_rule);
+        }
+        if !owned.holes.is_empty() && entry.holes.get(hunter).is_none_or(|h| h != owned.holes) {
+            entry.holes.insert(Arc::clone(hunter), owned.holes.to_owned());
+        }
+        entry.shared = entry.shared.saturating_add(u64::from(owned.again));
+        let count = if owned.sip { &mut entry.sip } else { &mut entry.rtp };
         *count = count.saturating_add(1);
         entry.first = Some(entry.first.map_or(frame.ts, |t| t.min(frame.ts)));
         entry.last = Some(entry.last.map_or(frame.ts, |t| t.max(frame.ts)));
@@ -199,7 +225,8 @@ impl Calls {
 }
 
 fn engine() -> Engine {
-    let table = TableConfig { everything: true, quality: true, no_filter: NoFilterPolicy::Allow, ..TableConfig::default() };
+    let no_filter = NoFilterPolicy::Allow;
+    let table = TableConfig { everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
     let config = EngineConfig { mode: Mode::Voip, table, decode: DecodeOptions::default(), keep_duplicates: true, flows: FLOWS };
     Engine::new(config, Arc::new(FilterSet::empty()), Arc::new(NoBpf))
 }
@@ -220,8 +247,11 @@ fn note_left(open: &mut BTreeMap<Arc<str>, Entry>, hunter: &Arc<str>, facts: Vec
 /// Whether a call is over as far as one hunter has seen it.
 fn is_over(view: Option<&View>, mark: Option<&Timestamp>, call_id: &str, grace: Duration, entry: &Entry) -> bool {
     let Some(view) = view else { return entry.cut };
-    let Some(call) = view.engine.calls().by_id(call_id) else { return true };
     let mark = mark.copied().unwrap_or(Timestamp::MIN);
+    let Some(call) = view.engine.calls().by_id(call_id) else {
+        // it has left the inspection, or never been in it: media whose signalling went elsewhere, packets that cannot be read
+        return entry.last.is_none_or(|last| mark >= last.saturating_add(grace.max(UNKNOWN)));
+    };
     let state = call.machine.state();
     let end = if state.is_final() {
         call.machine.ended_at()
@@ -235,8 +265,20 @@ fn is_over(view: Option<&View>, mark: Option<&Timestamp>, call_id: &str, grace: 
 }
 
 fn fill(record: &mut CallRecord, entry: &Entry, all: &[CallFacts]) {
+    let time = |ns: i64| json::time(Timestamp::from_nanos(ns));
     record.hunters = entry.hunters.iter().map(ToString::to_string).collect();
     record.filter_ids = entry.filter_ids.iter().cloned().collect();
+    record.phone_rule = Some(entry.phone_rule.clone()).filter(|rule| !rule.is_empty());
+    record.shared_packets = entry.shared;
+    for (hunter, text) in &entry.holes {
+        record.holes.extend(Hole::read(text).map(|(reason, from, until, packets)| json::Hole {
+            reason: reason.to_owned(),
+            from: Some(time(from)),
+            until: Some(time(until)),
+            packets: Some(packets),
+            hunter: hunter.to_string(),
+        }));
+    }
     let rtcp = all.iter().fold(0_u64, |n, f| n.saturating_add(f.rtcp_packets)).min(entry.rtp);
     record.packets = json::Packets { sip: entry.sip, rtp: entry.rtp.saturating_sub(rtcp), rtcp };
     record.first_packet = entry.first.map(json::time);
@@ -252,26 +294,49 @@ fn fill(record: &mut CallRecord, entry: &Entry, all: &[CallFacts]) {
     record.status = f.status;
     record.from = json::Party { user: f.from_user.clone(), host: f.from_host.clone(), ..json::Party::default() };
     record.to = json::Party { user: f.to_user.clone(), host: f.to_host.clone(), ..json::Party::default() };
-    let time = |ns: i64| json::time(Timestamp::from_nanos(ns));
+    if let Some(d) = &f.details {
+        describe(record, d);
+    }
     record.answered = f.answered_ns.map(time);
     record.ended = f.ended_ns.map(time);
     #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction, for people")]
     let secs = |ns: i64| (ns / 1_000_000) as f64 / 1000.0;
     record.talk_secs = f.answered_ns.zip(f.ended_ns).map(|(a, e)| secs(e.saturating_sub(a)));
-    record.media_from = f.media_from_ns.map(time);
+    let whole = !record.holes.iter().any(|h| h.reason == "before_match");
+    record.media_from =
+        all.iter().filter_map(|f| f.media_from_ns).min().map(|ns| if whole { "start".to_owned() } else { time(ns) });
     for f in all {
-        record.holes.extend(f.holes.iter().map(|h| json::Hole {
-            reason: h.cause.to_owned(),
-            from: Some(time(h.from_ns)),
-            until: Some(time(h.to_ns)),
-            packets: Some(h.packets),
-            hunter: String::new(),
-        }));
         record.streams.extend(f.streams.iter().map(stream));
         if let Some(formula) = f.streams.iter().find_map(|s| s.mos_formula.clone()) {
             record.quality_formula = Some(formula);
         }
     }
+}
+
+fn describe(record: &mut CallRecord, d: &Details) {
+    let said = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
+    for (party, side) in [(&mut record.from, &d.from), (&mut record.to, &d.to)] {
+        party.display = side.display.to_string();
+        party.uri = side.uri.to_string();
+    }
+    // the dialog that stood, or else the first
+    let stood = d.dialogs.iter().find(|x| x.state == DialogState::Confirmed).or(d.dialogs.first());
+    if let Some(x) = stood {
+        record.from.tag = x.from_tag.to_string();
+        record.to.tag = x.to_tag.to_string();
+    }
+    record.request_uri = said(&d.request_uri);
+    record.reason = said(&d.reason);
+    record.ringing = d.ringing.map(json::time);
+    let value = |user: &str, host: &str| if host.is_empty() { user.to_owned() } else { format!("{user}@{host}") };
+    let identity = |f: &IdentityFact| json::Identity { field: f.field.to_owned(), value: value(&f.user, &f.host) };
+    record.identities = d.identities.iter().map(identity).collect();
+    let dialog = |x: &Dialog| json::Dialog {
+        from_tag: x.from_tag.to_string(),
+        to_tag: x.to_tag.to_string(),
+        state: x.state.name().to_owned(),
+    };
+    record.dialogs = d.dialogs.iter().map(dialog).collect();
 }
 
 fn is_final(state: &str) -> bool {
@@ -313,3 +378,6 @@ fn stream(s: &crate::voip::event::StreamFacts) -> json::Stream {
         mos: s.mos,
     }
 }
+
+#[cfg(test)]
+mod tests;

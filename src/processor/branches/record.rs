@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::calls::Calls;
+use super::calls::{Calls, Owned};
 use crate::batch::PacketView;
 use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
@@ -167,33 +167,34 @@ impl Writer {
         let mut owned = false;
         for context in owners {
             owned = true;
-            let sip = context.claim().is_empty();
-            self.write_call(batch, context.call_id(), &mut context.filter_ids(), sip, packet);
+            let call = Owned {
+                call_id: context.call_id(),
+                sip: context.claim().is_empty(),
+                phone_rule: context.phone_rule(),
+                holes: context.holes(),
+                again: p.repeat(),
+            };
+            self.write_call(batch, &call, &mut context.filter_ids(), packet);
         }
         if let (false, Some(id)) = (owned, legacy_call) {
             owned = true;
             let media = legacy.as_ref().is_some_and(|l| l.rtp.is_some());
-            self.write_call(batch, &id, &mut p.matched_filter_ids(), !media, packet);
+            let call = Owned { call_id: &id, sip: !media, phone_rule: "", holes: "", again: false };
+            self.write_call(batch, &call, &mut p.matched_filter_ids(), packet);
         }
         if !owned {
             self.insist(packet, |out, packet| out.rotating.as_mut().map_or(Ok(()), |r| r.write(packet)));
         }
     }
 
-    fn write_call(
-        &mut self,
-        batch: &Incoming,
-        call_id: &str,
-        filters: &mut dyn Iterator<Item = &str>,
-        sip: bool,
-        packet: &Packet<'_>,
-    ) {
+    fn write_call(&mut self, batch: &Incoming, call: &Owned<'_>, filters: &mut dyn Iterator<Item = &str>, packet: &Packet<'_>) {
+        let (call_id, sip) = (call.call_id, call.sip);
         if self.out.calls.is_none() || call_id.is_empty() {
             return;
         }
         let frame =
             Frame { ts: packet.ts, wire_len: packet.wire_len, link: packet.link, interface: InterfaceId(0), data: packet.data };
-        self.calls.take(&batch.hunter, call_id, filters, sip, &frame);
+        self.calls.take(&batch.hunter, call, filters, &frame);
         let (from, to) = if sip { parties(&frame) } else { (String::new(), String::new()) };
         let part = if sip { Part::Sip } else { Part::Rtp };
         let mut written = Written::Continued;

@@ -357,7 +357,7 @@ async fn until(what: impl Fn() -> bool) {
 
 /// The first `n` batches of an epoch, three packets of 200 bytes each.
 fn sealed(epoch: Epoch, n: usize) -> Vec<SealedBatch> {
-    let call = Context { call_id: "call@host".into(), filter_ids: [Arc::from("f1")].into(), leg: "".into(), claim: "".into() };
+    let call = Context { call_id: "call@host".into(), filter_ids: [Arc::from("f1")].into(), ..Context::default() };
     let mut encoder = Encoder::new(EncoderConfig { hunter_id: "edge".into(), epoch, limits: Limits::default() });
     let frame = |i: usize| Frame {
         ts: Timestamp::from_nanos(i64::try_from(i).unwrap()),

@@ -1,0 +1,122 @@
+//! Records from the packets of one or two hunters.
+
+use super::*;
+use crate::packet::build::{be16, ethernet, frame, join, udp, v4};
+
+const SEC: i64 = 1_000_000_000;
+
+fn at(ns: i64) -> Timestamp {
+    Timestamp::from_nanos(ns)
+}
+
+fn message(start: &str, cseq: &str, to_tag: &str, more: &str, body: &str) -> Vec<u8> {
+    format!(
+        "{start}\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK{cseq}\r\nFrom: \"Alice\" <sip:alice@a.example>;tag=a\r\nTo: <sip:bob@b.example>{to_tag}\r\n\
+         Call-ID: one\r\nCSeq: {cseq}\r\n{more}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn rtp(ssrc: u32, seq: u16) -> Vec<u8> {
+    join(&[&[0x80, 8], &be16(usize::from(seq)), &(u32::from(seq) * 160).to_be_bytes(), &ssrc.to_be_bytes(), &[0x55; 160]])
+}
+
+/// Gives one datagram to the calls, as a hunter sent it.
+fn take(calls: &mut Calls, ns: i64, ports: (u16, u16), payload: &[u8], owned: Owned<'_>) {
+    let data = ethernet(0x0800, &v4(17, &udp(ports.0, ports.1, payload)));
+    let hunter: Arc<str> = "edge".into();
+    calls.take(&hunter, &owned, &mut ["f1"].into_iter(), &frame(LinkType::ETHERNET, &data, ns));
+    calls.heard(&hunter, at(ns));
+}
+
+fn owned(call_id: &str, sip: bool) -> Owned<'_> {
+    Owned { call_id, sip, phone_rule: "", holes: "", again: false }
+}
+
+#[test]
+fn a_record_tells_who_how_and_why_and_what_is_missing() {
+    let mut calls = Calls::default();
+    let sdp = "v=0\r\nc=IN IP4 198.51.100.2\r\nm=audio 4000 RTP/AVP 8\r\n";
+    let more = "P-Asserted-Identity: <tel:+4930123456>\r\nContent-Type: application/sdp\r\n";
+    let sip = Owned { phone_rule: "whole number", holes: "before_match 1 2 3", again: true, ..owned("one", true) };
+    let ports = (5060, 5060);
+    take(&mut calls, SEC, ports, &message("INVITE sip:bob@b.example;user=phone SIP/2.0", "1 INVITE", "", more, sdp), sip);
+    take(&mut calls, 2 * SEC, ports, &message("SIP/2.0 180 Ringing", "1 INVITE", ";tag=b", "", ""), owned("one", true));
+    take(&mut calls, 3 * SEC, ports, &message("SIP/2.0 200 OK", "1 INVITE", ";tag=b", "", ""), owned("one", true));
+    take(&mut calls, 4 * SEC, (4001, 4000), &rtp(7, 1), owned("one", false));
+    take(&mut calls, 4 * SEC + SEC / 4, (4001, 4000), &rtp(7, 2), owned("one", false));
+    let reason = "Reason: SIP;cause=200\r\n";
+    take(
+        &mut calls,
+        9 * SEC,
+        ports,
+        &message("BYE sip:bob@b.example SIP/2.0", "2 BYE", ";tag=b", reason, ""),
+        owned("one", true),
+    );
+    take(&mut calls, 9 * SEC, ports, &message("SIP/2.0 200 OK", "2 BYE", ";tag=b", "", ""), owned("one", true));
+
+    let r = calls.record("one", Vec::new(), true, at(10 * SEC));
+
+    assert_eq!(
+        (r.kind.as_str(), r.state.as_str(), r.status, r.reason.as_deref()),
+        ("call", "ended", Some(200), Some("SIP;cause=200"))
+    );
+    let from = json::Party {
+        user: "alice".into(),
+        host: "a.example".into(),
+        display: "Alice".into(),
+        uri: "sip:alice@a.example".into(),
+        tag: "a".into(),
+    };
+    assert_eq!((&r.from, r.to.tag.as_str()), (&from, "b"));
+    assert_eq!(r.request_uri.as_deref(), Some("sip:bob@b.example;user=phone"));
+    assert_eq!(r.identities, [json::Identity { field: "sip.pai".into(), value: "+4930123456".into() }]);
+    let dialog = json::Dialog { from_tag: "a".into(), to_tag: "b".into(), state: "terminated".into() };
+    assert_eq!(r.dialogs, [dialog]);
+    let times =
+        [r.first_packet, r.ringing, r.answered, r.ended, r.last_packet].map(|t| t.map_or(0, |t| t[17..19].parse().unwrap()));
+    assert_eq!((times, r.talk_secs), ([1, 2, 3, 9, 9], Some(6.0)));
+    assert_eq!(
+        (r.phone_rule.as_deref(), r.filter_ids, r.hunters),
+        (Some("whole number"), vec!["f1".to_owned()], vec!["edge".to_owned()])
+    );
+    assert_eq!((r.packets, r.shared_packets), (json::Packets { sip: 5, rtp: 2, rtcp: 0 }, 1));
+    assert_eq!(
+        (r.streams[0].max_gap_ms, r.streams[0].evidence.as_str()),
+        (250.0, "sdp message 1 media 0 caller 198.51.100.2:4000")
+    );
+    assert_eq!((r.holes[0].reason.as_str(), r.holes[0].packets, r.holes[0].hunter.as_str()), ("before_match", Some(3), "edge"));
+    assert_eq!(r.media_from.as_deref(), Some("1970-01-01T00:00:04.000000000Z"), "a filter came too late for all of it");
+}
+
+#[test]
+fn media_that_is_whole_begins_at_the_start() {
+    let mut calls = Calls::default();
+    let sdp = "v=0\r\nc=IN IP4 198.51.100.2\r\nm=audio 4000 RTP/AVP 8\r\n";
+    let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "Content-Type: application/sdp\r\n", sdp);
+    take(&mut calls, 1, (5060, 5060), &invite, owned("one", true));
+    take(&mut calls, 2, (4001, 4000), &rtp(7, 1), owned("one", false));
+
+    let r = calls.record("one", Vec::new(), false, at(SEC));
+
+    assert_eq!((r.media_from.as_deref(), r.phone_rule), (Some("start"), None));
+}
+
+#[test]
+fn media_that_nobody_signalled_stays_open_while_it_flows_and_closes_after_its_silence() {
+    let mut calls = Calls::default();
+    for seq in 0..100_u16 {
+        take(&mut calls, i64::from(seq) * SEC / 50, (4002, 4000), &rtp(0xabcd, seq), owned("rtp-0000abcd", false));
+        let close = calls.due(at(i64::from(seq) * SEC / 50), Duration::from_secs(5)).iter().any(|d| d.close);
+        assert!(!close, "packet {seq}");
+    }
+    let grace = Duration::from_secs(5);
+
+    assert!(!calls.due(at(30 * SEC), grace).iter().any(|d| d.close));
+    let record = calls.record("rtp-0000abcd", Vec::new(), false, at(30 * SEC));
+    assert_eq!((record.kind.as_str(), record.state.as_str(), record.streams.len()), ("media", "rtp-only", 1));
+    assert_eq!(record.streams[0].packets, 100);
+    calls.due(at(70 * SEC), grace);
+    assert!(calls.due(at(71 * SEC), grace).iter().any(|d| d.close && &*d.call_id == "rtp-0000abcd"));
+}
