@@ -1,6 +1,8 @@
 //! The engine on frames made here: one behaviour each. Real traffic is in `captures/`.
 
+mod details;
 mod messages;
+mod standards;
 mod unsignalled;
 
 use std::sync::Arc;
@@ -77,7 +79,7 @@ impl Wire {
         assert!(errors.is_empty(), "{errors:?}");
         let mut config = EngineConfig {
             mode: Mode::Voip,
-            table: TableConfig { quality: true, no_filter: NoFilterPolicy::Deny, ..TableConfig::default() },
+            table: TableConfig { quality: true, details: true, no_filter: NoFilterPolicy::Deny, ..TableConfig::default() },
             decode: DecodeOptions::default(),
             keep_duplicates: false,
             flows: 10_000,
