@@ -199,7 +199,7 @@ impl Call {
             leg: if tie.is_some() { "media" } else { "sip" },
             claim: text(),
             phone_rule: self.phone_rule.clone().unwrap_or_default(),
-            holes: Hole::write(&self.holes).into(),
+            holes: if self.holes.is_empty() { Arc::default() } else { Hole::write(&self.holes).into() },
         });
         // most calls have three: signalling and two directions
         self.contexts.reserve_exact(1);

@@ -117,9 +117,12 @@ impl Hold {
         self.queue.push_back(held);
     }
 
-    /// Takes the oldest packet.
+    /// Takes the oldest packet; a queue that is empty gives its memory back, since most calls hold only once.
     pub fn pop(&mut self) -> Option<Held> {
         let held = self.queue.pop_front()?;
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
         self.forget(&held);
         Some(held)
     }
@@ -158,5 +161,31 @@ impl Hold {
             Part::Signalling => self.signalling = self.signalling.saturating_sub(1),
             Part::Media => self.media = self.media.saturating_sub(1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_hold_keeps_no_memory() {
+        let mut hold = Hold::default();
+        let mut pool = Pool::default();
+        for _ in 0..3 {
+            let frame = Frame {
+                ts: Timestamp::from_nanos(1),
+                wire_len: 1,
+                link: LinkType::ETHERNET,
+                interface: InterfaceId(0),
+                data: &[0],
+            };
+            let frame = pool.copy(&frame);
+            hold.push(Held { frame, payload_at: 0, part: Part::Media, tie: None, events: Vec::new(), sent: None });
+        }
+
+        while hold.pop().is_some() {}
+
+        assert_eq!((hold.queue.capacity(), hold.media()), (0, 0));
     }
 }
