@@ -157,15 +157,18 @@ fn stream_text(out: &mut dyn Write, e: &StreamEvent) -> io::Result<()> {
 fn call_text(out: &mut dyn Write, e: &CallEvent) -> io::Result<()> {
     let f = &e.facts;
     let end = if f.unfinished { " (unfinished)" } else { "" };
+    let parties = if f.messages == 0 {
+        // media that nobody signalled has addresses and no names
+        format!("{} > {}", e.common.tuple.src, e.common.tuple.dst)
+    } else {
+        let party = |user: &str, host: &str| format!("{}@{}", visible(user), visible(host));
+        format!("{} > {}", party(&f.from_user, &f.from_host), party(&f.to_user, &f.to_host))
+    };
     writeln!(
         out,
-        "{}  call {}{end}  {}@{} > {}@{}  {} messages, {} media packets  {}",
+        "{}  call {}{end}  {parties}  {} messages, {} media packets  {}",
         e.common.ts,
         f.state,
-        visible(&f.from_user),
-        visible(&f.from_host),
-        visible(&f.to_user),
-        visible(&f.to_host),
         f.messages,
         f.media_packets,
         visible(&f.call_id)

@@ -249,3 +249,21 @@ fn several_files_keep_their_own_names_and_frame_numbers() {
 
     assert_eq!(messages(&got), messages(&golden));
 }
+
+#[test]
+fn people_are_told_the_addresses_of_media_that_has_no_names() {
+    let home = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_lc"))
+        .args(["sniff", "voip", "-r", "voip/rtp-only.pcap"])
+        .current_dir(root())
+        .env_clear()
+        .env("HOME", home.path())
+        .output()
+        .unwrap();
+
+    let said = String::from_utf8(output.stdout).unwrap();
+    let call = said.lines().find(|l| l.contains("  call ")).unwrap_or_default();
+
+    let want = "call RTP-ONLY (unfinished)  10.60.0.2:6030 > 10.60.0.3:6130  0 messages, 60 media packets  rtp-00000117";
+    assert!(call.ends_with(want), "{said}");
+}
