@@ -5,8 +5,9 @@
 mod not_run;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::unix::process::CommandExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lippycat::capture::{
@@ -320,6 +321,89 @@ fn a_wait_times_out_on_an_idle_interface_and_ends_when_woken() {
         assert_eq!(source.wait(Duration::from_mins(1)).unwrap(), Wake::Ready);
         assert_eq!(source.poll(&mut |_| {}).unwrap(), Progress::Frames(1));
     });
+}
+
+#[test]
+fn promiscuous_mode_is_asked_of_the_interface_and_given_back() {
+    in_namespace("promiscuous_mode_is_asked_of_the_interface_and_given_back", || {
+        for (promiscuous, promiscuity) in [(false, "promiscuity 0"), (true, "promiscuity 1")] {
+            let source = open("ve1", &LiveOptions { promiscuous, ..LiveOptions::default() });
+            sh(&format!("ip -d link show ve1 | grep -q '{promiscuity} '"));
+
+            drop(source);
+
+            sh("ip -d link show ve1 | grep -q 'promiscuity 0 '");
+        }
+    });
+}
+
+#[test]
+fn an_idle_interface_delays_no_batch_and_no_end() {
+    in_namespace("an_idle_interface_delays_no_batch_and_no_end", || {
+        let dir = tempfile::tempdir().unwrap();
+        let lc = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_lc"));
+            command.args(arguments).current_dir(dir.path()).env("HOME", dir.path()).stdin(Stdio::null());
+            command.stderr(File::options().append(true).create(true).open(dir.path().join("log")).unwrap());
+            Running(command.spawn().unwrap())
+        };
+        let log = || std::fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        let filed = || std::fs::read(dir.path().join("all.pcap")).unwrap_or_default();
+        let processor = lc(&[
+            "process",
+            "--insecure",
+            "--listen",
+            "127.0.0.1:5555",
+            "-w",
+            "all.pcap",
+            "--state-dir",
+            "s",
+            "--log-format",
+            "json",
+        ]);
+        wait_for("the processor", || log().contains("listening"));
+        let to = "-P 127.0.0.1:5555 --insecure --no-filter-policy allow --log-format json --capture-threads 2".split(' ');
+        let hunt: Vec<&str> = ["hunt", "-i", "lo,ve1", "-f", "udp port 9"].into_iter().chain(to).collect();
+        let hunter = lc(&hunt);
+        wait_for("the hunter", || log().contains("connected"));
+        // nothing follows this packet, on either interface
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let _refused = socket.send_to(b"the only one", "127.0.0.1:9");
+        wait_for("its batch", || filed().windows(12).any(|w| w == b"the only one"));
+
+        hunter.stop();
+        processor.stop();
+
+        assert!(log().contains("\"unaccounted\":0"), "{}", log());
+    });
+}
+
+/// A process of ours: SIGTERM ends it well, and a test that failed leaves nothing running.
+struct Running(std::process::Child);
+
+impl Running {
+    fn stop(mut self) {
+        sh(&format!("kill -TERM {}", self.0.id()));
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Waits for what takes as long as it takes, up to 20 s.
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if there() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{what}: not within the time");
 }
 
 #[test]
