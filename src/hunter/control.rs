@@ -71,8 +71,9 @@ impl Plane {
             tracing::warn!(filter = %e.id, reason = %e.reason, "filter cannot be applied");
         }
         state.errors = errors.into_iter().map(|e| (e.id, e.reason)).collect();
-        tracing::info!(filters = set.len(), refused = state.errors.len(), version = state.version, "filters applied");
+        let filters = set.len();
         self.shared.filters.swap(Arc::new(set));
+        tracing::info!(filters, refused = state.errors.len(), version = state.version, "filters applied");
     }
 }
 

@@ -230,6 +230,23 @@ impl Batching<'_> {
     }
 }
 
+/// Puts in force what changed since `seen`: filters, and our own connections.
+fn adopt(engine: &mut Engine, shared: &Shared, seen: &mut u64, filter_version: &mut u64) {
+    let current = shared.filters.generation.load(Ordering::Acquire);
+    if current == *seen {
+        return;
+    }
+    *seen = current;
+    engine.set_own_connections(shared.own.read().to_vec());
+    if shared.filters.is_known() {
+        let set = shared.filters.current();
+        *filter_version = set.version();
+        engine.set_filters(&set);
+    } else {
+        engine.await_filters();
+    }
+}
+
 impl Inspector {
     /// Runs until the source ends, the count is reached or the hunter stops.
     ///
@@ -244,18 +261,7 @@ impl Inspector {
         let mut filter_version = 0;
         let mut opened = None;
         let result = loop {
-            let current = shared.filters.generation.load(Ordering::Acquire);
-            if current != generation {
-                generation = current;
-                self.engine.set_own_connections(shared.own.read().to_vec());
-                if shared.filters.is_known() {
-                    let set = shared.filters.current();
-                    filter_version = set.version();
-                    self.engine.set_filters(&set);
-                } else {
-                    self.engine.await_filters();
-                }
-            }
+            adopt(&mut self.engine, &shared, &mut generation, &mut filter_version);
             if shared.stop.load(Ordering::Relaxed) || left(self.count, number) == 0 {
                 break Ok(());
             }
@@ -265,6 +271,8 @@ impl Inspector {
             let mut out =
                 Batching { encoder: &mut self.encoder, shared: &shared, offline: self.offline, stats, filter_version, opened };
             let step = source.burst(room, &mut |frames| {
+                // a pipe may have been waited for: what was asked for meanwhile counts for what came out of it
+                adopt(engine, &shared, &mut generation, &mut out.filter_version);
                 // a live source goes on slice by slice, to the end of its turn
                 let frames = frames.get(..left(count, number)).unwrap_or(frames);
                 engine.handle_burst(frames, number, &mut out);
@@ -275,6 +283,7 @@ impl Inspector {
             });
             out.seal_if_due();
             opened = out.opened;
+            filter_version = out.filter_version;
             match step {
                 // a replay that waits for its next frame
                 Ok(Progress::Frames(0)) => self.publish(false),

@@ -101,6 +101,12 @@ pub enum SessionError {
         /// Why.
         why: String,
     },
+    /// It has not said anything by the time we must give up.
+    #[error("{target}: no answer in time; check that a processor listens there")]
+    NoAnswer {
+        /// Where.
+        target: String,
+    },
     /// It does not want us.
     #[error("{target} refuses this hunter: {why}")]
     Refused {
@@ -126,7 +132,7 @@ impl SessionError {
     fn is_settled(&self) -> bool {
         match self {
             Self::Dial(e) => e.is_settled(),
-            Self::Transport { .. } | Self::Refused { .. } => false,
+            Self::Transport { .. } | Self::NoAnswer { .. } | Self::Refused { .. } => false,
             Self::Call { status, .. } => {
                 matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated)
             }
@@ -166,6 +172,7 @@ async fn sessions(
     let mut backoff = Backoff::new(config.seed);
     let mut down_since = Instant::now();
     let mut ever_up = false;
+    let mut before = None;
     for target in config.targets.iter().cycle() {
         let (began, acked) = (Instant::now(), backlog.snapshot().acked_batches);
         let patience = config.connect_timeout.map(|limit| down_since + limit);
@@ -192,10 +199,13 @@ async fn sessions(
         if let Some(limit) = config.connect_timeout
             && (down_since.elapsed() >= limit || (!ever_up && error.is_settled()))
         {
-            return Err(UplinkError::CannotConnect(error));
+            // an attempt cut short says less than the one before
+            let cut = matches!(error, SessionError::NoAnswer { .. });
+            return Err(UplinkError::CannotConnect(before.filter(|_| cut).unwrap_or(error)));
         }
         let wait = backoff.wait();
-        tracing::warn!(target = %target, error = %error, retry_ms = wait.as_millis(), "not connected");
+        tracing::warn!(processor = %target, error = %error, retry_ms = wait.as_millis(), "not connected");
+        before = Some(error);
         tokio::select! {
             () = sleep(wait) => {}
             () = drained(backlog, ending) => return Ok(()),
@@ -221,7 +231,7 @@ async fn session(
     let (mut draining, mut at_once) = (ending.clone(), ending.clone());
     let setup = tokio::select! {
         setup = set_up(config, target, backlog, control, &sockets) => setup,
-        () = until(patience) => Err(no_answer(target)),
+        () = until(patience) => Err(SessionError::NoAnswer { target: target.to_string() }),
         () = drained(backlog, &mut draining) => return Ended::Finished,
         () = told(&mut at_once, Ending::Now) => Err(stopped(target)),
     };
@@ -232,7 +242,7 @@ async fn session(
     let connection = backlog.begin(up.kind, &up.resume);
     let durable = up.kind == PeerKind::Extended;
     control.link(LinkState::Up { target: target.to_string(), sockets: sockets.lock().clone(), durable });
-    tracing::info!(target = %target, delivery = if durable { "acknowledged" } else { "best_effort" }, "connected");
+    tracing::info!(processor = %target, delivery = if durable { "acknowledged" } else { "best_effort" }, "connected");
     let call = |what| move |status: Status| SessionError::Call { target: target.to_string(), what, status: Box::new(status) };
     let mut data = std::pin::pin!(stream::run(up.data, Arc::clone(backlog), connection, up.kind, up.legacy));
     let error = tokio::select! {
@@ -274,13 +284,6 @@ async fn stalled(backlog: &Backlog, mut ending: watch::Receiver<Ending>, patienc
         if now.in_memory_batches > 0 && now.acked_batches == acked {
             return;
         }
-    }
-}
-
-fn no_answer(target: &Target) -> SessionError {
-    SessionError::Transport {
-        target: target.to_string(),
-        why: "no answer in time; check that a processor listens there".to_owned(),
     }
 }
 
