@@ -15,6 +15,9 @@ export LC_NOT_RUN
 trap 'rm -f "$LC_NOT_RUN"' EXIT
 step cargo fmt --all --check
 step cargo clippy --locked --all-targets -- -D warnings
+step scripts/py-peers.sh
+# what cannot run here is a failure here
+export LC_REQUIRE_PEERS=1
 step cargo test --locked
 step env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 if command -v cargo-deny >/dev/null; then

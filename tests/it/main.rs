@@ -11,6 +11,7 @@ mod layering;
 mod live;
 mod not_run;
 mod privacy;
+mod peers;
 mod rust_text;
 mod targets;
 mod whole;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use lippycat::capture::{FileSource, Progress, Source};
 
 /// The binary under test.
-const LC: &str = env!("CARGO_BIN_EXE_lc");
+pub(crate) const LC: &str = env!("CARGO_BIN_EXE_lc");
 
 /// A processor that is stopped when the test ends.
 pub(crate) struct Processor {
@@ -83,7 +83,7 @@ fn succeed(dir: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
-fn calls_capture() -> PathBuf {
+pub(crate) fn calls_capture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/voip/calls.pcap")
 }
 
