@@ -86,6 +86,16 @@ impl BpfTest {
         Ok(Self { program: program.into_boxed_slice() })
     }
 
+    /// Of a program compiled elsewhere.
+    pub(super) fn of(program: Vec<Insn>) -> Self {
+        Self { program: program.into_boxed_slice() }
+    }
+
+    /// The program alone.
+    pub(super) fn into_program(self) -> Vec<Insn> {
+        self.program.into_vec()
+    }
+
     /// Whether a whole frame passes.
     pub fn test(&self, frame: &[u8]) -> bool {
         self.test_cut(frame, u32::try_from(frame.len()).unwrap_or(u32::MAX))

@@ -60,18 +60,29 @@ impl KernelFilter<'_> {
     /// # Errors
     /// [`CaptureError::Bpf`] about the expression as the user wrote it.
     pub(super) fn compile(&self, compiler: &dyn Compiler) -> Result<Vec<Insn>, CaptureError> {
-        let refused = |reason: String| CaptureError::Bpf { expression: self.expression.to_owned(), reason };
+        let program = self.program(compiler)?;
+        if self.link == LinkType::LINUX_SLL { cooked(program).map_err(|reason| self.refused(reason)) } else { Ok(program) }
+    }
+
+    fn refused(&self, reason: String) -> CaptureError {
+        CaptureError::Bpf { expression: self.expression.to_owned(), reason }
+    }
+
+    /// The program for frames as libpcap hands them over.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub(super) fn program(&self, compiler: &dyn Compiler) -> Result<Vec<Insn>, CaptureError> {
         // Alone first, so that libpcap's complaint is about what the user wrote.
-        compiler.compile(self.expression).map_err(refused)?;
+        compiler.compile(self.expression).map_err(|reason| self.refused(reason))?;
         let mut last = String::new();
         for candidate in self.candidates() {
             match compiler.compile(&candidate) {
-                Ok(program) if self.link == LinkType::LINUX_SLL => return cooked(program).map_err(refused),
                 Ok(program) => return Ok(program),
                 Err(reason) => last = reason,
             }
         }
-        Err(refused(last))
+        Err(self.refused(last))
     }
 
     /// Full expressions, the best first: not every link type knows VLANs.

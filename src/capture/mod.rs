@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `file`, `classic`, `pcapng`, `buffer` | own readers: no mmap, no allocation per packet |
 //! | [`FileSource`] (`merge`) | one file as it lies, several merged by the time of their next packet |
+//! | [`Replay`] | files behind `-f` |
 //! | [`Paced`] (`pace`) | files handed over as they were recorded: `--speed 1x` |
 //! | [`LiveSource`] (`live`, `handle`) | non-blocking libpcap handles, one per interface |
 //! | `kernel` | the filter a handle keeps for life |
@@ -36,6 +37,7 @@ mod merge;
 mod pace;
 mod paced;
 mod pcapng;
+mod replay;
 mod sys;
 
 use std::time::Duration;
@@ -52,6 +54,7 @@ pub use live::{Gap, InterfaceState, LiveOptions, LiveSource, LiveState, MAX_GAPS
 pub use merge::{FileSource, MAX_FILES};
 pub use pace::{MAX_PAUSE, Pace, Speed, UnknownSpeed};
 pub use paced::Paced;
+pub use replay::Replay;
 pub use sys::libpcap_version;
 
 /// Frames, from wherever.

@@ -106,16 +106,17 @@ fn assemble(config: &HuntConfig) -> Result<Parts, Stop> {
 type Sources = (Vec<Box<dyn Source>>, Vec<String>);
 
 fn sources(config: &HuntConfig) -> Result<Sources, Stop> {
+    let hunter = &config.hunter;
+    let voip = (config.mode == Mode::Voip).then_some(&config.voip);
+    let filter = hunter.bpf_filter.as_deref();
     if !config.capture.read.is_empty() {
-        let source = inspection::open_files(&config.capture)?;
+        let source = inspection::open_files(filter, &config.capture, voip)?;
         // a path says more about this machine than a peer needs to know
         let name = |p: &PathBuf| p.file_name().unwrap_or(p.as_os_str()).to_string_lossy().into_owned();
         let names = config.capture.read.iter().map(name).collect();
         return Ok((vec![Box::new(source)], names));
     }
-    let hunter = &config.hunter;
-    let voip = (config.mode == Mode::Voip).then_some(&config.voip);
-    let live = inspection::open_interfaces(&hunter.interfaces, hunter.bpf_filter.as_deref(), &config.capture, voip)?;
+    let live = inspection::open_interfaces(&hunter.interfaces, filter, &config.capture, voip)?;
     let sources = live.into_iter().map(|s| Box::new(s) as Box<dyn Source>).collect();
     Ok((sources, hunter.interfaces.clone()))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource, Paced, Speed};
+use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource, Paced, Replay, Speed};
 use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, Voip};
 use crate::engine::{self, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
@@ -85,13 +85,14 @@ pub(super) fn compile(filters: &[Filter], options: &CompileOptions) -> Result<Ar
     }
 }
 
-/// Opens capture files, at the speed asked for.
-pub(super) fn open_files(capture: &Capture) -> Result<Paced, Stop> {
+/// Opens capture files, at the speed asked for; `-f` and `--sip-port` mean what they mean for interfaces.
+pub(super) fn open_files(filter: Option<&str>, capture: &Capture, voip: Option<&Voip>) -> Result<Replay, Stop> {
     let speed = match capture.speed {
         config::Speed::Recorded => Speed::Times(1000),
         config::Speed::Max => Speed::Max,
     };
-    Ok(Paced::new(FileSource::open(&capture.read).map_err(source_error)?, speed))
+    let files = Paced::new(FileSource::open(&capture.read).map_err(source_error)?, speed);
+    Replay::new(files, &expression(filter, voip)).map_err(source_error)
 }
 
 /// Opens interfaces, one source per capture thread.
@@ -101,15 +102,20 @@ pub(super) fn open_interfaces(
     capture: &Capture,
     voip: Option<&Voip>,
 ) -> Result<Vec<LiveSource>, Stop> {
-    let user = filter.unwrap_or_default();
     let options = LiveOptions {
         snaplen: capture.snaplen,
         promiscuous: capture.promiscuous,
         buffer_bytes: u32::try_from(capture.pcap_buffer_size).unwrap_or(u32::MAX),
-        filter: voip.and_then(|v| ports(v, user)).unwrap_or_else(|| user.to_owned()),
+        filter: expression(filter, voip),
         ..LiveOptions::default()
     };
     capture::open_live(interfaces, usize::from(capture.threads), &options).map_err(source_error)
+}
+
+/// The capture filter: the user's, within the ports named.
+fn expression(filter: Option<&str>, voip: Option<&Voip>) -> String {
+    let user = filter.unwrap_or_default();
+    voip.and_then(|v| ports(v, user)).unwrap_or_else(|| user.to_owned())
 }
 
 fn ports(voip: &Voip, user: &str) -> Option<String> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ArgMatches;
 
-use crate::capture::Libpcap;
+use crate::capture::{Libpcap, Source};
 use crate::config::{Mode, NoFilterPolicy, OutputFormat, SniffConfig};
 use crate::record::dir::MinFree;
 use crate::sniffer::{self, Format, SnifferConfig, SnifferError};
@@ -66,21 +66,21 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
         min_free: MinFree::default(),
         count: (config.capture.count > 0).then_some(config.capture.count),
     };
-    let mut events = io::stdout().lock();
-    let outcome = if config.capture.read.is_empty() {
-        let sniff = &config.sniff;
-        let voip = (config.mode == Mode::Voip).then_some(&config.voip);
-        let mut sources = inspection::open_interfaces(&sniff.interfaces, sniff.bpf_filter.as_deref(), &config.capture, voip)?;
-        let Some(source) = sources.first_mut() else { return Ok(Outcome::Done) };
-        sniffer::run(sniffer, source, &clock::wall, &mut events, stop).map_err(stopped)?
-    } else {
-        let mut source = inspection::open_files(&config.capture)?;
-        let result = sniffer::run(sniffer, &mut source, &clock::wall, &mut events, stop).map_err(stopped);
-        for cut in source.files().truncated() {
-            tracing::warn!("{cut}");
+    let (filter, voip) = (config.sniff.bpf_filter.as_deref(), (config.mode == Mode::Voip).then_some(&config.voip));
+    if config.capture.threads > 1 {
+        return Err(Stop::usage("--capture-threads: lc sniff captures with one thread; lc hunt takes more"));
+    }
+    let mut source: Box<dyn Source> = if config.capture.read.is_empty() {
+        let mut live = inspection::open_interfaces(&config.sniff.interfaces, filter, &config.capture, voip)?;
+        match live.pop() {
+            Some(source) => Box::new(source),
+            None => return Ok(Outcome::Done),
         }
-        result?
+    } else {
+        Box::new(inspection::open_files(filter, &config.capture, voip)?)
     };
+    let mut events = io::stdout().lock();
+    let outcome = sniffer::run(sniffer, &mut *source, &clock::wall, &mut events, stop).map_err(stopped)?;
     let c = outcome.counters;
     tracing::info!(
         captured = c.captured,
