@@ -462,7 +462,7 @@ impl Acceptor {
             count(&self.open.counters.accepted);
             return Some(Connection { io: Io::Plain(socket), peer, _slot: slot });
         };
-        self.handshakes.push(Box::pin(shake_hands(socket, peer, slot, tls.current(), self.limits.handshake)));
+        self.handshakes.push(Box::pin(shake_hands(socket, peer, slot, tls.fresh(), self.limits.handshake)));
         None
     }
 
@@ -566,8 +566,10 @@ async fn shake_hands(socket: TcpStream, peer: PeerInfo, slot: Slot, config: Arc<
     Ended::Good(Connection { io: Io::Tls(Box::new(stream.into())), peer: PeerInfo { identity, ..peer }, _slot: slot })
 }
 
+/// Who it was is for DEBUG: addresses are not logged above it.
 fn refused(remote: SocketAddr, why: &str) {
+    debug!(%remote, why, "connection refused");
     if let Some(suppressed) = REFUSED.pass() {
-        warn!(%remote, why, suppressed, "connection refused");
+        warn!(why, suppressed, "connection refused; -v names the peer");
     }
 }

@@ -148,7 +148,7 @@ impl Dialer {
             why: e.to_string(),
             settled: true,
         })?;
-        shake_hands(socket, target, name, tls.current()).await
+        shake_hands(socket, target, name, tls.fresh()).await
     }
 }
 
@@ -158,7 +158,7 @@ async fn greeted(socket: TcpStream, target: &Target) -> Result<Io, DialError> {
         Ok(Ok(1..)) => return Ok(Io::Plain(socket)),
         Ok(Ok(0)) => "the peer closed the connection at once; it may have too many, its log says why".to_owned(),
         Ok(Err(e)) => format!("the connection was lost at once ({e}); the log of the peer may say why"),
-        Err(_) => "the peer does not begin HTTP/2 in plain text; if it runs with TLS, leave out --insecure".to_owned(),
+        Err(_) => "the peer does not begin HTTP/2 in plain text; if it runs with TLS, leave out --insecure; else it is no processor: check host and port".to_owned(),
     };
     Err(DialError::Tls { target: target.clone(), why, settled: false })
 }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use rustls::{ClientConfig, ServerConfig};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::tls::{ClientTls, ServerTls, TlsError, read};
 
@@ -42,12 +44,16 @@ impl Load for ClientTls {
     }
 }
 
+/// The files are looked at this often at most.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A configuration that is read again on demand; a bad new version leaves the old one in force.
 #[derive(Debug)]
 pub struct Reloading<L: Load> {
     source: L,
     current: RwLock<Arc<L::Config>>,
     seen: Mutex<[u8; 32]>,
+    looked: Mutex<Instant>,
 }
 
 impl<L: Load> Reloading<L> {
@@ -58,7 +64,27 @@ impl<L: Load> Reloading<L> {
     pub fn new(source: L) -> Result<Self, TlsError> {
         let seen = digest(&source)?;
         let current = RwLock::new(Arc::new(source.load()?));
-        Ok(Self { source, current, seen: Mutex::new(seen) })
+        Ok(Self { source, current, seen: Mutex::new(seen), looked: Mutex::new(Instant::now()) })
+    }
+
+    /// What is in force for a new connection: the files are looked at, once a second at most. What cannot be used is said,
+    /// and the old configuration stays.
+    pub fn fresh(&self) -> Arc<L::Config> {
+        let due = {
+            let mut looked = self.looked.lock();
+            let due = looked.elapsed() >= LOOK;
+            if due {
+                *looked = Instant::now();
+            }
+            due
+        };
+        let changed = if due { self.reload() } else { Ok(false) };
+        match changed {
+            Ok(true) => tracing::info!("certificates changed; new connections use the new ones"),
+            Ok(false) => {}
+            Err(e) => tracing::warn!(error = %e, "certificates not reloaded; the old ones stay in force"),
+        }
+        self.current()
     }
 
     /// What is in force.
@@ -71,8 +97,8 @@ impl<L: Load> Reloading<L> {
         &self.source
     }
 
-    /// Reads the files again if their content changed; says whether it did. Call it on SIGHUP and every few seconds; it
-    /// reads small files, so not on a thread that must not wait.
+    /// Reads the files again if their content changed; says whether it did. Call it on SIGHUP; [`Self::fresh`] does for each
+    /// connection.
     ///
     /// # Errors
     /// [`TlsError`]; the old configuration stays, and the next call tries again.
@@ -97,4 +123,41 @@ fn digest(source: &impl Load) -> Result<[u8; 32], TlsError> {
         hash.update(bytes);
     }
     Ok(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certs::{self, Order};
+    use super::super::facts::Role;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_certificate_serves_the_next_connection_and_a_broken_one_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let issue = |id: &str| {
+            let order = Order { role: Role::Hunter, id: id.to_owned(), dns: Vec::new(), ips: Vec::new(), days: 1 };
+            certs::issue(folder.path(), &order).unwrap()
+        };
+        certs::init(folder.path(), "x", 1).unwrap();
+        let (first, second) = (issue("a"), issue("b"));
+        let tls = ClientTls {
+            ca: Some(folder.path().join("ca.crt")),
+            cert: Some(first.cert.clone()),
+            key: Some(first.key.clone()),
+            ..ClientTls::default()
+        };
+        let reloading = Reloading::new(tls).unwrap();
+        let before = reloading.fresh();
+
+        tokio::time::advance(LOOK).await;
+        assert!(Arc::ptr_eq(&before, &reloading.fresh()), "nothing changed");
+        std::fs::write(&first.cert, "broken").unwrap();
+        tokio::time::advance(LOOK).await;
+        assert!(Arc::ptr_eq(&before, &reloading.fresh()), "a broken file changes nothing");
+        std::fs::copy(&second.cert, &first.cert).unwrap();
+        std::fs::copy(&second.key, &first.key).unwrap();
+        assert!(Arc::ptr_eq(&before, &reloading.fresh()), "looked at once a second");
+        tokio::time::advance(LOOK).await;
+        assert!(!Arc::ptr_eq(&before, &reloading.fresh()));
+    }
 }

@@ -40,7 +40,6 @@ pub(super) const ROWS: &[Opt] = &[
         .help("Name the processor's certificate must carry"),
     remote("remote.tls.skip_verify", Kind::Switch, Group::Security)
         .flag("tls-skip-verify")
-        .hidden()
         .default("false")
         .help("Do not verify the processor (dangerous)"),
     remote("remote.insecure", Kind::Switch, Group::Security)

@@ -64,7 +64,6 @@ pub(super) const ROWS: &[Opt] = &[
         .help("Name the processor's certificate must carry"),
     hunt("hunter.tls.skip_verify", Kind::Switch, Group::Security)
         .flag("tls-skip-verify")
-        .hidden()
         .default("false")
         .help("Do not verify the processor (dangerous)"),
     hunt("hunter.insecure", Kind::Switch, Group::Security)
