@@ -63,10 +63,22 @@ async fn hunters(config: RemoteConfig) -> Result<Listing, Stop> {
     let answer = show::fetch(&config, "").await?;
     let row = |h: &HunterAnswer| {
         let [captured, matched, forwarded, dropped] = h.packets.map(|n| n.to_string());
-        vec![h.id.clone(), h.status.to_owned(), h.remote.clone(), h.interfaces.join(","), captured, matched, forwarded, dropped]
+        let filters = format!("{}/{}", h.active_filters, h.filters);
+        let (status, from) = (h.status.to_owned(), h.interfaces.join(","));
+        vec![h.id.clone(), status, h.remote.clone(), from, filters, captured, matched, forwarded, dropped]
     };
     Ok(Listing {
-        columns: vec!["hunter", "status", "remote", "captures from", "captured", "matched", "acknowledged", "given up"],
+        columns: vec![
+            "hunter",
+            "status",
+            "remote",
+            "captures from",
+            "filters",
+            "captured",
+            "matched",
+            "acknowledged",
+            "given up",
+        ],
         rows: answer.all.iter().map(row).collect(),
         json: answer.all.iter().map(show::json).collect(),
     })

@@ -13,6 +13,9 @@ use super::runtime;
 use super::security;
 use super::start;
 
+/// Filter ids in the table; the JSON form has all that the processor told.
+const IDS_SHOWN: usize = 20;
+
 /// What is asked of a processor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Question {
@@ -78,20 +81,26 @@ fn status(a: &StatusAnswer) -> Listing {
         ("packets received", a.received.to_string()),
         ("packets stored", a.stored.to_string()),
         ("packets received twice", a.duplicates.to_string()),
-        ("filters", a.filters.to_string()),
+        ("filters", format!("{} (version {})", a.filters, a.filter_version)),
     ];
     let rows = rows.into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect();
     let json = serde_json::json!({
         "processor_id": a.processor, "status": a.status, "total_hunters": all, "healthy_hunters": healthy, "warning_hunters": warning,
         "error_hunters": error, "total_packets_received": a.received, "packets_stored": a.stored, "packets_duplicate": a.duplicates,
-        "total_filters": a.filters
+        "total_filters": a.filters, "filter_version": a.filter_version
     });
     Listing { columns: vec!["what", "value"], rows, json }
 }
 
 fn one(h: &HunterAnswer) -> Listing {
     let [captured, matched, forwarded, dropped] = h.packets;
+    let [received, kernel_dropped, interface_dropped, in_ring] = h.kernel;
     let drops: Vec<String> = h.drops.iter().map(|(r, n)| format!("{r}={n}")).collect();
+    let refused: Vec<String> = h.filter_errors.iter().map(|(id, why)| format!("{id}: {why}")).collect();
+    let mut ids = h.filter_ids.iter().take(IDS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if h.filters as usize > IDS_SHOWN {
+        ids.push_str(", …");
+    }
     let rows = [
         ("hunter", h.id.clone()),
         ("host", h.hostname.clone()),
@@ -99,12 +108,21 @@ fn one(h: &HunterAnswer) -> Listing {
         ("status", h.status.to_owned()),
         ("connected", format!("{} s", h.connected_secs)),
         ("captures from", h.interfaces.join(", ")),
-        ("filters", h.filters.to_string()),
+        ("filters meant for it", format!("{} ({ids})", h.filters)),
+        ("filters in force", format!("{} (version {})", h.active_filters, h.filter_version)),
+        ("filters not applied", if refused.is_empty() { "none".to_owned() } else { refused.join("; ") }),
         ("packets captured", captured.to_string()),
         ("packets matched", matched.to_string()),
         ("packets acknowledged", forwarded.to_string()),
         ("packets given up", if drops.is_empty() { dropped.to_string() } else { format!("{dropped} ({})", drops.join(" ")) }),
-        ("packets dropped by the kernel", h.kernel_dropped.to_string()),
+        ("packets held", h.held.to_string()),
+        (
+            "kernel",
+            format!(
+                "{received} received, {kernel_dropped} dropped, {interface_dropped} dropped by the interface, {in_ring} in the ring"
+            ),
+        ),
+        ("not yet acknowledged", format!("{} KiB", h.window_bytes >> 10)),
         ("memory", format!("{} MiB", h.rss_bytes >> 20)),
         ("processor use", format!("{:.1} %", h.cpu_percent)),
     ];
@@ -115,13 +133,19 @@ fn one(h: &HunterAnswer) -> Listing {
 /// A hunter as JSON.
 pub(super) fn json(h: &HunterAnswer) -> serde_json::Value {
     let [captured, matched, forwarded, dropped] = h.packets;
+    let [received, kernel_dropped, interface_dropped, in_ring] = h.kernel;
+    let errors: Vec<serde_json::Value> =
+        h.filter_errors.iter().map(|(id, reason)| serde_json::json!({"id": id, "reason": reason})).collect();
     let drops: serde_json::Map<String, serde_json::Value> = h.drops.iter().map(|(r, n)| (r.clone(), (*n).into())).collect();
     serde_json::json!({
         "hunter_id": h.id, "hostname": h.hostname, "remote_addr": h.remote, "status": h.status,
         "connected_duration_sec": h.connected_secs, "interfaces": h.interfaces, "filters": h.filters,
+        "filter_ids": h.filter_ids, "filter_version": h.filter_version, "filter_errors": errors,
         "stats": {
             "packets_captured": captured, "packets_matched": matched, "packets_forwarded": forwarded, "packets_dropped": dropped,
-            "drops": drops, "kernel_dropped": h.kernel_dropped, "memory_rss_bytes": h.rss_bytes, "cpu_percent": h.cpu_percent
+            "drops": drops, "held_packets": h.held, "kernel_received": received, "kernel_dropped": kernel_dropped,
+            "interface_dropped": interface_dropped, "in_ring": in_ring, "buffer_bytes": h.window_bytes,
+            "active_filters": h.active_filters, "memory_rss_bytes": h.rss_bytes, "cpu_percent": h.cpu_percent
         },
         "capabilities": { "filter_types": h.filter_types }
     })

@@ -12,11 +12,12 @@ use super::shared::{Job, Shared};
 use crate::telemetry::{Escaped, clock};
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{
-    AuthTokenRequest, AuthorizationToken, AvailableHunter, ConnectedHunter, FilterDeleteRequest, FilterRequest, FilterResponse,
-    FilterUpdate, FilterUpdateResult, HunterHeartbeat, HunterRegistration, HunterStatus, ListHuntersRequest, ListHuntersResponse,
-    ProcessorConfig, ProcessorFilterDeleteRequest, ProcessorFilterQuery, ProcessorFilterRequest, ProcessorHeartbeat,
-    ProcessorRegistration, ProcessorRegistrationResponse, ProcessorStats, ProcessorStatus, RegistrationResponse, ResumePoint,
-    StatusRequest, StatusResponse, TopologyRequest, TopologyResponse, TopologySubscribeRequest, TopologyUpdate,
+    AuthTokenRequest, AuthorizationToken, AvailableHunter, ConnectedHunter, FilterDeleteRequest, FilterError, FilterRequest,
+    FilterResponse, FilterUpdate, FilterUpdateResult, HunterHeartbeat, HunterRegistration, HunterStatus, ListHuntersRequest,
+    ListHuntersResponse, ProcessorConfig, ProcessorFilterDeleteRequest, ProcessorFilterQuery, ProcessorFilterRequest,
+    ProcessorHeartbeat, ProcessorRegistration, ProcessorRegistrationResponse, ProcessorStats, ProcessorStatus,
+    RegistrationResponse, ResumePoint, StatusRequest, StatusResponse, TopologyRequest, TopologyResponse,
+    TopologySubscribeRequest, TopologyUpdate,
 };
 
 /// Filters shown per hunter in a status.
@@ -138,7 +139,7 @@ impl ManagementService for Management {
             .iter()
             .filter(|(id, _)| wanted.is_empty() || **id == wanted)
             .map(|(id, h)| {
-                let (filters, _) = self.shared.filters.shown(&h.subscriber(), FILTERS_SHOWN, &mut room);
+                let (filters, meant) = self.shared.filters.shown(&h.subscriber(), FILTERS_SHOWN, &mut room);
                 ConnectedHunter {
                     hunter_id: id.clone(),
                     hostname: h.registration.hostname.clone(),
@@ -150,6 +151,9 @@ impl ManagementService for Management {
                     filters,
                     interfaces: h.registration.interfaces.clone(),
                     capabilities: h.registration.capabilities.clone(),
+                    filter_version: h.filter_version,
+                    filter_errors: h.filter_errors.iter().take(FILTERS_SHOWN).map(shown_error).collect(),
+                    filters_meant: u32::try_from(meant).unwrap_or(u32::MAX),
                 }
             })
             .collect();
@@ -171,6 +175,7 @@ impl ManagementService for Management {
             committed: counts.written,
             subscriber_skipped: 0,
             upstream_backlog: 0,
+            filter_version: self.shared.filters.version(),
         };
         Ok(Response::new(StatusResponse { hunters, processor_stats: Some(processor_stats) }))
     }
@@ -240,6 +245,10 @@ impl ManagementService for Management {
     async fn request_auth_token(&self, _: Request<AuthTokenRequest>) -> Result<Response<AuthorizationToken>, Status> {
         Err(not_yet("RequestAuthToken"))
     }
+}
+
+fn shown_error((id, reason): &(String, String)) -> FilterError {
+    FilterError { id: id.clone(), reason: reason.clone() }
 }
 
 fn not_yet(what: &str) -> Status {

@@ -36,14 +36,26 @@ pub struct HunterAnswer {
     pub interfaces: Vec<String>,
     /// Filter kinds it applies.
     pub filter_types: Vec<String>,
-    /// Filters meant for it.
-    pub filters: usize,
+    /// Filters meant for it: how many, and the ids of the first.
+    pub filters: u32,
+    /// See above.
+    pub filter_ids: Vec<String>,
+    /// Filters in force there.
+    pub active_filters: u32,
+    /// Version of the filters in force there; 0 from old hunters.
+    pub filter_version: u64,
+    /// Filters it could not apply: id and reason.
+    pub filter_errors: Vec<(String, String)>,
     /// Packets captured, matched, acknowledged, given up.
     pub packets: [u64; 4],
     /// Given up, by reason.
     pub drops: Vec<(String, u64)>,
-    /// Frames the kernel dropped.
-    pub kernel_dropped: u64,
+    /// Frames the kernel saw, the kernel dropped, the interface dropped, still in the ring.
+    pub kernel: [u64; 4],
+    /// Packets waiting for a verdict.
+    pub held: u64,
+    /// Bytes of batches not yet acknowledged.
+    pub window_bytes: u64,
     /// Resident memory.
     pub rss_bytes: u64,
     /// Percent of one core.
@@ -67,6 +79,8 @@ pub struct StatusAnswer {
     pub stored: u64,
     /// Filters.
     pub filters: u32,
+    /// Their version; 0 from an old processor.
+    pub filter_version: u64,
     /// The hunters.
     pub all: Vec<HunterAnswer>,
 }
@@ -102,10 +116,17 @@ pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<St
             connected_secs: h.connected_duration_sec,
             interfaces: h.interfaces,
             filter_types: h.capabilities.map(|c| c.filter_types).unwrap_or_default(),
-            filters: h.filters.len(),
+            // an old processor does not say how many there are beyond those it lists
+            filters: h.filters_meant.max(u32::try_from(h.filters.len()).unwrap_or(u32::MAX)),
+            filter_ids: h.filters.into_iter().map(|f| f.id).collect(),
+            active_filters: s.active_filters,
+            filter_version: h.filter_version,
+            filter_errors: h.filter_errors.into_iter().map(|e| (e.id, e.reason)).collect(),
             packets: [s.packets_captured, s.packets_matched, s.packets_forwarded, s.packets_dropped],
             drops,
-            kernel_dropped: s.kernel_dropped,
+            kernel: [s.kernel_received, s.kernel_dropped, s.interface_dropped, s.in_ring],
+            held: s.held_packets,
+            window_bytes: s.buffer_bytes,
             rss_bytes: s.memory_rss_bytes,
             cpu_percent: s.cpu_percent,
         }
@@ -125,6 +146,7 @@ pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<St
         duplicates: p.duplicates,
         stored: p.committed,
         filters: p.total_filters,
+        filter_version: p.filter_version,
         all,
     })
 }
