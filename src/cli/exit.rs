@@ -113,7 +113,14 @@ impl From<std::io::Error> for Stop {
 impl fmt::Display for Stop {
     /// The error with its causes, then the hint.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)?;
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            // most of our errors name their cause themselves
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        f.write_str(&text)?;
         match &self.hint {
             Some(hint) => write!(f, "; {hint}"),
             None => Ok(()),
@@ -145,6 +152,13 @@ mod tests {
 
         assert_eq!(stop.to_string(), "cannot open eth9: no such interface; see 'lc list interfaces'");
         assert_eq!(stop.exit(), Exit::NotFound);
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let twice = Err::<(), _>(std::io::Error::other("no room")).context("cannot write x: no room").unwrap_err();
+
+        assert_eq!(Stop::from(twice).to_string(), "cannot write x: no room");
     }
 
     #[test]
