@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::bpf::{BpfTest, Insn};
 use super::kernel::{Compiler, KernelFilter};
 use super::{BURST, CaptureError, InterfaceInfo, KernelStats, MAX_CAPLEN, Paced, Progress, Source, Wake};
-use crate::packet::{Frame, LinkType};
+use crate::packet::{Frame, InterfaceId, LinkType};
 
 /// Capture files behind a filter.
 pub struct Replay {
@@ -79,6 +79,10 @@ impl Source for Replay {
 
     fn interfaces(&self) -> &[InterfaceInfo] {
         self.files.interfaces()
+    }
+
+    fn file_of(&self, interface: InterfaceId) -> Option<(usize, &str)> {
+        self.files.file_of(interface)
     }
 
     fn stats(&mut self) -> KernelStats {
