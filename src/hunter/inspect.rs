@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::batch::{BatchStats, ContextKey, Encoder, Pushed, SealedBatch};
 use crate::capture::{CaptureError, KernelStats, Progress, Source};
@@ -34,6 +35,8 @@ pub struct FilterSlot {
     generation: AtomicU64,
     /// Whether filters have ever come.
     known: AtomicBool,
+    /// Told when they have.
+    came: Notify,
 }
 
 impl Default for FilterSlot {
@@ -45,7 +48,12 @@ impl Default for FilterSlot {
 impl FilterSlot {
     /// Empty; calls are held undecided until the first filters come.
     pub fn new() -> Self {
-        Self { set: RwLock::new(Arc::new(FilterSet::empty())), generation: AtomicU64::new(0), known: AtomicBool::new(false) }
+        Self {
+            set: RwLock::new(Arc::new(FilterSet::empty())),
+            generation: AtomicU64::new(0),
+            known: AtomicBool::new(false),
+            came: Notify::new(),
+        }
     }
 
     /// Puts a set in force.
@@ -53,6 +61,7 @@ impl FilterSlot {
         *self.set.write() = set;
         self.known.store(true, Ordering::Release);
         self.generation.fetch_add(1, Ordering::Release);
+        self.came.notify_waiters();
     }
 
     /// The set in force.
@@ -63,6 +72,15 @@ impl FilterSlot {
     /// Whether filters have ever come.
     pub fn is_known(&self) -> bool {
         self.known.load(Ordering::Acquire)
+    }
+
+    /// Resolves when filters have come.
+    pub async fn known(&self) {
+        // made before the look, so that filters that come in between are told
+        let came = self.came.notified();
+        if !self.is_known() {
+            came.await;
+        }
     }
 }
 
@@ -81,8 +99,6 @@ pub struct Progressed {
     pub calls: usize,
     /// Whether the source is down.
     pub degraded: bool,
-    /// Whether the thread has ended.
-    pub done: bool,
 }
 
 /// What the threads of one hunter share.
@@ -124,11 +140,6 @@ impl Shared {
     pub fn set_own(&self, own: Vec<FiveTuple>) {
         *self.own.write() = own.into();
         self.filters.generation.fetch_add(1, Ordering::Release);
-    }
-
-    /// Whether every capture thread has ended.
-    pub fn is_done(&self) -> bool {
-        self.progress.iter().all(|p| p.lock().done)
     }
 
     /// The sum over all threads.
@@ -286,13 +297,13 @@ impl Inspector {
             filter_version = out.filter_version;
             match step {
                 // a replay that waits for its next frame
-                Ok(Progress::Frames(0)) => self.publish(false),
+                Ok(Progress::Frames(0)) => self.publish(),
                 Ok(Progress::Frames(_)) if number < next_publish => {}
                 Ok(Progress::Frames(_)) => {
                     next_publish = number.saturating_add(PUBLISH_EVERY);
                     engine.handle_timeout(newest, &mut out);
                     opened = out.opened;
-                    self.publish(false);
+                    self.publish();
                 }
                 Ok(Progress::Idle) => {
                     // on a silent interface time goes on all the same
@@ -300,7 +311,7 @@ impl Inspector {
                     engine.handle_timeout(newest, &mut out);
                     out.seal_if_due();
                     opened = out.opened;
-                    self.publish(false);
+                    self.publish();
                     if let Err(e) = self.source.wait(IDLE_WAIT) {
                         self.degraded(&e);
                     }
@@ -322,7 +333,7 @@ impl Inspector {
             Batching { encoder: &mut self.encoder, shared: &shared, offline: self.offline, stats, filter_version, opened: None };
         self.engine.finish(&mut out);
         out.seal();
-        self.publish(true);
+        self.publish();
     }
 
     /// An interface that went away: said, counted as a warning, tried again by the source.
@@ -339,7 +350,7 @@ impl Inspector {
         BatchStats { total_captured: c.captured, filtered_matched: c.forwarded, dropped: c.dropped_total(), buffer_usage: 0 }
     }
 
-    fn publish(&mut self, done: bool) {
+    fn publish(&mut self) {
         let Some(slot) = self.shared.progress.get(self.index) else { return };
         let facts = Progressed {
             engine: self.engine.counters(),
@@ -348,7 +359,6 @@ impl Inspector {
             open: u64::from(self.encoder.pending()),
             calls: self.engine.calls().len(),
             degraded: false,
-            done,
         };
         *slot.lock() = facts;
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, interval_at, timeout};
 
 use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
 use crate::capture::{CaptureError, Source};
@@ -26,8 +26,6 @@ use super::control::{Facts, Plane};
 use super::inspect::{Inspector, Shared};
 use super::{Hunt, HunterError, Report};
 
-/// How often the threads are asked whether they have ended.
-const LOOK: Duration = Duration::from_millis(20);
 /// A statistics line this often.
 const STATS: Duration = Duration::from_secs(5);
 
@@ -107,14 +105,15 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
     }
     drop(failed);
 
-    let result = supervise(&shared, &mut uplink, ending, &uplink_ending).await;
+    let mut failure = None;
+    let result = supervise(&shared, &mut uplink, ending, &uplink_ending, (&mut failures, &mut failure)).await;
     shared.stop.store(true, Ordering::Relaxed);
     for thread in threads {
         if thread.join().is_err() {
             return Err(HunterError::Panicked);
         }
     }
-    if let Ok(error) = failures.try_recv() {
+    if let Some(error) = failure.or_else(|| failures.try_recv().ok()) {
         return Err(HunterError::Capture(error));
     }
     result?;
@@ -135,30 +134,26 @@ async fn wait_for_filters(
     uplink: &mut Uplink,
     ending: &mut watch::Receiver<Ending>,
 ) -> Result<Option<Hunt>, HunterError> {
-    loop {
-        tokio::select! {
-            ended = &mut *uplink => {
-                joined(ended)?;
-                return Ok(Some(Hunt::NeverStarted));
-            }
-            _ = ending.wait_for(|e| *e != Ending::Run) => return Ok(Some(Hunt::NeverStarted)),
-            () = sleep(LOOK) => {
-                if shared.filters.is_known() {
-                    return Ok(None);
-                }
-            }
+    tokio::select! {
+        ended = &mut *uplink => {
+            joined(ended)?;
+            Ok(Some(Hunt::NeverStarted))
         }
+        _ = ending.wait_for(|e| *e != Ending::Run) => Ok(Some(Hunt::NeverStarted)),
+        () = shared.filters.known() => Ok(None),
     }
 }
 
-/// Waits for the end of the capture, then for the end of the uplink.
+/// Waits for the end of the capture, then for the end of the uplink. `failures` ends with the last capture thread; the first
+/// of them is kept.
 async fn supervise(
     shared: &Shared,
     uplink: &mut Uplink,
     mut ending: watch::Receiver<Ending>,
     uplink_ending: &watch::Sender<Ending>,
+    (failures, first): (&mut mpsc::Receiver<CaptureError>, &mut Option<CaptureError>),
 ) -> Result<(), HunterError> {
-    let mut since_stats = Duration::ZERO;
+    let mut stats = interval_at(Instant::now() + STATS, STATS);
     loop {
         tokio::select! {
             ended = &mut *uplink => return joined(ended),
@@ -171,20 +166,15 @@ async fn supervise(
                 }
                 break;
             }
-            () = sleep(LOOK) => {
-                since_stats = since_stats.saturating_add(LOOK);
-                if since_stats >= STATS {
-                    since_stats = Duration::ZERO;
-                    super::stats_line(shared);
-                }
-                if shared.is_done() {
-                    break;
-                }
-            }
+            failure = failures.recv() => match failure {
+                Some(e) => *first = first.take().or(Some(e)),
+                None => break,
+            },
+            _ = stats.tick() => super::stats_line(shared),
         }
     }
-    while !shared.is_done() {
-        sleep(LOOK).await;
+    while let Some(e) = failures.recv().await {
+        *first = first.take().or(Some(e));
     }
     uplink_ending.send_replace(Ending::Drain);
     tokio::select! {
