@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lippycat::capture::{BURST, FileSource, Libpcap, Progress, Source};
 use lippycat::engine::{Engine, EngineConfig, Mode};
 use lippycat::filter::{CompileOptions, Filter, FilterKind, FilterSet, Hits};
-use lippycat::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, TableLimits};
+use lippycat::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, Side, TableLimits};
 use lippycat::packet::Frame;
 use lippycat::packet::headers::{DecodeOptions, Headers, decode, decode_into};
 use lippycat::protocols::{rtp, sip};
@@ -28,22 +28,23 @@ pub(crate) fn read_decode_detect_flow(path: &Path) -> Duration {
     let mut seen = [0_u64; 3];
     let mut burst = |frames: &[Frame<'_>]| {
         let mut decoded = [const { None::<Headers> }; BURST];
+        let mut keys = [(FlowKey::default(), Side::Low); BURST];
         let mut hashes = [0_u64; BURST];
-        for ((frame, place), hash) in frames.iter().zip(&mut decoded).zip(&mut hashes) {
+        for (((frame, place), key), hash) in frames.iter().zip(&mut decoded).zip(&mut keys).zip(&mut hashes) {
             if decode_into(frame.link, frame.data, &options, place).is_ok()
                 && let Some(headers) = place
             {
-                *hash = flows.hash(&FlowKey::new(&headers.tuple).0);
+                *key = FlowKey::new(&headers.tuple);
+                *hash = flows.hash(&key.0);
             }
         }
         flows.warm(&hashes[..frames.len()]);
-        for ((frame, headers), hash) in frames.iter().zip(&decoded).zip(hashes) {
+        for (((frame, headers), (key, side)), hash) in frames.iter().zip(&decoded).zip(&keys).zip(hashes) {
             let Some(headers) = headers else { continue };
             let payload = headers.payload(frame.data);
             let is = if sip::looks_like(payload) { 0 } else { 1 + usize::from(rtp::plausible(payload)) };
             seen[is] += 1;
-            let (key, side) = FlowKey::new(&headers.tuple);
-            flows.entry(&key, side, hash, frame.ts).value[0] += 1;
+            flows.entry(key, *side, hash, frame.ts).value[0] += 1;
         }
     };
     while source.burst(BURST, &mut burst).unwrap() != Progress::End {}

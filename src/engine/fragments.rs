@@ -57,6 +57,7 @@ impl Engine {
             }
             Transport::Udp => {
                 let mut memo = FlowMemo::default();
+                let at = self.calls.stamp_places(&h.tuple);
                 for (n, f) in frames.iter().enumerate() {
                     let p = MediaPacket {
                         frame: f,
@@ -66,7 +67,7 @@ impl Engine {
                         new_flow: true,
                         continues: n > 0,
                     };
-                    self.calls.handle_media(&p, &mut memo, out);
+                    self.calls.handle_media(&p, at, &mut memo, out);
                 }
                 LET_GO
             }

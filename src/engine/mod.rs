@@ -21,7 +21,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use crate::filter::{BpfCompiler, FilterSet};
-use crate::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, TableLimits};
+use crate::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, Side, TableLimits};
 use crate::packet::dedup::{self, Dedup};
 use crate::packet::defrag::Defrag;
 use crate::packet::headers::{self, DecodeOptions, Headers, Transport};
@@ -29,6 +29,7 @@ use crate::packet::{FiveTuple, Frame, Timestamp};
 use crate::protocols::sdp;
 use crate::protocols::sip::{self, Message};
 use crate::voip::call::CallRef;
+use crate::voip::claim::StampPlaces;
 use crate::voip::deliver::Delivery;
 use crate::voip::event::{Event, Place, SipEvent};
 use crate::voip::hold::Part;
@@ -74,6 +75,15 @@ struct FlowState {
     memo: FlowMemo,
     /// Number of the TCP flow's state plus one; 0 when it has none.
     tcp: u32,
+}
+
+/// Where what is known about a packet is found; worked out for a burst at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Key {
+    flow: FlowKey,
+    side: Side,
+    hash: u64,
+    at: StampPlaces,
 }
 
 /// One engine: one capture thread's, one file's, one hunter's at the processor.
@@ -148,15 +158,20 @@ impl Engine {
     }
 
     fn handle_voip(&mut self, frames: &[Frame<'_>], decoded: &[Option<Headers>], first: u64, out: &mut dyn Output) {
+        let mut keys = [Key::default(); BURST];
         let mut hashes = [0_u64; BURST];
-        for (headers, hash) in decoded.iter().zip(&mut hashes) {
+        for ((headers, key), hash) in decoded.iter().zip(&mut keys).zip(&mut hashes) {
             if let Some(h) = headers {
-                *hash = self.flows.hash(&FlowKey::new(&h.tuple).0);
+                (key.flow, key.side) = FlowKey::new(&h.tuple);
+                key.hash = self.flows.hash(&key.flow);
+                key.at = self.calls.stamp_places(&h.tuple);
+                *hash = key.hash;
             }
         }
         self.flows.warm(hashes.get(..frames.len()).unwrap_or_default());
-        for (((frame, headers), hash), number) in frames.iter().zip(decoded).zip(hashes).zip(first..) {
-            self.inspect(frame, headers.as_ref(), hash, number, out);
+        self.calls.warm(keys.iter().take(frames.len()).map(|k| k.at));
+        for (((frame, headers), key), number) in frames.iter().zip(decoded).zip(&keys).zip(first..) {
+            self.inspect(frame, headers.as_ref(), key, number, out);
         }
     }
 
@@ -198,8 +213,7 @@ impl Engine {
         }
     }
 
-    /// `hash` is that of the packet's flow.
-    fn inspect(&mut self, frame: &Frame<'_>, headers: Option<&Headers>, hash: u64, number: u64, out: &mut dyn Output) {
+    fn inspect(&mut self, frame: &Frame<'_>, headers: Option<&Headers>, key: &Key, number: u64, out: &mut dyn Output) {
         let Some(h) = headers else { return self.filtered() };
         if self.is_own(&h.tuple) {
             self.counters.own = self.counters.own.saturating_add(1);
@@ -211,7 +225,7 @@ impl Engine {
         let place = Place { interface: frame.interface, frame: number };
         match h.transport {
             _ if h.fragment.is_some() => self.handle_fragment(frame, h, place, out),
-            Transport::Udp => self.handle_udp(frame, h, hash, place, out),
+            Transport::Udp => self.handle_udp(frame, h, key, place, out),
             Transport::Tcp(facts) => self.handle_tcp(&[*frame], h, h.payload(frame.data), &facts, place, out),
             Transport::Sctp | Transport::Other => self.filtered(),
         }
@@ -221,7 +235,7 @@ impl Engine {
         self.own.iter().any(|o| *o == *t || (o.src == t.dst && o.dst == t.src && o.proto == t.proto))
     }
 
-    fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, hash: u64, place: Place, out: &mut dyn Output) {
+    fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, key: &Key, place: Place, out: &mut dyn Output) {
         let payload = h.payload(frame.data);
         if sip::looks_like(payload) {
             if self.is_duplicate(frame, self.dedup.packet_id(h, frame.data)) {
@@ -232,9 +246,8 @@ impl Engine {
             self.deliver_signalling(call, frame, event, out);
             return;
         }
-        let (key, side) = FlowKey::new(&h.tuple);
         let duplicates = self.config.keep_duplicates;
-        let entry = self.flows.entry(&key, side, hash, frame.ts);
+        let entry = self.flows.entry(&key.flow, key.side, key.hash, frame.ts);
         let new_flow = entry.is_new;
         if !duplicates
             && entry.value.memo.is_wanted()
@@ -244,7 +257,7 @@ impl Engine {
             return;
         }
         let p = MediaPacket { frame, payload_at: h.payload.start as usize, payload, tuple: h.tuple, new_flow, continues: false };
-        self.calls.handle_media(&p, &mut entry.value.memo, out);
+        self.calls.handle_media(&p, key.at, &mut entry.value.memo, out);
     }
 
     /// Whether a packet of this identity was here a moment ago; counted if so.

@@ -11,13 +11,13 @@ use std::time::Duration;
 use ahash::RandomState;
 use smallvec::SmallVec;
 
-use crate::packet::{Endpoint, Timestamp};
+use crate::packet::{Endpoint, FiveTuple, Timestamp};
 
 /// Media that arrives this long after BYE still belongs to the call (packet time).
 pub const GRACE: Duration = Duration::from_secs(5);
 /// Claims on one endpoint; beyond that the oldest goes.
 const PER_ENDPOINT: usize = 8;
-/// Slots of the stamp table, a power of two: 256 KiB.
+/// Slots of the stamp table: 256 KiB.
 const STAMPS: usize = 1 << 16;
 
 /// Where a claim comes from: the evidence a record shows.
@@ -85,6 +85,10 @@ impl Claim {
     }
 }
 
+/// Where two endpoints' stamps are; see [`Claims::places`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StampPlaces(u16, u16);
+
 /// All claims, by endpoint.
 #[derive(Debug)]
 pub struct Claims {
@@ -108,10 +112,16 @@ impl Default for Claims {
 }
 
 impl Claims {
+    /// Where the stamps of a packet's endpoints are.
+    #[inline]
+    pub fn places(&self, tuple: &FiveTuple) -> StampPlaces {
+        StampPlaces(self.slot(&tuple.src), self.slot(&tuple.dst))
+    }
+
     /// The stamp of a pair of endpoints: equal to an earlier one only if nothing was claimed at either since.
     #[inline]
-    pub fn stamp(&self, a: &Endpoint, b: &Endpoint) -> u32 {
-        let read = |e| self.stamps.get(self.slot(e)).copied().unwrap_or(0);
+    pub fn stamp(&self, StampPlaces(a, b): StampPlaces) -> u32 {
+        let read = |at: u16| self.stamps.get(usize::from(at)).copied().unwrap_or(0);
         // never 0: 0 means "never resolved"
         read(a).wrapping_add(read(b)).wrapping_mul(2) | 1
     }
@@ -203,15 +213,16 @@ impl Claims {
 
     /// Makes every flow near `e` ask again.
     pub fn touch(&mut self, e: &Endpoint) {
-        let slot = self.slot(e);
+        let slot = usize::from(self.slot(e));
         if let Some(s) = self.stamps.get_mut(slot) {
             *s = s.wrapping_add(1);
         }
     }
 
     #[inline]
-    fn slot(&self, e: &Endpoint) -> usize {
-        usize::try_from(self.hasher.hash_one(e)).unwrap_or(0) & (STAMPS - 1)
+    fn slot(&self, e: &Endpoint) -> u16 {
+        let [a, b, ..] = self.hasher.hash_one(e).to_le_bytes();
+        u16::from_le_bytes([a, b])
     }
 }
 
@@ -248,13 +259,13 @@ mod tests {
     #[test]
     fn a_stamp_changes_with_every_claim_on_either_endpoint() {
         let mut c = Claims::default();
-        let (a, b) = (claim(1, 4000).at, claim(1, 5000).at);
-        let before = c.stamp(&a, &b);
+        let tuple = FiveTuple { src: claim(1, 4000).at, dst: claim(1, 5000).at, ..FiveTuple::default() };
+        let before = c.stamp(c.places(&tuple));
 
         let id = c.add(claim(1, 4000));
-        let claimed = c.stamp(&a, &b);
+        let claimed = c.stamp(c.places(&tuple));
         c.end(id, Timestamp::from_nanos(5));
-        let ended = c.stamp(&a, &b);
+        let ended = c.stamp(c.places(&tuple));
 
         assert!(before != claimed && claimed != ended);
     }
