@@ -16,6 +16,9 @@ use super::media::MediaPacket;
 
 /// Flows listed per endpoint; more are not found by a claim and simply age.
 const PER_ENDPOINT: usize = 16;
+/// Packets in sequence that prove RTP where nobody has signalled it: one more than RFC 3550 §A.1 asks for, since the length field of other
+/// protocols may count up once, too (that of a building's automation did).
+const IN_A_ROW: u8 = 3;
 
 /// One packet of a flow.
 #[derive(Debug)]
@@ -37,9 +40,9 @@ struct Flow {
     serial: u64,
     /// SSRC of the first packet.
     ssrc: u32,
-    /// The SSRC and the number that would continue each direction.
-    next: [Option<(u32, u16)>; 2],
-    /// Two packets of one SSRC came with consecutive numbers (RFC 3550 §A.1): it is RTP.
+    /// The SSRC and the number that would continue each direction, and how many packets did.
+    next: [(u32, u16, u8); 2],
+    /// [`IN_A_ROW`] packets of one SSRC came with consecutive numbers: it is RTP.
     is_rtp: bool,
 }
 
@@ -51,8 +54,9 @@ impl Flow {
         }
         let [forth, back] = &mut self.next;
         let next = if p.tuple == self.tuple { forth } else { back };
-        self.is_rtp |= *next == Some((ssrc, sequence));
-        *next = Some((ssrc, sequence.wrapping_add(1)));
+        let run = if (next.0, next.1) == (ssrc, sequence) { next.2.saturating_add(1) } else { 1 };
+        *next = (ssrc, sequence.wrapping_add(1), run);
+        self.is_rtp |= run >= IN_A_ROW;
     }
 }
 
@@ -151,7 +155,8 @@ impl Unclaimed {
 
     fn open(&mut self, tuple: FiveTuple, first: Timestamp) -> u32 {
         self.serial = self.serial.wrapping_add(1);
-        let flow = Flow { tuple, first, packets: VecDeque::new(), serial: self.serial, ssrc: 0, next: [None; 2], is_rtp: false };
+        let flow =
+            Flow { tuple, first, packets: VecDeque::new(), serial: self.serial, ssrc: 0, next: [(0, 0, 0); 2], is_rtp: false };
         let id = if let Some(id) = self.free.pop() {
             id
         } else {

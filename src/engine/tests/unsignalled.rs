@@ -132,6 +132,9 @@ fn what_only_looks_like_it_once_is_no_media() {
         w.rtp(i64::from(n), (4002, 4000 + 2 * n), 1, n);
         w.rtp(i64::from(n), (4001, 6000), u32::from(n), n.wrapping_mul(7919));
     }
+    // twice in sequence is chance, three times is not
+    w.rtp(40, (4001, 6100), 5, 1);
+    w.rtp(41, (4001, 6100), 5, 2);
 
     let (out, counters) = w.end();
 
