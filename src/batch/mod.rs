@@ -121,6 +121,13 @@ pub struct SealedBatch {
 }
 
 impl SealedBatch {
+    /// A batch that comes back from a disk. Index, lengths and times stand in the message and are not read.
+    #[must_use]
+    pub const fn stored(epoch: Epoch, seq: BatchSeq, packets: u32, bytes: Bytes) -> Self {
+        let none = Timestamp::from_nanos(0);
+        Self { epoch, seq, packets, first_index: 0, captured_bytes: 0, first_ts: none, last_ts: none, bytes }
+    }
+
     /// The `PacketBatch` without the gRPC prefix; shares the memory.
     #[must_use]
     pub fn message(&self) -> Bytes {

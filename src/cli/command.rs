@@ -21,7 +21,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .infer_subcommands(false)
         .after_help(ROOT_EXAMPLES)
-        .subcommands([hunt(), process(), sniff(), list(), show(), config(), certs(), completions(), man()]);
+        .subcommands([hunt(), process(), sniff(), spool(), list(), show(), config(), certs(), completions(), man()]);
     with_general(root)
 }
 
@@ -49,6 +49,29 @@ fn sniff() -> Command {
     with_options(Command::new("sniff").about("Capture and analyse here, without a processor"), Commands::SNIFF, true)
         .subcommand(voip.after_help(SNIFF_EXAMPLES))
         .after_help(SNIFF_EXAMPLES)
+}
+
+fn spool() -> Command {
+    let output = Arg::new("pcap")
+        .long("pcap")
+        .value_name("FILE")
+        .required(true)
+        .value_parser(value_parser!(std::path::PathBuf))
+        .help("File to write (.pcap or .pcapng); packets are added to an existing one");
+    let command = |name: &'static str, about: &'static str| Command::new(name).about(about);
+    let on = |command: Command| with_options(command, Commands::SPOOL, false);
+    let drain = command("drain", "Send what is in a hunter's disk queue to a processor");
+    Command::new("spool")
+        .about("Look into the disk queues of hunters on this machine")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([
+            on(command("ls", "List segments, of every hunter or of --id")),
+            on(command("verify", "List them after reading every byte; exit code 5 when something is damaged")),
+            on(command("cat", "Write what is in a hunter's disk queue to a capture file")).arg(output),
+            with_tls_flag(with_options(drain, Commands::SPOOL.and(Commands::SPOOL_DRAIN), false)),
+        ])
+        .after_help(SPOOL_EXAMPLES)
 }
 
 fn list() -> Command {
@@ -284,6 +307,12 @@ Examples:
   lc sniff voip -i eth0 --sip-user alice -w alice.pcap
   lc sniff voip -r a.pcap b.pcapng --output-format json
   tcpdump -w - port 5060 | lc sniff voip -r -";
+
+const SPOOL_EXAMPLES: &str = "\
+Examples:
+  lc spool ls
+  lc spool cat --id edge-1 --pcap waiting.pcapng
+  lc spool drain --id edge-1 -P mid:55555 --tls-ca ca.crt --tls-cert hunter-edge-1.crt --tls-key hunter-edge-1.key";
 
 const CERTS_EXAMPLES: &str = "\
 Examples:

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 
 use crate::batch::Limits;
 use crate::capture::{Libpcap, Source};
-use crate::config::{HuntConfig, Mode};
+use crate::config::{self, HuntConfig, Mode};
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
 use crate::telemetry::clock;
 use crate::uplink::{BacklogConfig, Ending, UplinkConfig, WhenFull};
@@ -17,10 +17,11 @@ use super::inspection;
 use super::runtime;
 use super::security;
 use super::signals::{Signal, Signals};
+use super::spool;
 use super::start::{self, Started};
 
 /// How long a stopping hunter waits for a processor that is away.
-const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let (mode, matches) = match matches.subcommand() {
@@ -63,6 +64,7 @@ fn assemble(config: &HuntConfig) -> Result<Parts, Stop> {
     let hunter = &config.hunter;
     let offline = !config.capture.read.is_empty();
     let (sources, interfaces) = sources(config)?;
+    let (durability, spool) = spool::of_hunter(config)?;
     let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
     Ok(Parts {
         sources,
@@ -88,9 +90,11 @@ fn assemble(config: &HuntConfig) -> Result<Parts, Stop> {
         },
         backlog: BacklogConfig {
             max_bytes: usize::try_from(hunter.max_memory).unwrap_or(usize::MAX),
-            when_full: if offline { WhenFull::Block } else { WhenFull::DropOldest },
+            when_full: if waits(config) { WhenFull::Block } else { WhenFull::DropOldest },
+            durability,
             ..BacklogConfig::default()
         },
+        spool,
         uplink: UplinkConfig {
             hunter_id: Arc::from(config.id.as_str()),
             targets: security::targets(&hunter.processor_addr)?,
@@ -100,6 +104,12 @@ fn assemble(config: &HuntConfig) -> Result<Parts, Stop> {
             seed: instance,
         },
     })
+}
+
+/// A file waits for room, unless it was told not to.
+fn waits(config: &HuntConfig) -> bool {
+    let told = config.hunter.disk_buffer.when_full;
+    !config.capture.read.is_empty() && matches!(told, config::WhenFull::Auto | config::WhenFull::Block)
 }
 
 /// Sources and the names of what they capture from.
@@ -121,7 +131,7 @@ fn sources(config: &HuntConfig) -> Result<Sources, Stop> {
     Ok((sources, hunter.interfaces.clone()))
 }
 
-fn stopped(e: HunterError) -> Stop {
+pub(super) fn stopped(e: HunterError) -> Stop {
     match e {
         HunterError::Capture(e) => inspection::source_error(e),
         HunterError::Uplink(_) => Stop::new(Exit::CannotConnect, e),
@@ -141,6 +151,8 @@ fn conclude(r: &Report) -> Outcome {
         own = e.own,
         rtp_only = e.rtp_only,
         acknowledged = b.acked_packets,
+        recovered = b.recovered_packets,
+        on_disk = b.on_disk_packets,
         dropped = %hunter::drops(e, b),
         unaccounted = e.imbalance().saturating_add(r.imbalance()),
         "done"

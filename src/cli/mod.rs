@@ -1,7 +1,7 @@
 //! The command line: flags in, exit code out; one file per command.
 //!
 //! ```text
-//! command (clap tree from config's table) ─▶ start (configuration, logs) ─▶ hunt │ process │ sniff │ list │ show │ config │ certs
+//! command (clap tree from config's table) ─▶ start (configuration, logs) ─▶ hunt │ process │ sniff │ spool │ list │ show │ config │ certs
 //!                                                                             └─▶ Outcome or Stop ─▶ exit code, here and only here
 //! ```
 //!
@@ -23,6 +23,7 @@ mod security;
 mod show;
 mod signals;
 mod sniff;
+mod spool;
 mod start;
 mod version;
 
@@ -71,6 +72,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Outcome, Stop> {
         Some(("hunt", matches)) => hunt::run(matches),
         Some(("process", matches)) => process::run(matches),
         Some(("sniff", matches)) => sniff::run(matches),
+        Some(("spool", matches)) => spool::run(matches),
         Some(("list", matches)) => list::run(matches),
         Some(("show", matches)) => show::run(matches),
         Some(("config", matches)) => config::run(matches),

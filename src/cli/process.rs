@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 
-use crate::config::{CallLayout, ListenHost, ProcessConfig, Reserve, ServerSecurity};
+use crate::config::{CallLayout, ListenHost, ProcessConfig, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Reloading, ServerTls, listen_addresses};
 use crate::processor::filters::read_file;
 use crate::processor::{self, Order, Outputs, Parts, ProcessorError};
@@ -18,6 +18,7 @@ use crate::record::unified::Unified;
 use super::exit::{Exit, Outcome, Stop};
 use super::runtime;
 use super::signals::{Signal, Signals};
+use super::spool;
 use super::start::{self, Started};
 
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
@@ -115,11 +116,7 @@ fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
 /// Opens every file; what an earlier run left is continued.
 fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
     let p = &config.processor;
-    let min_free = match p.min_free {
-        Reserve::Auto => MinFree::default(),
-        Reserve::Percent(percent) => MinFree { percent, bytes: u64::MAX },
-        Reserve::Bytes(bytes) => MinFree { percent: 100, bytes },
-    };
+    let min_free = spool::min_free(p.min_free);
     let failed = |e: crate::record::RecordError| Stop::from(anyhow::Error::from(e));
     let state_dir = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).map_err(failed)?;
     let state = State::load(&state_dir).map_err(failed)?;

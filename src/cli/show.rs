@@ -95,6 +95,7 @@ fn status(a: &StatusAnswer) -> Listing {
 fn one(h: &HunterAnswer) -> Listing {
     let [captured, matched, forwarded, dropped] = h.packets;
     let [received, kernel_dropped, interface_dropped, in_ring] = h.kernel;
+    let [spool_bytes, spool_batches] = h.spool;
     let drops: Vec<String> = h.drops.iter().map(|(r, n)| format!("{r}={n}")).collect();
     let refused: Vec<String> = h.filter_errors.iter().map(|(id, why)| format!("{id}: {why}")).collect();
     let mut ids = h.filter_ids.iter().take(IDS_SHOWN).cloned().collect::<Vec<_>>().join(", ");
@@ -123,6 +124,7 @@ fn one(h: &HunterAnswer) -> Listing {
             ),
         ),
         ("not yet acknowledged", format!("{} KiB", h.window_bytes >> 10)),
+        ("waiting on its disk", format!("{spool_batches} batches, {} MiB", spool_bytes >> 20)),
         ("memory", format!("{} MiB", h.rss_bytes >> 20)),
         ("processor use", format!("{:.1} %", h.cpu_percent)),
     ];
@@ -136,6 +138,7 @@ pub(super) fn json(h: &HunterAnswer) -> serde_json::Value {
     let [received, kernel_dropped, interface_dropped, in_ring] = h.kernel;
     let errors: Vec<serde_json::Value> =
         h.filter_errors.iter().map(|(id, reason)| serde_json::json!({"id": id, "reason": reason})).collect();
+    let [spool_bytes, spool_batches] = h.spool;
     let drops: serde_json::Map<String, serde_json::Value> = h.drops.iter().map(|(r, n)| (r.clone(), (*n).into())).collect();
     serde_json::json!({
         "hunter_id": h.id, "hostname": h.hostname, "remote_addr": h.remote, "status": h.status,
@@ -145,6 +148,7 @@ pub(super) fn json(h: &HunterAnswer) -> serde_json::Value {
             "packets_captured": captured, "packets_matched": matched, "packets_forwarded": forwarded, "packets_dropped": dropped,
             "drops": drops, "held_packets": h.held, "kernel_received": received, "kernel_dropped": kernel_dropped,
             "interface_dropped": interface_dropped, "in_ring": in_ring, "buffer_bytes": h.window_bytes,
+            "spool_bytes": spool_bytes, "spool_batches": spool_batches,
             "active_filters": h.active_filters, "memory_rss_bytes": h.rss_bytes, "cpu_percent": h.cpu_percent
         },
         "capabilities": { "filter_types": h.filter_types }

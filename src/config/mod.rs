@@ -33,10 +33,10 @@ pub use kind::{Item, Kind, MAX_ITEMS, MAX_TEXT_BYTES};
 pub use layers::{FlagValue, Merged, Origin, Sources};
 pub use locate::Choice;
 pub use options::{Commands, Group, NOT_HERE, Opt, all as options, find as find_option, variable_of};
-pub use roles::{ClientSecurity, HuntConfig, Mode, ProcessConfig, RemoteConfig, ServerSecurity, SniffConfig};
+pub use roles::{ClientSecurity, HuntConfig, Mode, ProcessConfig, RemoteConfig, ServerSecurity, SniffConfig, SpoolConfig};
 pub use settings::{
-    AutoRotatePcap, CallLayout, Capture, Certs, ClientTls, Filters, Hunter, ListenHost, Log, LogFormat, NoFilterPolicy,
-    OutputFormat, PerCallPcap, Processor, Remote, ServerTls, Settings, Sniff, Speed, Voip,
+    AutoRotatePcap, CallLayout, Capture, Certs, ClientTls, DiskBuffer, Durability, Filters, Hunter, ListenHost, Log, LogFormat,
+    NoFilterPolicy, OutputFormat, PerCallPcap, Processor, Remote, ServerTls, Settings, Sniff, Speed, Voip, WhenFull,
 };
 pub use show::{defaults, dump};
 pub use tree::{MAX_DEPTH, MAX_FILE_BYTES};

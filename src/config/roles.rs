@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::layers::{Merged, Origin};
-use super::settings::{Capture, ClientTls, Filters, Hunter, Processor, Remote, ServerTls, Sniff, Voip};
+use super::settings::{Capture, ClientTls, Filters, Hunter, Processor, Remote, ServerTls, Sniff, Voip, WhenFull};
 
 /// Longest name of a hunter or processor.
 const MAX_ID_BYTES: usize = 128;
@@ -63,7 +63,22 @@ pub struct HuntConfig {
     pub hunter: Hunter,
     /// SIP and RTP.
     pub voip: Voip,
+    /// Where the disk queues of hunters are; none when no directory is known.
+    pub spool_dir: Option<PathBuf>,
     /// How the processor is reached.
+    pub security: ClientSecurity,
+}
+
+/// What `lc spool` runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// Whose queue; the host name if none was given.
+    pub id: String,
+    /// Where the disk queues of hunters are.
+    pub spool_dir: PathBuf,
+    /// Where a queue is drained to; empty when it is not.
+    pub processor_addr: Vec<String>,
+    /// How that is reached.
     pub security: ClientSecurity,
 }
 
@@ -121,10 +136,47 @@ impl Merged {
             ));
         }
         self.check_source("hunter.interfaces", &hunter.interfaces, &settings.capture, &mut problems);
+        if hunter.disk_buffer.when_full == WhenFull::Block && settings.capture.read.is_empty() {
+            problems.push(Problem::whole(
+                "hunter.disk_buffer.when_full (--spool-full): 'block' is for files (-r); a network does not wait",
+            ));
+        }
+        let spool_dir = spool_dir(&hunter, environment);
         let id = check_id("hunter.id", hunter.id.as_deref(), &mut problems);
         let security = client_security("hunter", &hunter.tls, hunter.insecure, environment, &mut problems);
-        let config =
-            HuntConfig { mode, id, capture: settings.capture, filters: settings.filters, hunter, voip: settings.voip, security };
+        let config = HuntConfig {
+            mode,
+            id,
+            capture: settings.capture,
+            filters: settings.filters,
+            hunter,
+            voip: settings.voip,
+            spool_dir,
+            security,
+        };
+        ConfigError::unless_empty(problems, config)
+    }
+
+    /// The configuration of `lc spool`; `drain` asks for a processor.
+    ///
+    /// # Errors
+    /// What is missing or does not go together.
+    pub fn spool(&self, drain: bool, environment: &Environment) -> Result<SpoolConfig, ConfigError> {
+        let hunter = self.settings()?.hunter;
+        let mut problems = Vec::new();
+        let id = check_id("hunter.id", hunter.id.as_deref(), &mut problems);
+        let spool_dir = spool_dir(&hunter, environment).unwrap_or_else(|| {
+            problems.push(Problem::whole("neither HOME nor STATE_DIRECTORY is set; use --disk-buffer-dir"));
+            PathBuf::new()
+        });
+        let mut security = ClientSecurity::PlainText;
+        if drain {
+            if hunter.processor_addr.is_empty() {
+                problems.push(Problem::whole("no processor to send to; use -P host:port"));
+            }
+            security = client_security("hunter", &hunter.tls, hunter.insecure, environment, &mut problems);
+        }
+        let config = SpoolConfig { id, spool_dir, processor_addr: hunter.processor_addr, security };
         ConfigError::unless_empty(problems, config)
     }
 
@@ -155,12 +207,10 @@ impl Merged {
         let mut problems = Vec::new();
         let id = check_id("processor.id", processor.id.as_deref(), &mut problems);
         let security = server_security(&processor.tls, processor.insecure, environment, &mut problems);
-        let home = || environment.home().map(|home| PathBuf::from(home).join(".local/state/lippycat"));
-        let state_dir =
-            processor.state_dir.clone().or_else(|| environment.state_directory()).or_else(home).unwrap_or_else(|| {
-                problems.push(Problem::whole("no directory for state: neither HOME nor STATE_DIRECTORY is set; use --state-dir"));
-                PathBuf::new()
-            });
+        let state_dir = processor.state_dir.clone().or_else(|| state_directory(environment)).unwrap_or_else(|| {
+            problems.push(Problem::whole("no directory for state: neither HOME nor STATE_DIRECTORY is set; use --state-dir"));
+            PathBuf::new()
+        });
         let filter_file_named = self.origin("processor.filter_file") != Origin::Default;
         let config = ProcessConfig { id, processor, filter_file_named, state_dir, security };
         ConfigError::unless_empty(problems, config)
@@ -185,6 +235,16 @@ impl Merged {
             problems.push(Problem::whole("-i/--interface and -r/--read exclude each other"));
         }
     }
+}
+
+/// Where state is kept when nobody says: systemd's directory, else one below the home directory.
+fn state_directory(environment: &Environment) -> Option<PathBuf> {
+    let home = || environment.home().map(|home| PathBuf::from(home).join(".local/state/lippycat"));
+    environment.state_directory().or_else(home)
+}
+
+fn spool_dir(hunter: &Hunter, environment: &Environment) -> Option<PathBuf> {
+    hunter.disk_buffer.dir.clone().or_else(|| Some(state_directory(environment)?.join("spool")))
 }
 
 fn check_id(key: &str, id: Option<&str>, problems: &mut Vec<Problem>) -> String {

@@ -117,6 +117,10 @@ pub struct Hunter {
     pub batch_timeout: Duration,
     /// Bytes of batches not yet acknowledged.
     pub max_memory: u64,
+    /// Where batches live until they are acknowledged.
+    pub durability: Durability,
+    /// The disk queue.
+    pub disk_buffer: DiskBuffer,
     /// With files: give up connecting after this long.
     #[serde(deserialize_with = "nanos")]
     pub connect_timeout: Duration,
@@ -124,6 +128,50 @@ pub struct Hunter {
     pub tls: ClientTls,
     /// Plain text.
     pub insecure: bool,
+}
+
+/// Where batches live until they are acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// What suits the mode.
+    Auto,
+    /// In memory.
+    Memory,
+    /// On disk what does not fit into memory.
+    Spill,
+    /// All of it on disk.
+    Wal,
+}
+
+/// Section `hunter.disk_buffer`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskBuffer {
+    /// The predecessor's switch: [`Durability::Spill`].
+    pub enabled: bool,
+    /// Directory; each hunter has its own below it.
+    pub dir: Option<PathBuf>,
+    /// MiB on disk at most.
+    pub max_mb: u64,
+    /// Disk space left alone.
+    pub min_free: Reserve,
+    /// What happens when there is no room.
+    pub when_full: WhenFull,
+}
+
+/// What a full disk queue does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// What suits the source.
+    Auto,
+    /// Gives up its oldest batches.
+    DropOldest,
+    /// Takes no new ones.
+    DropNewest,
+    /// Lets the reader of a file wait.
+    Block,
 }
 
 /// What is forwarded while there is no filter.

@@ -142,6 +142,8 @@ impl Control for Plane {
             interface_dropped: total.kernel.interface_dropped,
             in_ring: total.kernel.in_ring,
             held: total.engine.held,
+            spool_bytes: backlog.spool_bytes,
+            spool_batches: backlog.on_disk_batches,
             filter_version: set.version(),
             filter_errors: state.errors.clone(),
         }

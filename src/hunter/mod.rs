@@ -19,7 +19,7 @@ use crate::reason::DropReason;
 use crate::uplink::{BacklogSnapshot, UplinkError};
 
 pub use control::Facts;
-pub use topology::{Parts, endings, run};
+pub use topology::{Parts, drain, endings, run};
 
 use inspect::Shared;
 
@@ -33,7 +33,7 @@ pub enum HunterError {
     #[error(transparent)]
     Uplink(UplinkError),
     /// The system gave no thread.
-    #[error("cannot start a capture thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// A bug.
     #[error("a part of the hunter panicked; this is a bug, please report it with the log above")]
@@ -61,12 +61,14 @@ impl Report {
         self.backlog.dropped().saturating_add(self.oversize).saturating_add(self.refused).saturating_add(self.kernel_dropped)
     }
 
-    /// `forwarded = acknowledged + in memory + oversize + given up`: what is missing from it is 0, or there is a bug.
+    /// `forwarded + recovered = acknowledged + in memory + on disk + oversize + given up`: what is missing from it is 0, or there is a
+    /// bug.
     pub fn imbalance(&self) -> i64 {
         let b = &self.backlog;
-        let accounted = [b.acked_packets, b.in_memory_packets, b.dropped(), self.oversize, self.refused];
+        let accounted = [b.acked_packets, b.in_memory_packets, b.on_disk_packets, b.dropped(), self.oversize, self.refused];
         let sum = accounted.iter().fold(0_u64, |a, n| a.saturating_add(*n));
-        i64::try_from(self.engine.forwarded).unwrap_or(i64::MAX).saturating_sub(i64::try_from(sum).unwrap_or(i64::MAX))
+        let came = self.engine.forwarded.saturating_add(b.recovered_packets);
+        i64::try_from(came).unwrap_or(i64::MAX).saturating_sub(i64::try_from(sum).unwrap_or(i64::MAX))
     }
 }
 
@@ -101,6 +103,7 @@ fn stats_line(shared: &Shared) {
         matched = t.engine.forwarded,
         acknowledged = b.acked_packets,
         in_memory = b.in_memory_packets,
+        on_disk = b.on_disk_packets,
         held = t.engine.held,
         kernel_dropped = t.kernel.kernel_dropped,
         dropped = %drops(&t.engine, &b),

@@ -3,9 +3,13 @@
 //! ```text
 //!  capture thread ×N  ──offer──▶ Backlog (bounded, DropOldest live · Block files) ──▶ uplink task ──▶ processor
 //!        ▲  FilterSlot, own connections, stop flag                                        │
+//!        │                              ▲ │ staged, fed back                              │
+//!        │                              │ ▼                                               │
+//!        │                         spool thread ──▶ files                                 │
 //!        └──────────────────────────────── Plane (filters, heartbeat facts) ◀─────────────┘
 //!
-//!  shutdown: stop flag → capture threads end, seal, publish → uplink drains (acknowledged or given up, counted) → goodbye
+//!  shutdown: stop flag → capture threads end, seal, publish → uplink drains (acknowledged, or left to the spool, or given up, counted)
+//!            → goodbye → the spool thread writes what is in memory and closes its files
 //! ```
 
 use std::sync::Arc;
@@ -19,8 +23,11 @@ use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
 use crate::capture::{CaptureError, Source};
 use crate::engine::{Engine, EngineConfig};
 use crate::filter::{BpfCompiler, CompileOptions, Filter};
+use crate::spool::{Disk, Queue};
 use crate::telemetry::clock;
-use crate::uplink::{self, Backlog, BacklogConfig, Control, Ending, UplinkConfig, UplinkError};
+use crate::uplink::{
+    self, Backlog, BacklogConfig, BacklogSnapshot, Control, Durability, Ending, Spooler, UplinkConfig, UplinkError,
+};
 
 use super::control::{Facts, Plane};
 use super::inspect::{Inspector, Shared};
@@ -49,6 +56,8 @@ pub struct Parts {
     pub limits: Limits,
     /// How much may wait in memory.
     pub backlog: BacklogConfig,
+    /// Where the rest waits; as [`BacklogConfig::durability`] says.
+    pub spool: Option<Queue<Disk>>,
     /// What is said at registration; epochs are added here.
     pub facts: Facts,
     /// The road to the processor.
@@ -66,19 +75,58 @@ pub fn endings() -> (watch::Sender<Ending>, watch::Receiver<Ending>) {
 /// [`HunterError`].
 pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Report, HunterError> {
     let backlog = Arc::new(Backlog::new(parts.backlog));
+    let spool = parts.spool.take().map(|queue| spawn_spool(queue, &backlog)).transpose()?;
     let shared = Arc::new(Shared::new(Arc::clone(&backlog), parts.sources.len()));
+    let hunted = hunt(parts, &shared, ending).await;
+    // also after an error: what was taken over is not lost for it
+    if let Some(thread) = spool {
+        backlog.close_spool();
+        thread.join().map_err(|_| HunterError::Panicked)?;
+    }
+    Ok(hunted?.report(&shared))
+}
+
+fn spawn_spool(queue: Queue<Disk>, backlog: &Arc<Backlog>) -> Result<std::thread::JoinHandle<()>, HunterError> {
+    let spooler = Spooler::new(queue, Arc::clone(backlog));
+    std::thread::Builder::new().name("lc-spool".to_owned()).spawn(move || spooler.run()).map_err(HunterError::Thread)
+}
+
+/// Sends what an earlier run left on disk, capturing nothing; returns once that is done or cannot be.
+///
+/// # Errors
+/// [`HunterError`]; what was not acknowledged stays on disk.
+pub async fn drain(
+    queue: Queue<Disk>,
+    room: BacklogConfig,
+    facts: Facts,
+    uplink: UplinkConfig,
+    ending: watch::Receiver<Ending>,
+) -> Result<BacklogSnapshot, HunterError> {
+    let backlog = Arc::new(Backlog::new(BacklogConfig { durability: Durability::Spill, ..room }));
+    let spool = spawn_spool(queue, &backlog)?;
+    let shared = Arc::new(Shared::new(Arc::clone(&backlog), 0));
+    let control: Arc<dyn Control> = Arc::new(Plane::new(facts, shared, CompileOptions::default(), Vec::new()));
+    let drained = uplink::run(uplink, Arc::clone(&backlog), control, ending).await;
+    backlog.close_spool();
+    spool.join().map_err(|_| HunterError::Panicked)?;
+    drained.map_err(HunterError::Uplink)?;
+    Ok(backlog.snapshot())
+}
+
+async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<Ending>) -> Result<Hunt, HunterError> {
+    let backlog = &shared.backlog;
     let epochs: Vec<Epoch> = (0..parts.sources.len()).map(|n| epoch(parts.facts.instance, n)).collect();
     parts.facts.epochs.clone_from(&epochs);
-    let plane = Arc::new(Plane::new(parts.facts, Arc::clone(&shared), parts.compile, parts.local));
+    let plane = Arc::new(Plane::new(parts.facts, Arc::clone(shared), parts.compile, parts.local));
     let hunter_id = Arc::clone(&parts.uplink.hunter_id);
 
     let (uplink_ending, uplink_told) = watch::channel(Ending::Run);
     let control: Arc<dyn Control> = Arc::clone(&plane) as Arc<dyn Control>;
-    let mut uplink = tokio::spawn(uplink::run(parts.uplink, Arc::clone(&backlog), control, uplink_told));
+    let mut uplink = tokio::spawn(uplink::run(parts.uplink, Arc::clone(backlog), control, uplink_told));
     if parts.offline {
         // a file is over before a filter could come: it waits for the registration
-        if let Some(early) = wait_for_filters(&shared, &mut uplink, &mut ending.clone()).await? {
-            return Ok(early.report(&shared));
+        if let Some(early) = wait_for_filters(shared, &mut uplink, &mut ending.clone()).await? {
+            return Ok(early);
         }
     }
 
@@ -92,7 +140,7 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
             index,
             offline: parts.offline,
             count: parts.count,
-            shared: Arc::clone(&shared),
+            shared: Arc::clone(shared),
         };
         let failed = failed.clone();
         let work = move || {
@@ -106,7 +154,7 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
     drop(failed);
 
     let mut failure = None;
-    let result = supervise(&shared, &mut uplink, ending, &uplink_ending, (&mut failures, &mut failure)).await;
+    let result = supervise(shared, &mut uplink, ending, &uplink_ending, (&mut failures, &mut failure)).await;
     shared.stop.store(true, Ordering::Relaxed);
     for thread in threads {
         if thread.join().is_err() {
@@ -117,7 +165,7 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
         return Err(HunterError::Capture(error));
     }
     result?;
-    Ok(Hunt::Finished.report(&shared))
+    Ok(Hunt::Finished)
 }
 
 /// An epoch of this process start: 44 bits of milliseconds above 20 random bits.

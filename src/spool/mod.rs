@@ -36,7 +36,7 @@ mod segment;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +48,30 @@ pub use self::recover::{Listed, list};
 
 use crate::batch::{BatchSeq, DroppedRange, Epoch, GRPC_PREFIX};
 use crate::record::dir::MinFree;
+
+/// Longest name of a directory made of a hunter's id; `NAME_MAX` is 255.
+const NAME_MAX: usize = 200;
+
+/// The directory of a hunter below the spool's: its id, with what does not belong into a file name as `%XX`.
+pub fn directory(base: &Path, hunter_id: &str) -> PathBuf {
+    let mut name = String::new();
+    for (i, byte) in hunter_id.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && i > 0);
+        if plain {
+            name.push(char::from(byte));
+        } else {
+            name.extend(['%', hex(byte >> 4), hex(byte & 15)]);
+        }
+    }
+    if name.len() > NAME_MAX {
+        name = format!("{}-{:08x}", name.get(..NAME_MAX).unwrap_or_default(), crc32c::crc32c(hunter_id.as_bytes()));
+    }
+    base.join(name)
+}
+
+fn hex(digit: u8) -> char {
+    char::from_digit(u32::from(digit), 16).unwrap_or('?').to_ascii_uppercase()
+}
 
 /// A sealed batch as the spool keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,11 +102,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn plus(self, other: Self) -> Self {
+    /// Both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self { batches: self.batches.saturating_add(other.batches), packets: self.packets.saturating_add(other.packets) }
     }
 
-    fn minus(self, other: Self) -> Self {
+    /// What is left without `other`.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
         Self { batches: self.batches.saturating_sub(other.batches), packets: self.packets.saturating_sub(other.packets) }
     }
 }

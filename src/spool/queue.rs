@@ -168,8 +168,8 @@ impl<S: Fs> Queue<S> {
         (key.epoch == epoch).then_some(*key)
     }
 
-    /// Seals the open segment of an epoch.
-    fn roll(&mut self, epoch: Epoch, now: Now) {
+    /// Seals the open segment of an epoch: what belongs between it and what comes next may then follow later.
+    pub fn roll(&mut self, epoch: Epoch, now: Now) {
         let open = self.segments.values().find(|s| s.key.epoch == epoch && s.is_open()).map(|s| s.key);
         if let Some(key) = open {
             // counted; the batches stay in the queue
@@ -279,15 +279,19 @@ impl<S: Fs> Queue<S> {
 
     /// Everything of `epoch` up to `seq` is stored elsewhere; returns how much of it had not been read.
     pub fn ack(&mut self, epoch: Epoch, seq: BatchSeq) -> Tally {
+        let from = Key { epoch, first: BatchSeq(0), copy: 0 };
+        let to = Key { epoch, first: seq, copy: u8::MAX };
+        let keys: Vec<Key> = self.segments.range((Bound::Included(from), Bound::Included(to))).map(|(key, _)| *key).collect();
+        let mut skipped = Tally::default();
+        if keys.is_empty() && !self.acked.contains_key(&epoch) {
+            // nothing of it was ever here
+            return skipped;
+        }
         let known = self.acked.entry(epoch).or_default();
         if seq > *known {
             *known = seq;
             self.hint_due = true;
         }
-        let from = Key { epoch, first: BatchSeq(0), copy: 0 };
-        let to = Key { epoch, first: seq, copy: u8::MAX };
-        let keys: Vec<Key> = self.segments.range((Bound::Included(from), Bound::Included(to))).map(|(key, _)| *key).collect();
-        let mut skipped = Tally::default();
         for key in keys {
             let Some(segment) = self.segments.get_mut(&key) else { continue };
             let (tally, holes) = segment.skip(&self.fs, seq);

@@ -8,9 +8,13 @@
 //! ```
 //!
 //! Promises: order within an epoch; what was sent once is never given up for want of memory, so what is declared dropped was
-//! never delivered; at every instant `offered = acked + in memory + Σ dropped by reason`, in packets. Refuses: more bytes or
+//! never delivered; at every instant `offered + recovered = acked + in memory + on disk + Σ dropped by reason`, in packets; with a
+//! spool (`backlog/disk.rs`) what does not fit goes to disk instead of being given up. Refuses: more bytes or
 //! batches than its bounds (the oldest never-sent batch is counted as given up, or the caller waits), acknowledgements of
 //! batches that were never sent.
+
+mod disk;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -22,6 +26,11 @@ use tokio::sync::Notify;
 
 use crate::batch::{BatchSeq, DroppedRange, Epoch, SealedBatch};
 use crate::reason::DropReason;
+
+use self::disk::Disk;
+pub use self::disk::Durability;
+pub(super) use self::disk::{Done, Head, Kept, Staged};
+pub use self::snapshot::BacklogSnapshot;
 
 /// What a waiting batch costs beside its bytes: its entry here and the allocator's share.
 const ENTRY_BYTES: usize = 256;
@@ -47,11 +56,13 @@ pub struct BacklogConfig {
     pub max_batches: usize,
     /// What then.
     pub when_full: WhenFull,
+    /// Whether there is a spool; then something must run a [`super::Spooler`].
+    pub durability: Durability,
 }
 
 impl Default for BacklogConfig {
     fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_batches: 65_536, when_full: WhenFull::DropOldest }
+        Self { max_bytes: 64 << 20, max_batches: 65_536, when_full: WhenFull::DropOldest, durability: Durability::Memory }
     }
 }
 
@@ -105,56 +116,14 @@ pub struct Outgoing {
     pub connection_seq: BatchSeq,
 }
 
-/// All figures at one instant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BacklogSnapshot {
-    /// Packets ever offered.
-    pub offered_packets: u64,
-    /// Packets acknowledged.
-    pub acked_packets: u64,
-    /// Batches acknowledged.
-    pub acked_batches: u64,
-    /// Packets in memory.
-    pub in_memory_packets: u64,
-    /// Bytes in memory, as bounded.
-    pub in_memory_bytes: u64,
-    /// Batches in memory.
-    pub in_memory_batches: u64,
-    /// Batches in flight on the present connection.
-    pub in_flight_batches: u64,
-    /// Batches put on the wire, repetitions included.
-    pub sent_batches: u64,
-    /// Repetitions after a reconnect.
-    pub resent_batches: u64,
-    /// Packets given up, by [`DropReason::index`].
-    pub dropped_packets: [u64; DropReason::ALL.len()],
-    /// Acknowledgements of batches that were never sent.
-    pub bad_acks: u64,
-    /// The bound on bytes.
-    pub max_bytes: u64,
-    /// Whether the peer asked for silence.
-    pub paused: bool,
-}
-
-impl BacklogSnapshot {
-    /// Packets given up, all reasons.
-    pub fn dropped(&self) -> u64 {
-        self.dropped_packets.iter().sum()
-    }
-
-    /// How full the memory is, in percent.
-    pub fn fill_percent(&self) -> u32 {
-        let percent = self.in_memory_bytes.saturating_mul(100).checked_div(self.max_bytes).unwrap_or(0);
-        u32::try_from(percent.min(100)).unwrap_or(100)
-    }
-}
-
 /// The queue; shared by the capture threads (offer) and the network (the rest).
 #[derive(Debug)]
 pub struct Backlog {
     config: BacklogConfig,
     state: Mutex<State>,
     room: Condvar,
+    /// The spool's thread waits here.
+    work: Condvar,
     drained: Notify,
 }
 
@@ -175,7 +144,9 @@ struct State {
     probe: bool,
     hung_up: bool,
     waker: Option<Waker>,
+    /// Of the memory alone; [`Disk`] adds its own.
     figures: BacklogSnapshot,
+    disk: Option<Disk>,
 }
 
 #[derive(Debug, Default)]
@@ -190,6 +161,8 @@ struct Entry {
     cost: u64,
     connection_seq: u64,
     acked: bool,
+    /// On disk too.
+    logged: bool,
 }
 
 #[derive(Debug)]
@@ -206,7 +179,8 @@ impl Backlog {
     pub fn new(config: BacklogConfig) -> Self {
         let mut state = State::default();
         state.figures.max_bytes = config.max_bytes as u64;
-        Self { config, state: Mutex::new(state), room: Condvar::new(), drained: Notify::new() }
+        state.disk = Disk::new(config.durability);
+        Self { config, state: Mutex::new(state), room: Condvar::new(), work: Condvar::new(), drained: Notify::new() }
     }
 
     /// Takes a batch; never waits.
@@ -229,6 +203,9 @@ impl Backlog {
     }
 
     fn offer_locked(&self, state: &mut State, batch: SealedBatch) -> Offer {
+        if state.disk.is_some() {
+            return self.offer_spooled(state, batch);
+        }
         let packets = u64::from(batch.packets);
         let cost = (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64);
         while !self.has_room(state, cost) {
@@ -241,19 +218,14 @@ impl Backlog {
                 return Offer::Taken;
             }
         }
-        let f = &mut state.figures;
-        f.offered_packets = f.offered_packets.saturating_add(packets);
-        f.in_memory_packets = f.in_memory_packets.saturating_add(packets);
-        f.in_memory_bytes = f.in_memory_bytes.saturating_add(cost);
-        f.in_memory_batches = f.in_memory_batches.saturating_add(1);
-        state.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false });
-        state.wake();
+        state.figures.offered_packets = state.figures.offered_packets.saturating_add(packets);
+        state.push(batch, false);
         Offer::Taken
     }
 
     fn has_room(&self, state: &State, cost: u64) -> bool {
         let f = &state.figures;
-        let fits = f.in_memory_bytes.saturating_add(cost) <= self.config.max_bytes as u64;
+        let fits = f.in_memory_bytes.saturating_add(cost) <= self.config.entry_bytes();
         f.in_memory_batches == 0 || (fits && f.in_memory_batches < self.config.max_batches as u64)
     }
 
@@ -261,6 +233,7 @@ impl Backlog {
     pub fn begin(&self, kind: PeerKind, resume: &[(Epoch, BatchSeq)]) -> Connection {
         let mut state = self.state.lock();
         for (epoch, seq) in resume {
+            state.resume(*epoch, *seq);
             state.acknowledge(|e| e.batch.epoch == *epoch && e.batch.seq <= *seq, false);
             state.ranges.retain(|d| d.epoch != *epoch || d.range.to > *seq);
         }
@@ -346,7 +319,8 @@ impl Backlog {
 
     fn after_acks(&self, state: &State) {
         self.room.notify_all();
-        if state.figures.in_memory_batches == 0 {
+        self.work.notify_one();
+        if state.is_drained() {
             self.drained.notify_waiters();
         }
     }
@@ -380,6 +354,11 @@ impl Backlog {
         state.wake();
     }
 
+    /// Whether there is a connection to send on.
+    pub fn is_connected(&self) -> bool {
+        self.state.lock().connected
+    }
+
     /// Gives up everything in memory; returns how many packets that was.
     pub fn abandon(&self, reason: DropReason) -> u64 {
         let mut state = self.state.lock();
@@ -396,24 +375,30 @@ impl Backlog {
         state.figures.dropped().saturating_sub(before)
     }
 
-    /// Resolves when nothing is in memory.
+    /// Resolves when nothing is in memory or on disk.
     pub async fn wait_drained(&self) {
         loop {
             let notified = self.drained.notified();
             tokio::pin!(notified);
             // Registered before looking, so that an acknowledgement in between is not missed.
             notified.as_mut().enable();
-            if self.state.lock().figures.in_memory_batches == 0 {
+            if self.is_drained() {
                 return;
             }
             notified.await;
         }
     }
 
-    /// Epochs of which batches are in memory, oldest first.
+    /// Whether nothing is in memory or on disk.
+    pub fn is_drained(&self) -> bool {
+        self.state.lock().is_drained()
+    }
+
+    /// Epochs of which batches are in memory or on disk, oldest first.
     pub fn epochs(&self) -> Vec<Epoch> {
         let state = self.state.lock();
         let mut epochs: Vec<_> = state.entries.iter().filter(|e| !e.acked).map(|e| e.batch.epoch).collect();
+        epochs.extend(state.disk.iter().flat_map(Disk::epochs));
         epochs.sort_unstable();
         epochs.dedup();
         epochs
@@ -424,6 +409,9 @@ impl Backlog {
         let state = self.state.lock();
         let mut figures = state.figures.clone();
         figures.in_flight_batches = state.in_flight.batches;
+        if let Some(disk) = &state.disk {
+            disk.add_to(&mut figures);
+        }
         figures
     }
 }
@@ -433,6 +421,26 @@ impl State {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    fn push(&mut self, batch: SealedBatch, logged: bool) {
+        let cost = (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64);
+        let f = &mut self.figures;
+        f.in_memory_packets = f.in_memory_packets.saturating_add(u64::from(batch.packets));
+        f.in_memory_bytes = f.in_memory_bytes.saturating_add(cost);
+        f.in_memory_batches = f.in_memory_batches.saturating_add(1);
+        self.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false, logged });
+        self.wake();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.figures.in_memory_batches == 0 && !self.disk.as_ref().is_some_and(Disk::is_behind)
+    }
+
+    /// The peer has this much of an epoch of an earlier process; this process may never have sent any of it.
+    fn resume(&mut self, epoch: Epoch, seq: BatchSeq) {
+        let Some(disk) = self.disk.as_mut().filter(|disk| disk.is_recovered(epoch)) else { return };
+        disk.acknowledged(epoch, seq);
     }
 
     fn next_to_send(&mut self) -> Option<Outgoing> {
@@ -492,6 +500,9 @@ impl State {
                 continue;
             }
             entry.acked = true;
+            if let Some(disk) = &mut self.disk {
+                disk.acknowledged(entry.batch.epoch, entry.batch.seq);
+            }
             entry.batch.bytes = Bytes::new();
             packets = packets.saturating_add(u64::from(entry.batch.packets));
             bytes = bytes.saturating_add(entry.cost);
@@ -532,20 +543,22 @@ impl State {
     }
 
     fn count_dropped(&mut self, batch: &SealedBatch, reason: DropReason) {
-        let packets = u64::from(batch.packets);
+        let range = DroppedRange { from: batch.seq, to: batch.seq, packets: u64::from(batch.packets), reason };
+        self.declare_dropped(batch.epoch, range);
+    }
+
+    fn declare_dropped(&mut self, epoch: Epoch, range: DroppedRange) {
+        let DroppedRange { from, to, packets, reason } = range;
         if let Some(n) = self.figures.dropped_packets.get_mut(reason.index()) {
             *n = n.saturating_add(packets);
         }
-        let follows = |d: &&mut Declared| d.epoch == batch.epoch && !d.told && d.range.reason == reason;
+        let follows = |d: &&mut Declared| d.epoch == epoch && !d.told && d.range.reason == reason;
         match self.ranges.iter_mut().rev().find(follows) {
-            Some(d) if d.range.to.0.saturating_add(1) == batch.seq.0 => {
-                d.range.to = batch.seq;
+            Some(d) if d.range.to.0.saturating_add(1) == from.0 => {
+                d.range.to = to;
                 d.range.packets = d.range.packets.saturating_add(packets);
             }
-            _ => {
-                let range = DroppedRange { from: batch.seq, to: batch.seq, packets, reason };
-                self.ranges.push(Declared { epoch: batch.epoch, range, told: false });
-            }
+            _ => self.ranges.push(Declared { epoch, range, told: false }),
         }
     }
 }

@@ -122,6 +122,10 @@ pub struct HeartbeatFacts {
     pub in_ring: u64,
     /// Packets waiting for a verdict.
     pub held: u64,
+    /// Bytes of the spool on disk.
+    pub spool_bytes: u64,
+    /// Batches on disk and not in memory.
+    pub spool_batches: u64,
     /// Version of the filters in force.
     pub filter_version: u64,
     /// Filters that could not be applied: id and reason.

@@ -56,6 +56,8 @@ pub struct HunterAnswer {
     pub held: u64,
     /// Bytes of batches not yet acknowledged.
     pub window_bytes: u64,
+    /// What waits on its disk: bytes, batches.
+    pub spool: [u64; 2],
     /// Resident memory.
     pub rss_bytes: u64,
     /// Percent of one core.
@@ -127,6 +129,7 @@ pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<St
             kernel: [s.kernel_received, s.kernel_dropped, s.interface_dropped, s.in_ring],
             held: s.held_packets,
             window_bytes: s.buffer_bytes,
+            spool: [s.spool_bytes, s.spool_batches],
             rss_bytes: s.memory_rss_bytes,
             cpu_percent: s.cpu_percent,
         }

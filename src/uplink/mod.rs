@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `backlog` | what waits, what is in flight, what was given up |
+//! | [`Spooler`] | the thread between the backlog and its spool on disk |
 //! | `facts` | what the uplink and its owner tell each other |
 //! | `run` | connect, register, stream, reconnect, drain |
 //! | `stream` | the data stream's own body |
@@ -16,11 +17,15 @@ mod facts;
 mod legacy;
 pub mod manage;
 mod run;
+mod spooler;
 mod stream;
 
-pub use self::backlog::{Backlog, BacklogConfig, BacklogSnapshot, Connection, Credit, Offer, Outgoing, PeerKind, WhenFull};
+pub use self::backlog::{
+    Backlog, BacklogConfig, BacklogSnapshot, Connection, Credit, Durability, Offer, Outgoing, PeerKind, WhenFull,
+};
 pub use self::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, WireFilter};
 pub use self::run::{Ending, SessionError, UplinkConfig, UplinkError, run};
+pub use self::spooler::Spooler;
 
 #[cfg(test)]
 mod tests;

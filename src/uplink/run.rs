@@ -48,6 +48,8 @@ const PROBE: Duration = Duration::from_secs(30);
 const MESSAGE_MAX: usize = 64 << 20;
 /// A session this long counts as success even when there was nothing to acknowledge.
 const STEADY: Duration = Duration::from_secs(5);
+/// With a spool a stopping hunter waits this long for a processor that is away.
+const AWAY_MAX: Duration = Duration::from_secs(1);
 /// Patience for the last words of a graceful stop.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -59,7 +61,7 @@ pub enum Ending {
     Run,
     /// Once everything is acknowledged.
     Drain,
-    /// At once; what is not acknowledged is given up, counted.
+    /// At once; what is not acknowledged is given up, counted; or left to the spool.
     Now,
 }
 
@@ -150,15 +152,22 @@ pub async fn run(
     control: Arc<dyn Control>,
     mut ending: watch::Receiver<Ending>,
 ) -> Result<(), UplinkError> {
-    let stalled = stalled(&backlog, ending.clone(), config.drain_timeout);
+    let stalled = stalled(&config, &backlog, ending.clone());
     tokio::select! {
         result = sessions(&config, &backlog, &control, &mut ending) => result,
         () = stalled => {
             control.link(LinkState::Down);
-            let packets = backlog.abandon(DropReason::Shutdown);
-            tracing::warn!(packets, "no processor took the rest over in time; given up");
+            give_up(&backlog);
             Ok(())
         }
+    }
+}
+
+/// What was not acknowledged at the end stays on disk where there is a spool; else it is counted.
+fn give_up(backlog: &Backlog) {
+    if !backlog.is_spooled() {
+        let packets = backlog.abandon(DropReason::Shutdown);
+        tracing::warn!(packets, "no processor took the rest over in time; given up");
     }
 }
 
@@ -193,7 +202,7 @@ async fn sessions(
             }
         };
         if *ending.borrow() == Ending::Now {
-            backlog.abandon(DropReason::Shutdown);
+            give_up(backlog);
             return Ok(());
         }
         if let Some(limit) = config.connect_timeout
@@ -274,15 +283,30 @@ async fn until(when: Option<Instant>) {
     }
 }
 
-/// Returns once a drain was asked for and nothing was acknowledged for `patience`.
-async fn stalled(backlog: &Backlog, mut ending: watch::Receiver<Ending>, patience: Duration) {
+/// Returns once a drain was asked for and nothing was acknowledged for as long as is waited for.
+async fn stalled(config: &UplinkConfig, backlog: &Backlog, mut ending: watch::Receiver<Ending>) {
+    let patience = config.drain_timeout;
     told(&mut ending, Ending::Drain).await;
+    if backlog.is_spooled() && config.connect_timeout.is_none() {
+        return with_a_spool(backlog, patience).await;
+    }
     loop {
         let acked = backlog.snapshot().acked_batches;
         sleep(patience).await;
-        let now = backlog.snapshot();
-        if now.in_memory_batches > 0 && now.acked_batches == acked {
+        if !backlog.is_drained() && backlog.snapshot().acked_batches == acked {
             return;
+        }
+    }
+}
+
+/// What is on disk is not lost: a live hunter's stop is short, and shorter when there is nobody to send to.
+async fn with_a_spool(backlog: &Backlog, patience: Duration) {
+    let began = Instant::now();
+    let mut connected = began;
+    while began.elapsed() < patience && connected.elapsed() < AWAY_MAX {
+        sleep(AWAY_MAX / 10).await;
+        if backlog.is_connected() {
+            connected = Instant::now();
         }
     }
 }
@@ -475,8 +499,8 @@ fn heartbeat(id: &str, f: HeartbeatFacts) -> HunterHeartbeat {
             interface_dropped: f.interface_dropped,
             drops,
             held_packets: f.held,
-            spool_bytes: 0,
-            spool_batches: 0,
+            spool_bytes: f.spool_bytes,
+            spool_batches: f.spool_batches,
             in_ring: f.in_ring,
         }),
         filter_version: f.filter_version,

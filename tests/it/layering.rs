@@ -46,7 +46,11 @@ const ROOMS: &[Room] = &[
     room("net", &["reason", "telemetry"], &["fs", "clock", "sockets", "tokio", "tonic"]),
     room("wire", &["field", "reason", "packet", "filter", "voip", "batch", "telemetry"], &["tonic"]),
     // protocols: peers without our extensions want metadata in every packet
-    room("uplink", &["reason", "packet", "protocols", "batch", "telemetry", "net", "wire"], &["tokio", "tonic", "clock"]),
+    room(
+        "uplink",
+        &["reason", "packet", "protocols", "batch", "telemetry", "spool", "net", "wire"],
+        &["tokio", "tonic", "clock"],
+    ),
     // assemblies: they never import each other
     room(
         "hunter",
@@ -62,6 +66,7 @@ const ROOMS: &[Room] = &[
             "batch",
             "telemetry",
             "capture",
+            "spool",
             "net",
             "wire",
             "uplink",
@@ -121,6 +126,7 @@ const ROOMS: &[Room] = &[
             "telemetry",
             "capture",
             "record",
+            "spool",
             "net",
             "wire",
             "uplink",

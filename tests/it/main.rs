@@ -14,5 +14,6 @@ mod not_run;
 mod peers;
 mod privacy;
 mod rust_text;
+mod spool;
 mod targets;
 mod whole;

@@ -20,7 +20,7 @@ pub(super) const ROWS: &[Opt] = &[
         .help("Give up connecting after this long"),
     remote("remote.output_format", Kind::Choice(&["text", "json"]), Group::Output)
         .flag("output-format")
-        .also_on(Commands::LOCAL)
+        .also_on(Commands::LOCAL.and(Commands::SPOOL))
         .default("text")
         .help("A table, or JSON"),
     remote("remote.tls.cert_file", Kind::Path, Group::Security)

@@ -22,11 +22,13 @@ pub(super) const ROWS: &[Opt] = &[
         .default("deny")
         .help("What to forward while there is no filter"),
     hunt("hunter.processor_addr", Kind::List(Item::Address), Group::Forwarding)
+        .also_on(Commands::SPOOL_DRAIN)
         .flag("processor")
         .short('P')
         .also(&["hunter.processors"])
         .help("Processors, in order of preference (port 55555 if none given)"),
     hunt("hunter.id", Kind::Text, Group::Forwarding)
+        .also_on(Commands::SPOOL)
         .flag("id")
         .short('I')
         .also(&["hunter.hunter_id"])
@@ -50,23 +52,57 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("max-memory")
         .default("64M")
         .help("Memory for batches not yet acknowledged"),
+    hunt("hunter.durability", Kind::Choice(&["auto", "memory", "spill", "wal"]), Group::Forwarding)
+        .flag("durability")
+        .default("auto")
+        .help("Where unacknowledged batches live (auto: wal for voip, else spill; memory with -r)"),
+    hunt("hunter.disk_buffer.enabled", Kind::Switch, Group::Forwarding)
+        .flag("disk-buffer")
+        .default("false")
+        .help("The same as --durability spill"),
+    hunt("hunter.disk_buffer.dir", Kind::Path, Group::Forwarding)
+        .also_on(Commands::SPOOL)
+        .flag("disk-buffer-dir")
+        .help("Directory of the disk queue [default: spool in the state directory]"),
+    hunt("hunter.disk_buffer.max_mb", Kind::Integer { min: 16, max: 1 << 24 }, Group::Forwarding)
+        .flag("disk-buffer-max-mb")
+        .default("1024")
+        .help("MiB the disk queue may take"),
+    hunt("hunter.disk_buffer.min_free", Kind::Reserve, Group::Forwarding)
+        .flag("spool-min-free")
+        .default("auto")
+        .help("Disk space the queue leaves alone (auto: 5 % or 1 GiB, whichever is less)"),
+    hunt("hunter.disk_buffer.when_full", Kind::Choice(&["auto", "drop-oldest", "drop-newest", "block"]), Group::Forwarding)
+        .flag("spool-full")
+        .default("auto")
+        .help("What a full disk queue does (auto: drop-oldest; block with -r)"),
     hunt("hunter.connect_timeout", Kind::Duration { max_secs: 86_400 }, Group::Forwarding)
         .flag("connect-timeout")
         .default("30s")
         .help("With -r: give up connecting after this long"),
-    hunt("hunter.tls.cert_file", Kind::Path, Group::Security).flag("tls-cert").help("Certificate of this hunter (PEM)"),
-    hunt("hunter.tls.key_file", Kind::Path, Group::Security).flag("tls-key").help("Its private key (PEM)"),
+    hunt("hunter.tls.cert_file", Kind::Path, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
+        .flag("tls-cert")
+        .help("Certificate of this hunter (PEM)"),
+    hunt("hunter.tls.key_file", Kind::Path, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
+        .flag("tls-key")
+        .help("Its private key (PEM)"),
     hunt("hunter.tls.ca_file", Kind::Path, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
         .flag("tls-ca")
         .help("CA that signed the processor's certificate (PEM)"),
     hunt("hunter.tls.server_name", Kind::Text, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
         .flag("tls-server-name")
         .help("Name the processor's certificate must carry"),
     hunt("hunter.tls.skip_verify", Kind::Switch, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
         .flag("tls-skip-verify")
         .default("false")
         .help("Do not verify the processor (dangerous)"),
     hunt("hunter.insecure", Kind::Switch, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
         .flag("insecure")
         .default("false")
         .help("Send in plain text (dangerous)"),

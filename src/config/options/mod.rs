@@ -39,6 +39,11 @@ impl Commands {
     /// Commands that print a table without asking a processor: `lc list interfaces`.
     pub const LOCAL: Self = Self(1 << 8);
 
+    /// `lc spool …`.
+    pub const SPOOL: Self = Self(1 << 9);
+    /// `lc spool drain` alone.
+    pub const SPOOL_DRAIN: Self = Self(1 << 10);
+
     /// Both sets together.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -216,7 +221,6 @@ pub fn find(key: &str) -> Option<&'static Opt> {
 /// ignored is worse than a start that fails.
 pub const NOT_HERE: &[(&str, &str)] = &[
     ("security.", "API keys are not supported; use client certificates (processor.tls.client_auth)"),
-    ("hunter.disk_buffer.", "there is no disk queue yet; hunter.max_memory bounds what waits for acknowledgement"),
     ("hunter.buffer_size", "there is no packet queue between capture and analysis; see capture.pcap_buffer_size"),
     ("hunter.batch_queue_size", "unacknowledged batches are bounded in bytes by hunter.max_memory"),
     ("hunter.voip_filter.", "pattern search chooses its own method"),

@@ -148,6 +148,22 @@ fn older_batches_may_follow_into_their_own_segments_and_are_read_first() {
 }
 
 #[test]
+fn what_a_reader_has_and_the_disk_has_not_may_follow_later() {
+    let (fs, config) = (ModelFs::new(), config(PLENTY, SpoolFull::Refuse));
+    let mut queue = open(&fs, &config);
+    for seq in [1, 2, 5, 6] {
+        if seq == 5 {
+            queue.roll(A, at(5));
+        }
+        queue.append(item(A, seq, 3, 100), true, at(seq)).unwrap();
+    }
+    put(&mut queue, A, 3..=4);
+    queue.close(at(9)).unwrap();
+
+    assert_eq!(seqs(&mut open(&fs, &config)), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
 fn what_was_acknowledged_does_not_come_again_after_a_restart() {
     let (fs, config) = (ModelFs::new(), config(PLENTY, SpoolFull::Refuse));
     let mut queue = open(&fs, &config);

@@ -1,6 +1,7 @@
 //! The uplink against peers made of the generated stubs, over real sockets.
 
 mod peer;
+mod spooled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -288,6 +289,10 @@ impl Hunter {
     }
 
     fn with(targets: &[&Target], change: impl FnOnce(UplinkConfig) -> UplinkConfig, room: BacklogConfig) -> Self {
+        Self::on(targets, change, Arc::new(Backlog::new(room)))
+    }
+
+    fn on(targets: &[&Target], change: impl FnOnce(UplinkConfig) -> UplinkConfig, backlog: Arc<Backlog>) -> Self {
         let config = change(UplinkConfig {
             hunter_id: "edge".into(),
             targets: targets.iter().map(|t| (*t).clone()).collect(),
@@ -296,7 +301,6 @@ impl Hunter {
             drain_timeout: LONG,
             seed: 7,
         });
-        let backlog = Arc::new(Backlog::new(room));
         let control = Arc::new(Recorder::default());
         let (ending, told) = watch::channel(Ending::Run);
         let running = tokio::spawn(run(config, Arc::clone(&backlog), Arc::<Recorder>::clone(&control), told));

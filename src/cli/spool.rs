@@ -1,0 +1,267 @@
+//! The disk queue of hunters: opened for `lc hunt`, and looked into by `lc spool ls|verify|cat|drain`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ArgMatches;
+
+use crate::batch::{BatchView, ViewLimits};
+use crate::config::{Durability as Asked, HuntConfig, Mode, Origin, OutputFormat, Reserve, SpoolConfig as Config, WhenFull};
+use crate::hunter::{self, Facts};
+use crate::record::dir::MinFree;
+use crate::record::unified::Unified;
+use crate::record::{self, Packet};
+use crate::spool::{self, Disk, Item, Listed, Queue, SpoolConfig, SpoolError, SpoolFull};
+use crate::telemetry::clock;
+use crate::uplink::{BacklogConfig, Durability, Ending, UplinkConfig};
+
+use super::exit::{Exit, Outcome, Stop};
+use super::hunt;
+use super::output::Listing;
+use super::runtime;
+use super::security;
+use super::signals::{Signal, Signals};
+use super::start;
+
+/// A segment's usual size.
+const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// What a spool costs and promises: how old and how large what is not yet durable may become.
+const fn sync(durability: Durability) -> (Duration, u64) {
+    match durability {
+        Durability::Wal => (Duration::from_millis(50), 2 << 20),
+        Durability::Memory | Durability::Spill => (Duration::from_millis(500), 8 << 20),
+    }
+}
+
+/// Where this hunter's batches live, and its queue. Nobody asked for one (`auto`): then one that cannot be had is a warning.
+pub(super) fn of_hunter(config: &HuntConfig) -> Result<(Durability, Option<Queue<Disk>>), Stop> {
+    let hunter = &config.hunter;
+    let offline = !config.capture.read.is_empty();
+    let (durability, demanded) = match hunter.durability {
+        Asked::Memory => (Durability::Memory, true),
+        Asked::Spill => (Durability::Spill, true),
+        Asked::Wal => (Durability::Wal, true),
+        Asked::Auto if hunter.disk_buffer.enabled => (Durability::Spill, true),
+        // a file is its own disk queue
+        Asked::Auto if offline => (Durability::Memory, true),
+        Asked::Auto if config.mode == Mode::Voip => (Durability::Wal, false),
+        Asked::Auto => (Durability::Spill, false),
+    };
+    if durability == Durability::Memory {
+        return Ok((durability, None));
+    }
+    match open(config, durability, offline) {
+        Ok(queue) => Ok((durability, Some(queue))),
+        Err(stop) if demanded => Err(stop),
+        Err(stop) => {
+            tracing::warn!(reason = %stop, "no disk queue: what is not acknowledged is lost when this hunter ends");
+            Ok((Durability::Memory, None))
+        }
+    }
+}
+
+fn open(config: &HuntConfig, durability: Durability, offline: bool) -> Result<Queue<Disk>, Stop> {
+    let Some(base) = &config.spool_dir else {
+        return Err(Stop::usage(
+            "no directory for the disk queue: neither HOME nor STATE_DIRECTORY is set; use --disk-buffer-dir",
+        ));
+    };
+    let buffer = &config.hunter.disk_buffer;
+    let when_full = match buffer.when_full {
+        WhenFull::Auto if !offline => SpoolFull::DropOldest,
+        WhenFull::DropOldest => SpoolFull::DropOldest,
+        WhenFull::Auto | WhenFull::DropNewest | WhenFull::Block => SpoolFull::Refuse,
+    };
+    let (sync_after, sync_bytes) = sync(durability);
+    queue(
+        base,
+        SpoolConfig {
+            hunter_id: config.id.clone(),
+            max_bytes: buffer.max_mb << 20,
+            min_free: min_free(buffer.min_free),
+            when_full,
+            segment_bytes: SEGMENT_BYTES,
+            sync_after,
+            sync_bytes,
+        },
+    )
+}
+
+fn queue(base: &Path, config: SpoolConfig) -> Result<Queue<Disk>, Stop> {
+    let path = spool::directory(base, &config.hunter_id);
+    let disk = Disk::lock(&path).map_err(failed)?;
+    Queue::open(disk, config).map_err(failed)
+}
+
+fn failed(e: SpoolError) -> Stop {
+    match e {
+        SpoolError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => Stop::new(Exit::NotFound, e),
+        SpoolError::Io { .. } | SpoolError::InUse { .. } | SpoolError::Version { .. } | SpoolError::Foreign { .. } => {
+            Stop::new(Exit::Failure, e)
+        }
+    }
+}
+
+/// A reserve as the rooms that write files understand it.
+pub(super) const fn min_free(reserve: Reserve) -> MinFree {
+    match reserve {
+        Reserve::Auto => MinFree { percent: 5, bytes: 1 << 30 },
+        Reserve::Percent(percent) => MinFree { percent, bytes: u64::MAX },
+        Reserve::Bytes(bytes) => MinFree { percent: 100, bytes },
+    }
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
+    let Some((command, matches)) = matches.subcommand() else { return Err(Stop::usage("see 'lc spool --help'")) };
+    let started = start::start(matches)?;
+    let config = started.merged.spool(command == "drain", &started.environment)?;
+    let format = started.merged.settings()?.remote.output_format;
+    let named = started.merged.origin("hunter.id") != Origin::Default;
+    match command {
+        "ls" => list(&config, named, false, format),
+        "verify" => list(&config, named, true, format),
+        "cat" => cat(&config, matches.get_one::<PathBuf>("pcap").map_or(Path::new("-"), PathBuf::as_path)),
+        "drain" => runtime::block_on(drain(config)),
+        _ => Err(Stop::usage("see 'lc spool --help'")),
+    }
+}
+
+/// The directories to look at: one hunter's, or all.
+fn directories(config: &Config, named: bool) -> Result<Vec<PathBuf>, Stop> {
+    if named {
+        return Ok(vec![spool::directory(&config.spool_dir, &config.id)]);
+    }
+    let path = &config.spool_dir;
+    let all = std::fs::read_dir(path).map_err(|source| failed(SpoolError::Io { doing: "open", path: path.clone(), source }))?;
+    let mut found: Vec<PathBuf> = all.filter_map(Result::ok).map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// `ls`, `verify`: the segments; `read` looks at every byte of them.
+fn list(config: &Config, named: bool, read: bool, format: OutputFormat) -> Result<Outcome, Stop> {
+    let (mut rows, mut json, mut lost) = (Vec::new(), Vec::new(), 0_u64);
+    for path in directories(config, named)? {
+        let hunter = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let disk = Disk::look(&path).map_err(failed)?;
+        for s in spool::list(&disk, read, |_| Ok::<_, SpoolError>(())).map_err(failed)? {
+            let damaged = s.lost.iter().fold(0_u64, |sum, l| sum.saturating_add(l.range.packets));
+            lost = lost.saturating_add(damaged);
+            rows.push(row(&hunter, &s, read, damaged));
+            json.push(object(&hunter, &s, read, damaged));
+        }
+    }
+    let columns =
+        vec!["hunter", "segment", "batches", "packets", "bytes", "created", if read { "damaged packets" } else { "first-last" }];
+    Listing { columns, rows, json: json.into() }.print(format)?;
+    Ok(Outcome::of_lost(lost))
+}
+
+fn row(hunter: &str, s: &Listed, read: bool, damaged: u64) -> Vec<String> {
+    let created = record::name::utc(crate::packet::Timestamp::from_nanos(s.created_ns));
+    let last = if read { damaged.to_string() } else { format!("{}-{}", s.seqs.0, s.seqs.1) };
+    vec![
+        hunter.to_owned(),
+        s.name.clone(),
+        s.total.batches.to_string(),
+        s.total.packets.to_string(),
+        s.bytes.to_string(),
+        created,
+        last,
+    ]
+}
+
+fn object(hunter: &str, s: &Listed, read: bool, damaged: u64) -> serde_json::Value {
+    serde_json::json!({
+        "hunter": hunter, "segment": s.name, "epoch": s.epoch.to_string(), "first_seq": s.seqs.0.0, "last_seq": s.seqs.1.0,
+        "batches": s.total.batches, "packets": s.total.packets, "bytes": s.bytes, "created_ns": s.created_ns,
+        "damaged_packets": read.then_some(damaged)
+    })
+}
+
+/// `cat`: what is in it, as a capture file.
+fn cat(config: &Config, to: &Path) -> Result<Outcome, Stop> {
+    let disk = Disk::look(&spool::directory(&config.spool_dir, &config.id)).map_err(failed)?;
+    let recorded = |e: record::RecordError| Stop::from(anyhow::Error::from(e));
+    let mut file = Unified::open(to, None, MinFree::NONE, Vec::new()).map_err(recorded)?;
+    let mut packets = 0_u64;
+    let listed = spool::list(&disk, true, |item| {
+        packets = packets.saturating_add(u64::from(item.packets));
+        write(&mut file, &item)
+    })?;
+    file.finish().map_err(recorded)?;
+    let lost = listed.iter().flat_map(|s| &s.lost).fold(0_u64, |sum, l| sum.saturating_add(l.range.packets));
+    tracing::info!(packets, damaged = lost, segments = listed.len(), "written");
+    Ok(Outcome::of_lost(lost))
+}
+
+fn write(file: &mut Unified, item: &Item) -> Result<(), Stop> {
+    let message = item.bytes.slice(crate::batch::GRPC_PREFIX.min(item.bytes.len())..);
+    let view = BatchView::parse(message, &ViewLimits::default()).map_err(|e| Stop::new(Exit::Failure, e))?;
+    for p in view.packets() {
+        let filters: Vec<&str> = p.context().into_iter().flat_map(|c| c.filter_ids()).collect();
+        let origin = record::Origin { hunter: view.hunter_id(), interface: "", filters: &filters.join(",") };
+        let packet = Packet { ts: p.ts(), wire_len: p.wire_len(), link: p.link(), data: p.data(), origin };
+        file.write(&packet).map_err(|e| Stop::from(anyhow::Error::from(e)))?;
+    }
+    Ok(())
+}
+
+impl From<SpoolError> for Stop {
+    fn from(e: SpoolError) -> Self {
+        failed(e)
+    }
+}
+
+/// `drain`: sends what is in it to a processor.
+async fn drain(config: Config) -> Result<Outcome, Stop> {
+    let path = spool::directory(&config.spool_dir, &config.id);
+    let _there = Disk::look(&path).map_err(failed)?;
+    let (sync_after, sync_bytes) = sync(Durability::Spill);
+    let queue = queue(
+        &config.spool_dir,
+        SpoolConfig {
+            hunter_id: config.id.clone(),
+            max_bytes: u64::MAX,
+            min_free: MinFree::NONE,
+            when_full: SpoolFull::Refuse,
+            segment_bytes: SEGMENT_BYTES,
+            sync_after,
+            sync_bytes,
+        },
+    )?;
+    security::warn_about(&config.security, "packets are sent");
+    let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
+    let uplink = UplinkConfig {
+        hunter_id: config.id.as_str().into(),
+        targets: security::targets(&config.processor_addr)?,
+        dialer: security::dialer(&config.security)?,
+        connect_timeout: Some(Duration::from_secs(30)),
+        drain_timeout: hunt::DRAIN,
+        seed: instance,
+    };
+    let facts = Facts {
+        hostname: config.id.clone(),
+        interfaces: Vec::new(),
+        mode: crate::filter::Mode::Generic,
+        max_memory: 0,
+        instance,
+        epochs: Vec::new(),
+    };
+    let mut signals = Signals::new()?;
+    let (end, ending) = hunter::endings();
+    end.send_replace(Ending::Drain);
+    let drained = signals.during(hunter::drain(queue, BacklogConfig::default(), facts, uplink, ending), |signal| match signal {
+        Signal::Reload => {}
+        Signal::Stop | Signal::StopNow => {
+            end.send_replace(Ending::Now);
+        }
+    });
+    let left = drained.await.map_err(hunt::stopped)?;
+    tracing::info!(sent = left.acked_packets, lost = left.dropped(), left = left.on_disk_packets, "drained");
+    if left.on_disk_packets > 0 {
+        return Err(Stop::new(Exit::Failure, anyhow::anyhow!("{} packets are still in the spool", left.on_disk_packets)));
+    }
+    Ok(Outcome::of_lost(left.dropped()))
+}

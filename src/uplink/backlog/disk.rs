@@ -1,0 +1,398 @@
+//! The part of a backlog that is on its way to the disk, on it, or on its way back.
+//!
+//! ```text
+//!             nothing behind, room                         ┌─ wal: a copy ─┐
+//!   offer ──────────────────────▶ entries (memory) ────────┴──▶ staged ──append──▶ spool
+//!     │                              ▲                            ▲                  │
+//!     └── otherwise ─────────────────┼────────────────────────────┘                  │
+//!                                    └──────────────── feed, as there is room ◀──read┘
+//! ```
+//! Once anything is behind the memory, new batches go behind it: order is kept. The spool's thread is the only one that takes from
+//! `staged`, and it says in one step what it did, so that at every instant
+//! `offered + recovered = acked + in memory + on disk + Σ dropped by reason`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::{Backlog, ENTRY_BYTES, Entry, Offer, State, WhenFull};
+use crate::batch::{BatchSeq, Epoch, SealedBatch};
+use crate::reason::DropReason;
+use crate::spool::{Lost, Stats, Tally};
+
+/// The share of the memory that holds what is to be written.
+const STAGED_SHARE: u64 = 4;
+
+/// Where batches live until they are acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// In memory.
+    #[default]
+    Memory,
+    /// In memory, and on disk what does not fit; all of it at a stop.
+    Spill,
+    /// On disk, every one, beside memory.
+    Wal,
+}
+
+/// What a backlog with a spool knows beyond its memory.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    wal: bool,
+    staged: VecDeque<Staged>,
+    staged_bytes: u64,
+    /// Of `staged`, what is nowhere else.
+    staged_only: Tally,
+    /// On disk and not in memory.
+    unread: Tally,
+    /// Of these, what the spool takes for read, since it was in memory when the hunter ended.
+    kept: Tally,
+    bytes: u64,
+    io_errors: u64,
+    /// Epochs of earlier processes.
+    recovered: Vec<Epoch>,
+    /// Epochs of which something is on disk alone.
+    epochs: Vec<Epoch>,
+    /// Acknowledged so far.
+    acked: BTreeMap<Epoch, BatchSeq>,
+    /// Acknowledged, and not yet told to the spool.
+    acks: BTreeMap<Epoch, BatchSeq>,
+    /// The disk is slower than what comes: no copies are staged until half of the stage is free again.
+    behind_time: bool,
+    /// Epochs whose newest batch is in memory alone.
+    in_memory_only: Vec<Epoch>,
+    /// Why the spool does not take what is staged, if it does not.
+    trouble: Option<DropReason>,
+    closing: bool,
+}
+
+/// A batch that is to be written.
+#[derive(Clone, Debug)]
+pub(in crate::uplink) struct Staged {
+    pub(in crate::uplink) batch: SealedBatch,
+    /// It is among the entries too.
+    pub(in crate::uplink) in_memory: bool,
+    /// Batches before it are in memory alone.
+    pub(in crate::uplink) follows_memory: bool,
+}
+
+impl Staged {
+    fn cost(&self) -> u64 {
+        cost(&self.batch)
+    }
+}
+
+fn cost(batch: &SealedBatch) -> u64 {
+    (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64)
+}
+
+fn tally(batch: &SealedBatch) -> Tally {
+    Tally { batches: 1, packets: u64::from(batch.packets) }
+}
+
+/// What the spool's thread finds to do.
+#[derive(Debug, Default)]
+pub(in crate::uplink) struct Todo {
+    /// Acknowledged since.
+    pub(in crate::uplink) acks: Vec<(Epoch, BatchSeq)>,
+    /// The next batch to write.
+    pub(in crate::uplink) head: Option<Staged>,
+    /// There is room in memory.
+    pub(in crate::uplink) room: bool,
+    /// Something is on disk alone.
+    pub(in crate::uplink) unread: bool,
+    /// The hunter ends.
+    pub(in crate::uplink) closing: bool,
+}
+
+/// What became of the batch at the head of the stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::uplink) enum Head {
+    /// Written.
+    Written,
+    /// Not written, and it need not be: it is in memory, or there is room for it there.
+    Skipped,
+    /// The spool does not take it now.
+    Refused(DropReason),
+    /// The spool will never take it.
+    Dropped(DropReason),
+}
+
+/// What became of a batch in memory when the hunter ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::uplink) enum Kept {
+    /// It was on disk before.
+    Logged,
+    /// It is now.
+    Written,
+    /// It is given up.
+    Dropped(DropReason),
+}
+
+/// What the spool's thread did in one step.
+#[derive(Debug, Default)]
+pub(in crate::uplink) struct Done {
+    pub(in crate::uplink) head: Option<Head>,
+    /// Read from disk.
+    pub(in crate::uplink) fed: Option<SealedBatch>,
+    pub(in crate::uplink) lost: Vec<Lost>,
+    /// Acknowledged without having been read.
+    pub(in crate::uplink) spared: Tally,
+    pub(in crate::uplink) stats: Stats,
+    pub(in crate::uplink) epochs: Vec<Epoch>,
+}
+
+impl Backlog {
+    /// Whether there is a spool: then nothing is given up at a stop.
+    pub fn is_spooled(&self) -> bool {
+        self.state.lock().disk.is_some()
+    }
+
+    /// Whether every batch goes to the spool.
+    pub(in crate::uplink) fn is_wal(&self) -> bool {
+        self.config.durability == Durability::Wal
+    }
+
+    /// What the spool found at the start; before the first [`Self::offer`].
+    pub(in crate::uplink) fn recover(&self, found: Stats, epochs: Vec<Epoch>) {
+        let mut state = self.state.lock();
+        state.figures.recovered_packets = found.unread.packets;
+        if let Some(disk) = &mut state.disk {
+            disk.recovered.clone_from(&epochs);
+            disk.publish(found, epochs);
+        }
+    }
+
+    /// Waits until the spool's thread has something to do, `wait` at most; `stuck` when the spool takes nothing.
+    pub(in crate::uplink) fn todo(&self, wait: Duration, stuck: bool) -> Todo {
+        let mut state = self.state.lock();
+        if state.todo(&self.config).is_idle(stuck) {
+            let _timed_out = self.work.wait_for(&mut state, wait);
+        }
+        state.disk.iter_mut().for_each(Disk::unstage_acked);
+        let todo = state.todo(&self.config);
+        if let Some(disk) = &mut state.disk {
+            disk.acks.clear();
+        }
+        todo
+    }
+
+    /// Takes over what the spool's thread did.
+    pub(in crate::uplink) fn done(&self, done: Done) {
+        let mut state = self.state.lock();
+        if let Some(head) = done.head {
+            state.settle_head(head);
+        }
+        for lost in done.lost {
+            state.declare_dropped(lost.epoch, lost.range);
+        }
+        let f = &mut state.figures;
+        f.acked_packets = f.acked_packets.saturating_add(done.spared.packets);
+        f.acked_batches = f.acked_batches.saturating_add(done.spared.batches);
+        if let Some(batch) = done.fed {
+            state.push(batch, true);
+        }
+        if let Some(disk) = &mut state.disk {
+            disk.publish(done.stats, done.epochs);
+        }
+        self.after_acks(&state);
+    }
+
+    /// Ends the spool's thread once all that can be is on disk. What is in memory only comes first, since it is older.
+    pub fn close_spool(&self) {
+        let mut state = self.state.lock();
+        if let Some(disk) = &mut state.disk {
+            disk.closing = true;
+        }
+        self.work.notify_all();
+    }
+
+    /// What is in memory and not acknowledged, in order, with whether it is on disk as far as is known here; memory is empty afterwards.
+    /// [`Self::kept`] says what became of each.
+    pub(in crate::uplink) fn take_memory(&self) -> Vec<(SealedBatch, bool)> {
+        let mut state = self.state.lock();
+        let entries = std::mem::take(&mut state.entries);
+        (state.sent, state.ever_sent, state.in_flight) = (0, 0, super::InFlight::default());
+        entries.into_iter().filter(|e| !e.acked).map(|e| (e.batch, e.logged)).collect()
+    }
+
+    /// What became of a batch of [`Self::take_memory`], and the spool's figures after it.
+    pub(in crate::uplink) fn kept(&self, batch: &SealedBatch, kept: Kept, figures: Stats) {
+        let mut state = self.state.lock();
+        state.count_out(u64::from(batch.packets), cost(batch));
+        if let Kept::Dropped(reason) = kept {
+            state.count_dropped(batch, reason);
+        }
+        let Some(disk) = &mut state.disk else { return };
+        if kept == Kept::Logged {
+            // the spool takes it for read
+            disk.kept = disk.kept.plus(tally(batch));
+        }
+        let epochs = std::mem::take(&mut disk.epochs);
+        disk.publish(figures, epochs);
+    }
+
+    pub(super) fn offer_spooled(&self, state: &mut State, batch: SealedBatch) -> Offer {
+        let has_room = self.has_room(state, cost(&batch));
+        let Some(disk) = &mut state.disk else { return Offer::Full(batch) };
+        let has_stage_room =
+            disk.staged.is_empty() || disk.staged_bytes.saturating_add(cost(&batch)) <= self.config.stage_bytes();
+        let to_memory = has_room && !disk.is_behind();
+        if !to_memory && !has_stage_room && self.config.when_full == WhenFull::Block {
+            return Offer::Full(batch);
+        }
+        disk.behind_time = !has_stage_room || (disk.behind_time && disk.staged_bytes > self.config.stage_bytes() / 2);
+        let logged = disk.wal && !disk.behind_time;
+        let f = &mut state.figures;
+        f.offered_packets = f.offered_packets.saturating_add(u64::from(batch.packets));
+        if to_memory {
+            if logged {
+                disk.stage(batch.clone(), true);
+            } else if !disk.in_memory_only.contains(&batch.epoch) {
+                disk.in_memory_only.push(batch.epoch);
+            }
+            state.push(batch, logged);
+        } else if has_stage_room {
+            disk.stage(batch, false);
+        } else {
+            let reason = disk.trouble.unwrap_or(DropReason::MemFull);
+            state.count_dropped(&batch, reason);
+        }
+        self.work.notify_one();
+        Offer::Taken
+    }
+}
+
+impl super::BacklogConfig {
+    /// Bytes that may wait to be written.
+    fn stage_bytes(&self) -> u64 {
+        self.max_bytes as u64 / STAGED_SHARE
+    }
+
+    /// Bytes that may wait for acknowledgement.
+    pub(super) fn entry_bytes(&self) -> u64 {
+        let all = self.max_bytes as u64;
+        if self.durability == Durability::Memory { all } else { all.saturating_sub(self.stage_bytes()) }
+    }
+}
+
+impl Todo {
+    fn is_idle(&self, stuck: bool) -> bool {
+        let writes = self.head.is_some() && (!stuck || (self.room && !self.unread));
+        let reads = self.room && self.unread;
+        let acks = !self.acks.is_empty();
+        !(acks || writes || reads || self.closing)
+    }
+}
+
+impl Disk {
+    pub(super) fn new(durability: Durability) -> Option<Self> {
+        (durability != Durability::Memory).then(|| Self { wal: durability == Durability::Wal, ..Self::default() })
+    }
+
+    /// Whether anything is behind the memory.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.staged_only.batches > 0 || self.unread.packets > 0
+    }
+
+    pub(super) fn acknowledged(&mut self, epoch: Epoch, seq: BatchSeq) {
+        for known in [self.acked.entry(epoch), self.acks.entry(epoch)] {
+            let known = known.or_default();
+            *known = seq.max(*known);
+        }
+    }
+
+    /// A copy of what was acknowledged meanwhile need not be written.
+    fn unstage_acked(&mut self) {
+        let is_acked = |acked: &BTreeMap<_, _>, b: &SealedBatch| acked.get(&b.epoch).is_some_and(|seq| b.seq <= *seq);
+        while let Some(staged) = self.staged.pop_front_if(|s| s.in_memory && is_acked(&self.acked, &s.batch)) {
+            self.staged_bytes = self.staged_bytes.saturating_sub(staged.cost());
+        }
+    }
+
+    pub(super) fn is_recovered(&self, epoch: Epoch) -> bool {
+        self.recovered.contains(&epoch)
+    }
+
+    /// Epochs of which something is not in memory.
+    pub(super) fn epochs(&self) -> impl Iterator<Item = Epoch> + '_ {
+        let staged = self.staged.iter().filter(|s| !s.in_memory).map(|s| s.batch.epoch);
+        self.epochs.iter().copied().chain(staged)
+    }
+
+    /// Adds what is here to the figures of the memory.
+    pub(super) fn add_to(&self, f: &mut super::BacklogSnapshot) {
+        f.in_memory_packets = f.in_memory_packets.saturating_add(self.staged_only.packets);
+        f.in_memory_batches = f.in_memory_batches.saturating_add(self.staged_only.batches);
+        f.in_memory_bytes = f.in_memory_bytes.saturating_add(self.staged_bytes);
+        f.staged_batches = self.staged.len() as u64;
+        f.on_disk_packets = self.unread.packets;
+        f.on_disk_batches = self.unread.batches;
+        f.spool_bytes = self.bytes;
+        f.spool_errors = self.io_errors;
+    }
+
+    fn stage(&mut self, batch: SealedBatch, in_memory: bool) {
+        let before = self.in_memory_only.len();
+        self.in_memory_only.retain(|epoch| *epoch != batch.epoch);
+        let staged = Staged { batch, in_memory, follows_memory: self.in_memory_only.len() < before };
+        self.staged_bytes = self.staged_bytes.saturating_add(staged.cost());
+        if !in_memory {
+            self.staged_only = self.staged_only.plus(tally(&staged.batch));
+        }
+        self.staged.push_back(staged);
+    }
+
+    fn publish(&mut self, stats: Stats, epochs: Vec<Epoch>) {
+        (self.unread, self.bytes, self.io_errors) = (stats.unread.plus(self.kept), stats.bytes, stats.io_errors);
+        self.epochs = epochs;
+    }
+}
+
+impl State {
+    fn todo(&self, config: &super::BacklogConfig) -> Todo {
+        let Some(disk) = &self.disk else { return Todo { closing: true, ..Todo::default() } };
+        let f = &self.figures;
+        let batches = f.in_memory_batches == 0 || f.in_memory_batches < config.max_batches as u64;
+        let room = batches && f.in_memory_bytes < config.entry_bytes();
+        Todo {
+            acks: disk.acks.iter().map(|(epoch, seq)| (*epoch, *seq)).collect(),
+            head: disk.staged.front().cloned(),
+            room,
+            unread: disk.unread.packets > 0,
+            closing: disk.closing,
+        }
+    }
+
+    fn settle_head(&mut self, head: Head) {
+        let Some(disk) = &mut self.disk else { return };
+        if let Head::Refused(reason) = head {
+            disk.trouble = Some(reason);
+            return;
+        }
+        if head == Head::Written {
+            disk.trouble = None;
+        }
+        let Some(staged) = disk.staged.pop_front() else { return };
+        disk.staged_bytes = disk.staged_bytes.saturating_sub(staged.cost());
+        if staged.in_memory {
+            if head != Head::Written {
+                self.not_logged(&staged.batch);
+            }
+            return;
+        }
+        disk.staged_only = disk.staged_only.minus(tally(&staged.batch));
+        match head {
+            Head::Written | Head::Refused(_) => {}
+            Head::Skipped => self.push(staged.batch, false),
+            Head::Dropped(reason) => self.count_dropped(&staged.batch, reason),
+        }
+    }
+
+    /// Rare: a batch in memory could not be written too.
+    fn not_logged(&mut self, batch: &SealedBatch) {
+        let same = |e: &&mut Entry| e.batch.epoch == batch.epoch && e.batch.seq == batch.seq;
+        if let Some(entry) = self.entries.iter_mut().rev().find(same) {
+            entry.logged = false;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The figures of a backlog.
+
+use crate::reason::DropReason;
+
+/// All figures at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BacklogSnapshot {
+    /// Packets ever offered.
+    pub offered_packets: u64,
+    /// Packets that an earlier process left on disk.
+    pub recovered_packets: u64,
+    /// Packets acknowledged.
+    pub acked_packets: u64,
+    /// Batches acknowledged.
+    pub acked_batches: u64,
+    /// Packets in memory.
+    pub in_memory_packets: u64,
+    /// Bytes in memory, as bounded.
+    pub in_memory_bytes: u64,
+    /// Batches in memory.
+    pub in_memory_batches: u64,
+    /// Batches that are to be written to disk.
+    pub staged_batches: u64,
+    /// Packets on disk and not in memory.
+    pub on_disk_packets: u64,
+    /// Batches on disk and not in memory.
+    pub on_disk_batches: u64,
+    /// Bytes the spool takes on disk.
+    pub spool_bytes: u64,
+    /// Errors of the spool's file system.
+    pub spool_errors: u64,
+    /// Batches in flight on the present connection.
+    pub in_flight_batches: u64,
+    /// Batches put on the wire, repetitions included.
+    pub sent_batches: u64,
+    /// Repetitions after a reconnect.
+    pub resent_batches: u64,
+    /// Packets given up, by [`DropReason::index`].
+    pub dropped_packets: [u64; DropReason::ALL.len()],
+    /// Acknowledgements of batches that were never sent.
+    pub bad_acks: u64,
+    /// The bound on bytes.
+    pub max_bytes: u64,
+    /// Whether the peer asked for silence.
+    pub paused: bool,
+}
+
+impl BacklogSnapshot {
+    /// Packets given up, all reasons.
+    pub fn dropped(&self) -> u64 {
+        self.dropped_packets.iter().sum()
+    }
+
+    /// How full the memory is, in percent.
+    pub fn fill_percent(&self) -> u32 {
+        let percent = self.in_memory_bytes.saturating_mul(100).checked_div(self.max_bytes).unwrap_or(0);
+        u32::try_from(percent.min(100)).unwrap_or(100)
+    }
+}

@@ -1,0 +1,168 @@
+//! The thread between a [`Backlog`] and its spool: writes what waits, reads it back as there is room, tells what was acknowledged.
+//!
+//! Promises: it never holds the backlog's lock while it reads or writes a file; what it did becomes visible in one step. A disk that fails
+//! or is full stops nothing: batches stay in memory as long as there is room, then they are counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backlog::{Backlog, Done, Head, Kept, Staged};
+use crate::batch::SealedBatch;
+use crate::reason::DropReason;
+use crate::spool::{Fs, Item, Now, Queue, Refused};
+use crate::telemetry::clock::{self, Moment};
+
+/// Timers are looked at this often at least.
+const IDLE: Duration = Duration::from_millis(200);
+/// A spool that took nothing is asked again after this.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// One spool at work.
+pub struct Spooler<S: Fs> {
+    queue: Queue<S>,
+    backlog: Arc<Backlog>,
+    start: Moment,
+    /// When it may be asked again, after it refused.
+    stuck_until: Option<Duration>,
+    /// Whether every batch is written, or only what does not fit.
+    wal: bool,
+}
+
+impl<S: Fs> Spooler<S> {
+    /// Joins a queue to a backlog; before anything is offered to it.
+    pub fn new(queue: Queue<S>, backlog: Arc<Backlog>) -> Self {
+        let found = queue.stats();
+        if found.unread.packets > 0 {
+            let (batches, packets) = (found.unread.batches, found.unread.packets);
+            tracing::info!(batches, packets, bytes = found.bytes, "the spool holds batches of an earlier run; they go first");
+        }
+        backlog.recover(found, queue.epochs());
+        let wal = backlog.is_wal();
+        Self { queue, backlog, start: Moment::now(), stuck_until: None, wal }
+    }
+
+    /// Works until [`Backlog::close_spool`].
+    pub fn run(mut self) {
+        loop {
+            let now = self.now();
+            let due = self.queue.due().map_or(IDLE, |due| due.saturating_sub(now.mono).min(IDLE));
+            let todo = self.backlog.todo(due, self.is_stuck(now));
+            let now = self.now();
+            let mut done = Done::default();
+            for (epoch, seq) in &todo.acks {
+                done.spared = done.spared.plus(self.queue.ack(*epoch, *seq));
+            }
+            if todo.closing {
+                self.publish(done);
+                return self.close();
+            }
+            if let Some(staged) = &todo.head {
+                done.head = self.write(staged, todo.room && !todo.unread, now);
+            }
+            if todo.room && todo.unread {
+                done.fed = self.queue.read().map(restored);
+            }
+            self.queue.tick(now);
+            self.publish(done);
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.start.elapsed(), wall_ns: clock::wall().as_nanos() }
+    }
+
+    fn is_stuck(&self, now: Now) -> bool {
+        self.stuck_until.is_some_and(|until| now.mono < until)
+    }
+
+    fn publish(&mut self, mut done: Done) {
+        done.lost = self.queue.take_lost();
+        done.stats = self.queue.stats();
+        done.epochs = self.queue.epochs();
+        self.backlog.done(done);
+    }
+
+    fn append(&mut self, staged: &Staged, now: Now) -> Result<(), Refused> {
+        if staged.follows_memory {
+            self.queue.roll(staged.batch.epoch, now);
+        }
+        self.queue.append(item(&staged.batch), staged.in_memory, now)
+    }
+
+    /// Writes the batch at the head; `free` when it could as well go to memory.
+    fn write(&mut self, staged: &Staged, free: bool, now: Now) -> Option<Head> {
+        let in_memory = staged.in_memory;
+        if !in_memory && free && (!self.wal || self.stuck_until.is_some()) {
+            return Some(Head::Skipped);
+        }
+        if self.is_stuck(now) {
+            // a copy can be done without, the only one waits
+            return in_memory.then_some(Head::Skipped);
+        }
+        let Err(refused) = self.append(staged, now) else {
+            if self.stuck_until.take().is_some() {
+                tracing::info!("the spool takes batches again");
+            }
+            return Some(Head::Written);
+        };
+        let reason = reason(&refused);
+        match refused {
+            Refused::Full | Refused::Io(_) => {
+                if self.stuck_until.is_none() {
+                    tracing::error!(error = %refused, reason = reason.name(), "batches stay in memory, and are given up when it is full");
+                }
+                self.stuck_until = Some(now.mono.saturating_add(RETRY));
+                Some(if in_memory { Head::Skipped } else { Head::Refused(reason) })
+            }
+            Refused::TooLarge(_) | Refused::Order(_) => Some(if in_memory { Head::Skipped } else { Head::Dropped(reason) }),
+        }
+    }
+
+    /// The hunter ends: what is in memory only goes to disk, then what waited behind it.
+    fn close(mut self) {
+        let now = self.now();
+        for (batch, logged) in self.backlog.take_memory() {
+            let kept = if logged && self.queue.covers(batch.epoch, batch.seq) {
+                Kept::Logged
+            } else {
+                match self.queue.append(item(&batch), false, now) {
+                    Ok(()) => Kept::Written,
+                    Err(refused) => Kept::Dropped(reason(&refused)),
+                }
+            };
+            self.backlog.kept(&batch, kept, self.queue.stats());
+        }
+        while let Some(staged) = self.backlog.todo(Duration::ZERO, false).head {
+            let head = match self.append(&staged, now) {
+                Ok(()) => Head::Written,
+                Err(refused) => Head::Dropped(reason(&refused)),
+            };
+            self.publish(Done { head: Some(head), ..Done::default() });
+        }
+        if let Err(e) = self.queue.close(now) {
+            tracing::error!(error = %e, "the spool is closed, but its disk did not confirm everything");
+        }
+        self.publish(Done::default());
+        let left = self.backlog.snapshot();
+        if left.on_disk_packets > 0 {
+            let (batches, packets) = (left.on_disk_batches, left.on_disk_packets);
+            tracing::info!(batches, packets, bytes = left.spool_bytes, "kept on disk for the next start");
+        }
+    }
+}
+
+const fn reason(refused: &Refused) -> DropReason {
+    match refused {
+        Refused::Full | Refused::TooLarge(_) => DropReason::SpoolFull,
+        Refused::Io(_) => DropReason::SpoolIoError,
+        Refused::Order(_) => DropReason::Shutdown,
+    }
+}
+
+fn item(batch: &SealedBatch) -> Item {
+    Item { epoch: batch.epoch, seq: batch.seq, packets: batch.packets, bytes: batch.bytes.clone() }
+}
+
+fn restored(item: Item) -> SealedBatch {
+    SealedBatch::stored(item.epoch, item.seq, item.packets, item.bytes)
+}

@@ -1,0 +1,175 @@
+//! The uplink with a disk queue behind it.
+
+use std::path::Path;
+
+use super::*;
+use crate::record::dir::MinFree;
+use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull};
+
+/// Everything offered is acknowledged, somewhere, or counted.
+fn check(s: &BacklogSnapshot) {
+    let sum = s.acked_packets + s.in_memory_packets + s.on_disk_packets + s.dropped();
+    assert_eq!(s.offered_packets + s.recovered_packets, sum, "{s:?}");
+}
+
+/// A hunter whose memory holds `batches` of [`sealed`], and its spool in `path`.
+struct Spooled {
+    hunter: Hunter,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Spooled {
+    fn start(peer: &Peer, path: &Path, batches: usize, durability: Durability, max_bytes: u64) -> Self {
+        let size = sealed(A, 1)[0].bytes.len() + 256;
+        // a quarter of the memory is for what is to be written
+        let room = BacklogConfig { max_bytes: batches * size * 4 / 3 + 4, durability, ..BacklogConfig::default() };
+        let patience = |c| UplinkConfig { drain_timeout: LONG, ..c };
+        let config = SpoolConfig {
+            hunter_id: "edge".into(),
+            max_bytes,
+            min_free: MinFree::NONE,
+            when_full: SpoolFull::Refuse,
+            segment_bytes: 20_000,
+            sync_after: Duration::from_millis(5),
+            sync_bytes: 10_000,
+        };
+        let queue = Queue::open(Disk::lock(path).unwrap(), config).unwrap();
+        let backlog = Arc::new(Backlog::new(room));
+        let spooler = Spooler::new(queue, Arc::clone(&backlog));
+        let thread = Some(std::thread::spawn(move || spooler.run()));
+        Self { hunter: Hunter::on(&[&peer.target], patience, backlog), thread }
+    }
+
+    fn snapshot(&self) -> BacklogSnapshot {
+        let s = self.hunter.backlog.snapshot();
+        check(&s);
+        s
+    }
+
+    async fn offer_slowly(&self, batches: &[SealedBatch]) {
+        for batch in batches {
+            self.hunter.offer(std::slice::from_ref(batch));
+            until(|| self.snapshot().staged_batches == 0).await;
+        }
+    }
+
+    /// As a hunter ends.
+    async fn stop(mut self, how: Ending) -> BacklogSnapshot {
+        self.hunter.stop(how).await.unwrap();
+        self.hunter.backlog.close_spool();
+        self.thread.take().unwrap().join().unwrap();
+        self.snapshot()
+    }
+}
+
+fn arrived(peer: &Peer, epoch: Epoch) -> Vec<u64> {
+    peer.state.batches.lock().iter().filter(|b| b.epoch == epoch.0).map(|b| b.sequence).collect()
+}
+
+const PLENTY: u64 = 64 << 20;
+
+#[tokio::test]
+async fn what_does_not_fit_into_memory_goes_to_disk_and_arrives_in_order() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut peer = Peer::start(State { extended: true, ..State::default() });
+    peer.kill();
+    let hunter = Spooled::start(&peer, tmp.path(), 9, Durability::Spill, PLENTY);
+
+    hunter.offer_slowly(&sealed(A, 5)).await;
+    let (a, b) = (sealed(A, 300).split_off(5), sealed(B, 100));
+    for n in 0..100 {
+        hunter.offer_slowly(&a[2 * n..2 * n + 2]).await;
+        hunter.offer_slowly(&b[n..=n]).await;
+    }
+    assert!(hunter.snapshot().on_disk_batches > 250, "{:?}", hunter.snapshot());
+    peer.restart();
+    hunter.offer_slowly(&a[200..]).await;
+    let end = hunter.stop(Ending::Drain).await;
+
+    assert_eq!(arrived(&peer, A), (1..=300).collect::<Vec<_>>());
+    assert_eq!(arrived(&peer, B), (1..=100).collect::<Vec<_>>());
+    assert_eq!((end.dropped(), end.on_disk_packets, end.in_memory_packets), (0, 0, 0));
+    assert_eq!(segments(tmp.path()), 0, "what is done is removed");
+}
+
+#[tokio::test]
+async fn a_stop_without_a_processor_leaves_everything_on_disk_and_the_next_start_delivers_it() {
+    for durability in [Durability::Spill, Durability::Wal] {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut peer = Peer::start(State { extended: true, ..State::default() });
+        let first = Spooled::start(&peer, tmp.path(), 40, durability, PLENTY);
+        first.hunter.offer(&sealed(A, 20));
+        until(|| first.snapshot().acked_batches == 20).await;
+        peer.kill();
+        first.offer_slowly(&sealed_from(A, 21, 80)).await;
+        let end = first.stop(Ending::Drain).await;
+
+        assert_eq!((end.dropped(), end.in_memory_packets), (0, 0), "{durability:?}");
+        assert_eq!(end.on_disk_packets, 3 * 80);
+        peer.restart();
+        let second = Spooled::start(&peer, tmp.path(), 40, durability, PLENTY);
+        assert_eq!(second.snapshot().recovered_packets, 3 * 80);
+        second.hunter.offer(&sealed(B, 10));
+        let end = second.stop(Ending::Drain).await;
+
+        assert_eq!((end.dropped(), end.on_disk_packets, end.in_memory_packets), (0, 0, 0));
+        assert_eq!(arrived(&peer, A), (1..=100).collect::<Vec<_>>());
+        assert_eq!(arrived(&peer, B), (1..=10).collect::<Vec<_>>());
+        assert_eq!(segments(tmp.path()), 0);
+        let announced = peer.state.registrations.lock().last().unwrap().epochs.clone();
+        assert!(announced.contains(&A.0), "{announced:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_processor_had_before_a_restart_is_not_sent_again() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut peer = Peer::start(State { extended: true, ..State::default() });
+    peer.kill();
+    let first = Spooled::start(&peer, tmp.path(), 9, Durability::Wal, PLENTY);
+    first.offer_slowly(&sealed(A, 50)).await;
+    let _end = first.stop(Ending::Now).await;
+    // as if an earlier run had delivered this much before its hunter was killed
+    peer.state.acked.lock().insert(A.0, 30);
+    peer.restart();
+
+    let second = Spooled::start(&peer, tmp.path(), 9, Durability::Wal, PLENTY);
+    let end = second.stop(Ending::Drain).await;
+
+    let got = arrived(&peer, A);
+    assert_eq!(got.last(), Some(&50), "{got:?} {end:?}");
+    // up to a memory full may have been read before the processor said what it has
+    assert!(got.iter().all(|seq| *seq > 30 || *seq <= 12), "{got:?}");
+    assert_eq!((end.dropped(), end.on_disk_packets, end.acked_packets), (0, 0, 150));
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_nothing_and_what_it_costs_is_counted() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut peer = Peer::start(State { extended: true, ..State::default() });
+    peer.kill();
+    let hunter = Spooled::start(&peer, tmp.path(), 9, Durability::Spill, 30_000);
+
+    let refused = || hunter.snapshot().dropped_packets[DropReason::SpoolFull.index()];
+    for batch in &sealed(A, 5000) {
+        hunter.hunter.offer(std::slice::from_ref(batch));
+        sleep(Duration::from_millis(1)).await;
+        if refused() > 0 {
+            break;
+        }
+    }
+    let full = hunter.snapshot();
+    peer.restart();
+    let end = hunter.stop(Ending::Drain).await;
+
+    assert!(full.spool_bytes <= 30_000 && full.on_disk_batches > 10, "{full:?}");
+    assert!(full.dropped_packets[DropReason::SpoolFull.index()] > 0, "{full:?}");
+    let got = arrived(&peer, A);
+    assert!(got.is_sorted() && got.windows(2).all(|w| w[0] < w[1]));
+    assert_eq!(3 * got.len() as u64, end.acked_packets);
+    assert_eq!((end.on_disk_packets, end.in_memory_packets, end.dropped()), (0, 0, full.dropped()));
+}
+
+fn segments(path: &Path) -> usize {
+    std::fs::read_dir(path).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "seg")).count()
+}
