@@ -1,9 +1,14 @@
 //! A read buffer over any input: bytes are read in large blocks and parsed where they lie.
 //!
 //! Promises: no allocation after creation; a single `read(2)` is never waited for when the bytes asked for are there, so
-//! that a live pipe delivers promptly.
+//! that a live pipe delivers promptly; a read that an error ends ([`Patient`]: nothing yet) can be tried again, nothing is lost.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::sys;
 
 /// Default size: measured as fast as any larger one, and one record always fits (performance.md: 29 Mpps).
 pub(super) const READ_BUFFER: usize = 1 << 20;
@@ -14,6 +19,18 @@ const READ_CHUNK: usize = 64 * 1024;
 /// Size per file when many files are merged; still holds one record of the largest kind.
 pub(super) const READ_BUFFER_MANY: usize = 512 * 1024;
 
+/// The longest wait of one read from a pipe: half a batch's age, as for a silent interface.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// A pipe or terminal: a read that nothing comes to for [`SLICE`] ends with `WouldBlock`, so that its reader is heard from in between.
+pub(super) struct Patient(pub(super) File);
+
+impl Read for Patient {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if sys::wait_readable(&[self.0.as_fd()], SLICE)? { self.0.read(room) } else { Err(io::ErrorKind::WouldBlock.into()) }
+    }
+}
+
 /// Unparsed bytes of an input.
 pub(super) struct ReadBuffer {
     input: Box<dyn Read + Send>,
@@ -22,11 +39,13 @@ pub(super) struct ReadBuffer {
     end: usize,
     /// Offset in the input of `bytes[start]`.
     offset: u64,
+    /// Bytes still to be skipped; [`Self::data`] is empty until they are.
+    owed: u64,
 }
 
 impl ReadBuffer {
     pub(super) fn new(input: Box<dyn Read + Send>, capacity: usize) -> Self {
-        Self { input, bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0, offset: 0 }
+        Self { input, bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0, offset: 0, owed: 0 }
     }
 
     /// What has been read and not consumed.
@@ -40,6 +59,11 @@ impl ReadBuffer {
         self.offset
     }
 
+    /// Whether the input ended, or paused, in the middle of what is skipped.
+    pub(super) fn is_skipping(&self) -> bool {
+        self.owed > 0
+    }
+
     /// Drops `n` bytes from the front of [`Self::data`].
     #[inline]
     pub(super) fn consume(&mut self, n: usize) {
@@ -51,6 +75,9 @@ impl ReadBuffer {
     /// Reads until at least `need` bytes are at hand; `false` when the input ends first. `need` beyond the capacity is
     /// answered `false`.
     pub(super) fn fill(&mut self, need: usize) -> io::Result<bool> {
+        if !self.skip(0)? {
+            return Ok(false);
+        }
         while self.end.saturating_sub(self.start) < need {
             if need > self.bytes.len() || self.read_more()? == 0 {
                 return Ok(false);
@@ -60,13 +87,14 @@ impl ReadBuffer {
     }
 
     /// Drops `n` bytes, reading over those not yet at hand; `false` when the input ends first.
-    pub(super) fn skip(&mut self, mut n: u64) -> io::Result<bool> {
+    pub(super) fn skip(&mut self, n: u64) -> io::Result<bool> {
+        self.owed = self.owed.saturating_add(n);
         loop {
             let have = self.end.saturating_sub(self.start);
-            let step = usize::try_from(n).unwrap_or(usize::MAX).min(have);
+            let step = usize::try_from(self.owed).unwrap_or(usize::MAX).min(have);
             self.consume(step);
-            n = n.saturating_sub(step as u64);
-            if n == 0 {
+            self.owed = self.owed.saturating_sub(step as u64);
+            if self.owed == 0 {
                 return Ok(true);
             }
             if self.read_more()? == 0 {

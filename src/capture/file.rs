@@ -12,7 +12,7 @@ use std::path::Path;
 
 use smallvec::SmallVec;
 
-use super::buffer::ReadBuffer;
+use super::buffer::{Patient, ReadBuffer};
 use super::classic::{self, Classic};
 use super::pcapng::Pcapng;
 use super::{CaptureError, InterfaceInfo, Progress};
@@ -72,12 +72,25 @@ enum Format {
     Pcapng(Box<Pcapng>),
 }
 
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A frame of this time.
+    Frame(Timestamp),
+    /// A pipe has nothing yet: ask again.
+    NotYet,
+    /// Nothing.
+    End,
+}
+
 /// A file being read.
 pub(super) struct FileReader {
     name: String,
     buffer: ReadBuffer,
     format: Format,
     frames: u64,
+    /// Where the record begins that is skipped.
+    skipped: u64,
     ended: bool,
     truncated: Option<Truncated>,
 }
@@ -93,11 +106,11 @@ enum Stop {
 }
 
 impl FileReader {
-    /// Opens `path` (`-` is standard input) and checks that it is a capture file.
+    /// Opens `path` (`-` is standard input) and checks that it is a capture file. A pipe is waited for while it is `wanted`.
     ///
     /// # Errors
     /// What is wrong with it: missing, unreadable, empty, cut in its header, compressed, of another kind.
-    pub(super) fn open(path: &Path, capacity: usize) -> Result<Self, CaptureError> {
+    pub(super) fn open(path: &Path, capacity: usize, wanted: &dyn Fn() -> bool) -> Result<Self, CaptureError> {
         let (name, input) = if path == Path::new("-") {
             let name = "standard input".to_owned();
             let stdin = io::stdin().as_fd().try_clone_to_owned();
@@ -111,13 +124,25 @@ impl FileReader {
             }
             (name, file)
         };
-        Self::from_input(name, Box::new(input), capacity)
+        let input: Box<dyn Read + Send> =
+            if input.metadata().is_ok_and(|m| m.is_file()) { Box::new(input) } else { Box::new(Patient(input)) };
+        Self::from_input(name, input, capacity, wanted)
     }
 
-    pub(super) fn from_input(name: String, input: Box<dyn Read + Send>, capacity: usize) -> Result<Self, CaptureError> {
+    pub(super) fn from_input(
+        name: String,
+        input: Box<dyn Read + Send>,
+        capacity: usize,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<Self, CaptureError> {
         let mut buffer = ReadBuffer::new(input, capacity);
-        let read_error = |source| CaptureError::Read { file: name.clone(), offset: 0, source };
-        let whole = buffer.fill(classic::HEADER).map_err(read_error)?;
+        let whole = loop {
+            match buffer.fill(classic::HEADER) {
+                Ok(whole) => break whole,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && wanted() => {}
+                Err(source) => return Err(CaptureError::Read { file: name, offset: 0, source }),
+            }
+        };
         let data = buffer.data();
         let format = match data {
             [] => return Err(CaptureError::Empty { file: name }),
@@ -141,11 +166,12 @@ impl FileReader {
             Format::Pcapng(_) => {}
             Format::Classic(_) => buffer.consume(classic::HEADER),
         }
-        Ok(Self { name, buffer, format, frames: 0, ended: false, truncated: None })
+        Ok(Self { name, buffer, format, frames: 0, skipped: 0, ended: false, truncated: None })
     }
 
     /// Hands over up to `max` frames in one call, none later than `until` ahead of its turn: the burst ends before the
-    /// first frame that is later. `Frames(0)`: an interface was described, or the next frame is later than `until`.
+    /// first frame that is later. `Frames(0)`: an interface was described, the next frame is later than `until`, or a pipe
+    /// has nothing yet.
     pub(super) fn burst(
         &mut self,
         max: usize,
@@ -170,7 +196,11 @@ impl FileReader {
                 Stop::Full | Stop::Later | Stop::Described => return Ok(Progress::Frames(count)),
                 // Found again at the front of the next burst.
                 Stop::Need(_) | Stop::Bad(_) if count > 0 => return Ok(Progress::Frames(count)),
-                Stop::Need(n) => self.read(n)?,
+                Stop::Need(n) => {
+                    if !self.read(n)? {
+                        return Ok(Progress::Frames(0));
+                    }
+                }
                 Stop::Bad(what) => return Err(self.damaged(what)),
                 Stop::Skip(n) => {
                     let skipped = self.skip(n);
@@ -178,7 +208,9 @@ impl FileReader {
                         // An error in reading comes back with the next read.
                         return Ok(Progress::Frames(count));
                     }
-                    skipped?;
+                    if !skipped? {
+                        return Ok(Progress::Frames(0));
+                    }
                 }
             }
         }
@@ -186,22 +218,28 @@ impl FileReader {
     }
 
     /// The time of the next frame, without taking it.
-    pub(super) fn peek(&mut self) -> Result<Option<Timestamp>, CaptureError> {
+    pub(super) fn peek(&mut self) -> Result<Next, CaptureError> {
         while !self.ended {
             let data = self.buffer.data();
             let step = match &mut self.format {
                 Format::Classic(format) => format.step(data),
                 Format::Pcapng(format) => format.step(data),
             };
-            match step {
-                Step::Frame(frame, _) => return Ok(Some(frame.ts)),
-                Step::Described(n) => self.buffer.consume(n),
+            let at_hand = match step {
+                Step::Frame(frame, _) => return Ok(Next::Frame(frame.ts)),
+                Step::Described(n) => {
+                    self.buffer.consume(n);
+                    true
+                }
                 Step::Skip(n) => self.skip(n)?,
                 Step::Need(n) => self.read(n)?,
                 Step::Bad(what) => return Err(self.damaged(what)),
+            };
+            if !at_hand {
+                return Ok(Next::NotYet);
             }
         }
-        Ok(None)
+        Ok(Next::End)
     }
 
     pub(super) fn interfaces(&self) -> &[InterfaceInfo] {
@@ -229,26 +267,29 @@ impl FileReader {
         self.truncated.as_ref()
     }
 
-    fn read(&mut self, need: usize) -> Result<(), CaptureError> {
-        match self.buffer.fill(need) {
-            Ok(true) => {}
-            Ok(false) if self.buffer.data().is_empty() => self.ended = true,
-            Ok(false) => self.cut(self.buffer.offset()),
-            Err(e) => return Err(self.unreadable(e)),
-        }
-        Ok(())
+    /// `false`: nothing yet.
+    fn read(&mut self, need: usize) -> Result<bool, CaptureError> {
+        let filled = self.buffer.fill(need);
+        self.settle(filled)
     }
 
-    fn skip(&mut self, n: u64) -> Result<(), CaptureError> {
-        let offset = self.buffer.offset();
-        match self.buffer.skip(n) {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                self.cut(offset);
-                Ok(())
-            }
-            Err(e) => Err(self.unreadable(e)),
+    /// `false`: nothing yet; the next read goes on with it.
+    fn skip(&mut self, n: u64) -> Result<bool, CaptureError> {
+        self.skipped = self.buffer.offset();
+        let skipped = self.buffer.skip(n);
+        self.settle(skipped)
+    }
+
+    fn settle(&mut self, whole: io::Result<bool>) -> Result<bool, CaptureError> {
+        match whole {
+            Ok(true) => {}
+            Ok(false) if self.buffer.is_skipping() => self.cut(self.skipped),
+            Ok(false) if self.buffer.data().is_empty() => self.ended = true,
+            Ok(false) => self.cut(self.buffer.offset()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) => return Err(self.unreadable(e)),
         }
+        Ok(true)
     }
 
     fn cut(&mut self, offset: u64) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::buffer::{READ_BUFFER, READ_BUFFER_MANY};
-use super::file::{BURST, FileReader, Truncated};
+use super::file::{BURST, FileReader, Next, Truncated};
 use super::{CaptureError, InterfaceInfo, KernelStats, Progress, Source, Wake};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 
@@ -53,6 +53,14 @@ impl FileSource {
     /// # Errors
     /// The first file that cannot be read, none at all, more than [`MAX_FILES`], standard input named twice.
     pub fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, CaptureError> {
+        Self::open_while(paths, &|| true)
+    }
+
+    /// As [`Self::open`]; a pipe that has said nothing yet is waited for while it is `wanted`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_while<P: AsRef<Path>>(paths: &[P], wanted: &dyn Fn() -> bool) -> Result<Self, CaptureError> {
         let count = paths.len();
         if count == 0 || count > MAX_FILES {
             return Err(CaptureError::FileCount { count, must: "name at least one and at most 512" });
@@ -61,7 +69,7 @@ impl FileSource {
             return Err(CaptureError::FileCount { count, must: "standard input (-) can be read only once" });
         }
         let buffer = if count < MANY_FILES { READ_BUFFER } else { READ_BUFFER_MANY };
-        let files: Result<Vec<_>, _> = paths.iter().map(|p| FileReader::open(p.as_ref(), buffer)).collect();
+        let files: Result<Vec<_>, _> = paths.iter().map(|p| FileReader::open(p.as_ref(), buffer, wanted)).collect();
         Ok(Self::new(files?))
     }
 
@@ -70,7 +78,7 @@ impl FileSource {
     /// # Errors
     /// As [`Self::open`].
     pub fn from_reader<R: Read + Send + 'static>(name: &str, input: R) -> Result<Self, CaptureError> {
-        Ok(Self::new(vec![FileReader::from_input(name.to_owned(), Box::new(input), READ_BUFFER)?]))
+        Ok(Self::new(vec![FileReader::from_input(name.to_owned(), Box::new(input), READ_BUFFER, &|| true)?]))
     }
 
     fn new(files: Vec<FileReader>) -> Self {
@@ -82,19 +90,22 @@ impl FileSource {
         Self { files, merge }
     }
 
-    /// The time of the next frame, for pacing; `None` at the end.
+    /// The next frame, for pacing.
     ///
     /// # Errors
     /// As [`Source::poll`].
-    pub fn peek(&mut self) -> Result<Option<Timestamp>, CaptureError> {
+    pub fn peek(&mut self) -> Result<Next, CaptureError> {
         if let [file] = self.files.as_mut_slice() {
             return file.peek();
         }
         self.look()?;
-        Ok(self.merge.next.peek().map(|Reverse((ts, _))| *ts))
+        if !self.merge.unknown.is_empty() {
+            return Ok(Next::NotYet);
+        }
+        Ok(self.merge.next.peek().map_or(Next::End, |Reverse((ts, _))| Next::Frame(*ts)))
     }
 
-    /// As [`Source::burst`], but no frame later than `until`: `Frames(0)` when the next one is.
+    /// As [`Source::burst`], but no frame later than `until`: `Frames(0)` when the next one is, or has not come yet.
     ///
     /// # Errors
     /// As [`Source::poll`].
@@ -107,7 +118,7 @@ impl FileSource {
         if let [file] = self.files.as_mut_slice() {
             return file.burst(max, until, f);
         }
-        if self.look()? {
+        if !self.look()? {
             return Ok(Progress::Frames(0));
         }
         let Some(Reverse((first, index))) = self.merge.next.peek().copied() else { return Ok(Progress::End) };
@@ -142,18 +153,24 @@ impl FileSource {
         self.files.iter().map(FileReader::offset).fold(0, u64::saturating_add)
     }
 
-    /// Learns the next packet of every file that is not at its end; `true` when an interface came to light.
+    /// Learns the next packet of every file that is not at its end; `false` when an interface came to light or a pipe
+    /// has nothing yet.
     fn look(&mut self) -> Result<bool, CaptureError> {
         let known = self.merge.interfaces.len();
         while let Some(index) = self.merge.unknown.pop() {
             let Some(file) = self.files.get_mut(index) else { continue };
             let next = file.peek();
             self.merge.learn(index, file.interfaces());
-            if let Some(ts) = next? {
-                self.merge.next.push(Reverse((ts, index)));
+            match next? {
+                Next::Frame(ts) => self.merge.next.push(Reverse((ts, index))),
+                Next::NotYet => {
+                    self.merge.unknown.push(index);
+                    return Ok(false);
+                }
+                Next::End => {}
             }
         }
-        Ok(self.merge.interfaces.len() > known)
+        Ok(self.merge.interfaces.len() == known)
     }
 }
 

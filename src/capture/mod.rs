@@ -47,7 +47,7 @@ use crate::packet::{Frame, InterfaceId, LinkType};
 pub use bpf::{BpfFilter, BpfTest, Libpcap, MAX_EXPRESSION, MAX_INSTRUCTIONS};
 pub use error::CaptureError;
 pub use fanout::{MAX_CAPTURE_THREADS, open_live};
-pub use file::{BURST, MAX_CAPLEN, Truncated};
+pub use file::{BURST, MAX_CAPLEN, Next, Truncated};
 pub use kernel::voip_ports;
 pub use list::{InterfaceListing, list_interfaces};
 pub use live::{Gap, InterfaceState, LiveOptions, LiveSource, LiveState, MAX_GAPS, Waker};
@@ -60,7 +60,7 @@ pub use sys::libpcap_version;
 /// Frames, from wherever.
 pub trait Source: Send {
     /// Hands the frames at hand to `f`, one at a time; returns without blocking when a live source has none.
-    /// (Reading a file or standard input may block in `read(2)`.)
+    /// (Reading a file may block in `read(2)`; a pipe is waited for a moment, so that a stop is heard and batches age.)
     ///
     /// # Errors
     /// Each failure is returned once, after every frame that came before it; polling on afterwards is allowed: a file

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::file::Next;
 use super::merge::FileSource;
 use super::pace::{Pace, Speed};
 use super::{CaptureError, InterfaceInfo, KernelStats, Progress, Source, Wake};
@@ -63,7 +64,11 @@ impl Paced {
         if self.files.interfaces().len() > known {
             return Ok(Turn::NotYet);
         }
-        let Some(ts) = next else { return Ok(Turn::End) };
+        let ts = match next {
+            Next::Frame(ts) => ts,
+            Next::NotYet => return Ok(Turn::NotYet),
+            Next::End => return Ok(Turn::End),
+        };
         let now = self.watch.now();
         let shortened = self.pace.shortened();
         let due = *self.due.get_or_insert_with(|| self.pace.due(ts, now));

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ArgMatches;
 
@@ -9,6 +10,7 @@ use crate::batch::Limits;
 use crate::capture::{Libpcap, Source};
 use crate::config::{self, HuntConfig, Mode};
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
+use crate::sniffer;
 use crate::telemetry::clock;
 use crate::uplink::{BacklogConfig, Ending, UplinkConfig, WhenFull};
 
@@ -37,12 +39,22 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
 async fn supervise(config: HuntConfig, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let (end, ending) = hunter::endings();
-    let parts = assemble(&config)?;
-    let report = signals
-        .during(hunter::run(parts, ending), |signal| match signal {
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    // a pipe may be waited for
+    let parts = sniffer::topology::aside(move || assemble(&config, &told));
+    let work = async {
+        match parts.await.ok_or_else(|| stopped(HunterError::Panicked))?? {
+            Some(parts) => Ok(conclude(&hunter::run(parts, ending).await.map_err(stopped)?)),
+            None => Ok(Outcome::Done),
+        }
+    };
+    signals
+        .during(work, |signal| match signal {
             Signal::Reload => start::reload_level(matches, started),
             Signal::Stop => {
                 tracing::info!("stopping: flushing and waiting for acknowledgements");
+                stop.store(true, Ordering::Relaxed);
                 end.send_replace(Ending::Drain);
             }
             Signal::StopNow => {
@@ -51,22 +63,20 @@ async fn supervise(config: HuntConfig, matches: &ArgMatches, started: &Started) 
             }
         })
         .await
-        .map_err(stopped)?;
-    Ok(conclude(&report))
 }
 
-/// Turns the configuration into the hunter's own parts.
-fn assemble(config: &HuntConfig) -> Result<Parts, Stop> {
+/// Turns the configuration into the hunter's own parts; `None`: told to `stop` meanwhile.
+fn assemble(config: &HuntConfig, stop: &AtomicBool) -> Result<Option<Parts>, Stop> {
     let compile = inspection::compile_options(config.mode, &config.voip)?;
     let local = inspection::local_filters(&config.filters)?;
     // what cannot be applied here is an error now, not a line in a log later
     inspection::compile(&local, &compile)?;
     let hunter = &config.hunter;
     let offline = !config.capture.read.is_empty();
-    let (sources, interfaces) = sources(config)?;
+    let Some((sources, interfaces)) = sources(config, stop)? else { return Ok(None) };
     let (durability, spool) = spool::of_hunter(config)?;
     let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
-    Ok(Parts {
+    Ok(Some(Parts {
         sources,
         offline,
         count: (config.capture.count > 0).then_some(config.capture.count),
@@ -103,7 +113,7 @@ fn assemble(config: &HuntConfig) -> Result<Parts, Stop> {
             drain_timeout: DRAIN,
             seed: instance,
         },
-    })
+    }))
 }
 
 /// A file waits for room, unless it was told not to.
@@ -115,20 +125,20 @@ fn waits(config: &HuntConfig) -> bool {
 /// Sources and the names of what they capture from.
 type Sources = (Vec<Box<dyn Source>>, Vec<String>);
 
-fn sources(config: &HuntConfig) -> Result<Sources, Stop> {
+fn sources(config: &HuntConfig, stop: &AtomicBool) -> Result<Option<Sources>, Stop> {
     let hunter = &config.hunter;
     let voip = (config.mode == Mode::Voip).then_some(&config.voip);
     let filter = hunter.bpf_filter.as_deref();
     if !config.capture.read.is_empty() {
-        let source = inspection::open_files(filter, &config.capture, voip)?;
+        let Some(source) = inspection::open_files(filter, &config.capture, voip, stop)? else { return Ok(None) };
         // a path says more about this machine than a peer needs to know
         let name = |p: &PathBuf| p.file_name().unwrap_or(p.as_os_str()).to_string_lossy().into_owned();
         let names = config.capture.read.iter().map(name).collect();
-        return Ok((vec![Box::new(source)], names));
+        return Ok(Some((vec![Box::new(source)], names)));
     }
     let live = inspection::open_interfaces(&hunter.interfaces, filter, &config.capture, voip)?;
     let sources = live.into_iter().map(|s| Box::new(s) as Box<dyn Source>).collect();
-    Ok((sources, hunter.interfaces.clone()))
+    Ok(Some((sources, hunter.interfaces.clone())))
 }
 
 pub(super) fn stopped(e: HunterError) -> Stop {

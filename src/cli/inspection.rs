@@ -1,6 +1,7 @@
 //! What `lc hunt` and `lc sniff` have in common: from the configuration to an engine, its filters and its source.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource, Paced, Replay, Speed};
 use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, Voip};
@@ -85,14 +86,25 @@ pub(super) fn compile(filters: &[Filter], options: &CompileOptions) -> Result<Ar
     }
 }
 
-/// Opens capture files, at the speed asked for; `-f` and `--sip-port` mean what they mean for interfaces.
-pub(super) fn open_files(filter: Option<&str>, capture: &Capture, voip: Option<&Voip>) -> Result<Replay, Stop> {
+/// Opens capture files, at the speed asked for; `-f` and `--sip-port` mean what they mean for interfaces. `None`: told to
+/// `stop` while a pipe was waited for.
+pub(super) fn open_files(
+    filter: Option<&str>,
+    capture: &Capture,
+    voip: Option<&Voip>,
+    stop: &AtomicBool,
+) -> Result<Option<Replay>, Stop> {
+    let stopping = || stop.load(Ordering::Relaxed);
     let speed = match capture.speed {
         config::Speed::Recorded => Speed::Times(1000),
         config::Speed::Max => Speed::Max,
     };
-    let files = Paced::new(FileSource::open(&capture.read).map_err(source_error)?, speed);
-    Replay::new(files, &expression(filter, voip)).map_err(source_error)
+    let files = match FileSource::open_while(&capture.read, &|| !stopping()) {
+        Ok(files) => Paced::new(files, speed),
+        Err(_) if stopping() => return Ok(None),
+        Err(e) => return Err(source_error(e)),
+    };
+    Replay::new(files, &expression(filter, voip)).map(Some).map_err(source_error)
 }
 
 /// Opens interfaces, one source per capture thread.

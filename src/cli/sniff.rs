@@ -77,7 +77,10 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
             None => return Ok(Outcome::Done),
         }
     } else {
-        Box::new(inspection::open_files(filter, &config.capture, voip)?)
+        match inspection::open_files(filter, &config.capture, voip, stop)? {
+            Some(files) => Box::new(files),
+            None => return Ok(Outcome::Done),
+        }
     };
     let mut events = io::stdout().lock();
     let outcome = sniffer::run(sniffer, &mut *source, &clock::wall, &mut events, stop).map_err(stopped)?;

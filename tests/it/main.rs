@@ -12,6 +12,7 @@ mod layering;
 mod live;
 mod not_run;
 mod peers;
+mod pipes;
 mod privacy;
 mod rust_text;
 mod spool;

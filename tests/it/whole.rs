@@ -280,7 +280,7 @@ fn status_filters(dir: &Path, address: &str) -> Option<u64> {
 }
 
 /// Waits up to 10 s for something that takes as long as it takes.
-fn wait_for(mut there: impl FnMut() -> bool) {
+pub(crate) fn wait_for(mut there: impl FnMut() -> bool) {
     for _ in 0..100 {
         if there() {
             return;

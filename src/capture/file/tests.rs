@@ -1,5 +1,7 @@
 //! The readers on files made here, byte by byte.
 
+mod pipes;
+
 use std::io::Write as _;
 
 use proptest::prelude::*;
@@ -44,7 +46,7 @@ struct Outcome {
 
 fn read_in_steps(bytes: &[u8], step: usize, burst: usize) -> Result<Outcome, CaptureError> {
     let input = Dribble { bytes: bytes.to_vec(), at: 0, step };
-    let mut file = FileReader::from_input("test".to_owned(), Box::new(input), READ_BUFFER)?;
+    let mut file = FileReader::from_input("test".to_owned(), Box::new(input), READ_BUFFER, &|| true)?;
     let mut frames = Vec::new();
     let mut error = None;
     loop {
@@ -304,7 +306,7 @@ fn an_interface_is_known_before_its_first_frame_is_handed_over() {
     file.extend(LE.enhanced(0, 1, 1, b"a"));
     file.extend(LE.interface(113, 0, &[]));
     file.extend(LE.enhanced(1, 1, 1, b"b"));
-    let mut reader = FileReader::from_input("f".to_owned(), Box::new(io::Cursor::new(file)), READ_BUFFER).unwrap();
+    let mut reader = FileReader::from_input("f".to_owned(), Box::new(io::Cursor::new(file)), READ_BUFFER, &|| true).unwrap();
 
     loop {
         let known = reader.interfaces().len();
@@ -466,7 +468,7 @@ fn a_live_pipe_delivers_each_packet_as_it_comes() {
     let (reader, mut writer) = io::pipe().unwrap();
     writer.write_all(&LE.pcap_header(0xa1b2_c3d4, 4, 1)).unwrap();
     writer.write_all(&LE.pcap_record(1, 0, 1, 1, b"a")).unwrap();
-    let mut file = FileReader::from_input("pipe".to_owned(), Box::new(reader), READ_BUFFER).unwrap();
+    let mut file = FileReader::from_input("pipe".to_owned(), Box::new(reader), READ_BUFFER, &|| true).unwrap();
 
     let progress = file.burst(BURST, Timestamp::from_nanos(i64::MAX), &mut |_| {}).unwrap();
 

@@ -122,7 +122,7 @@ fn pacing_sees_the_next_time_and_stops_before_later_frames() {
     for paths in [vec![a.clone(), b], vec![a]] {
         let mut source = FileSource::open(&paths).unwrap();
         let next = source.peek().unwrap();
-        assert_eq!(next, Some(Timestamp::from_nanos(1)));
+        assert_eq!(next, Next::Frame(Timestamp::from_nanos(1)));
 
         let mut taken = Vec::new();
         for _ in 0..4 {
@@ -131,7 +131,7 @@ fn pacing_sees_the_next_time_and_stops_before_later_frames() {
         }
 
         assert_eq!(taken.len(), paths.len());
-        assert_eq!(source.peek().unwrap(), Some(Timestamp::from_nanos(5)));
+        assert_eq!(source.peek().unwrap(), Next::Frame(Timestamp::from_nanos(5)));
     }
 }
 
