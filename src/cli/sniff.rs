@@ -87,6 +87,7 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
     let c = outcome.counters;
     tracing::info!(
         captured = c.captured,
+        kernel_dropped = outcome.kernel.kernel_dropped.saturating_add(outcome.kernel.interface_dropped),
         forwarded = c.forwarded,
         filtered = c.filtered,
         duplicates = c.duplicates,
@@ -95,7 +96,7 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
         events = outcome.events,
         "done"
     );
-    Ok(Outcome::Done)
+    Ok(Outcome::of_lost(outcome.lost()))
 }
 
 fn stopped(e: SnifferError) -> Stop {

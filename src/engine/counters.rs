@@ -42,6 +42,12 @@ impl Counters {
         self.dropped.iter().fold(0, |a, b| a.saturating_add(*b))
     }
 
+    /// Of those, what was given up for want of room: whether anybody wanted it was still open.
+    pub fn crowded_out(&self) -> u64 {
+        let reasons = [DropReason::EvictedCall, DropReason::HoldMessages, DropReason::HoldMedia, DropReason::HoldBytes];
+        reasons.iter().filter_map(|r| self.dropped.get(r.index())).fold(0, |a, b| a.saturating_add(*b))
+    }
+
     /// What is missing from the equation above: 0, or there is a bug.
     pub fn imbalance(&self) -> i64 {
         let out = [self.forwarded, self.filtered, self.duplicates, self.own, self.held, self.dropped_total()];

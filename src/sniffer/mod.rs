@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::capture::{CaptureError, Progress, Source};
+use crate::capture::{CaptureError, KernelStats, Progress, Source};
 use crate::engine::{Counters, Engine, EngineConfig};
 use crate::filter::{BpfCompiler, FilterSet};
 use crate::packet::{Frame, InterfaceId, Timestamp};
@@ -51,8 +51,18 @@ pub struct SnifferConfig {
 pub struct Outcome {
     /// What became of every frame.
     pub counters: Counters,
+    /// What the kernel says it saw.
+    pub kernel: KernelStats,
     /// Events written.
     pub events: u64,
+}
+
+impl Outcome {
+    /// Packets that were lost: not delivered by the kernel or the interface, or held for a call and given up for want of room.
+    pub fn lost(&self) -> u64 {
+        let kernel = self.kernel.kernel_dropped.saturating_add(self.kernel.interface_dropped);
+        kernel.saturating_add(self.counters.crowded_out())
+    }
 }
 
 /// Why it could not go on.
@@ -105,7 +115,7 @@ pub fn run(
         return Err(e);
     }
     read?;
-    Ok(Outcome { counters: engine.counters(), events: out.written })
+    Ok(Outcome { counters: engine.counters(), kernel: source.stats(), events: out.written })
 }
 
 fn read(
@@ -228,3 +238,6 @@ impl Output for Sink<'_> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
