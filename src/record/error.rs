@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// The disk or quota is full, or less than `--min-free` is left. Nothing accepted was lost; try the same packet again.
-    #[error("no room for {path}: {detail}; free some space or lower --min-free")]
+    #[error("no room for {path}: {detail}; free some space")]
     Full {
         /// What was being written.
         path: PathBuf,

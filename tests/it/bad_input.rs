@@ -344,5 +344,6 @@ fn a_sniffer_with_a_full_disk_says_so() {
     let unmounted = Command::new("umount").arg(&disk).status();
 
     assert!(unmounted.unwrap().success());
-    ends(&out, &["full disk"], 1, &["disk/out.pcap"]);
+    ends(&out, &["full disk"], 1, &["disk/out.pcap", "free some space"]);
+    assert!(!errors(&out)[0].contains("--min-free"), "an option that lc sniff does not have: {:?}", errors(&out));
 }

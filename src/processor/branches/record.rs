@@ -232,7 +232,8 @@ impl Writer {
     /// Pauses the hunters and waits a moment; false when the processor is stopping and cannot wait.
     fn wait(&self, e: &RecordError) -> bool {
         if self.shared.pause(true) {
-            tracing::error!(error = %e, "cannot write; hunters are paused until it works again");
+            let way_out = if e.is_full() { "; --min-free says how much must stay free" } else { "" };
+            tracing::error!(error = %e, "cannot write; hunters are paused until it works again{way_out}");
         }
         clock::pause(RETRY);
         !self.shared.stopping.load(Ordering::Acquire)
