@@ -83,7 +83,7 @@ fn assemble(config: &HuntConfig, stop: &AtomicBool) -> Result<Option<Parts>, Sto
         engine: inspection::engine(config.mode, &config.capture, &config.voip, hunter.no_filter_policy, false),
         bpf: Arc::new(Libpcap),
         facts: Facts {
-            hostname: config.id.clone(),
+            hostname: config.host.clone(),
             interfaces,
             mode: compile.mode,
             max_memory: hunter.max_memory,

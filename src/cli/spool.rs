@@ -242,7 +242,7 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
         seed: instance,
     };
     let facts = Facts {
-        hostname: config.id.clone(),
+        hostname: config.host.clone(),
         interfaces: Vec::new(),
         mode: crate::filter::Mode::Generic,
         max_memory: 0,

@@ -55,6 +55,8 @@ pub struct HuntConfig {
     pub mode: Mode,
     /// Name; the host name if none was given.
     pub id: String,
+    /// The host name, empty if this machine has none.
+    pub host: String,
     /// Where packets come from.
     pub capture: Capture,
     /// Targets tried without a processor.
@@ -74,6 +76,8 @@ pub struct HuntConfig {
 pub struct SpoolConfig {
     /// Whose queue; the host name if none was given.
     pub id: String,
+    /// The host name, empty if this machine has none.
+    pub host: String,
     /// Where the disk queues of hunters are.
     pub spool_dir: PathBuf,
     /// Where a queue is drained to; empty when it is not.
@@ -147,6 +151,7 @@ impl Merged {
         let config = HuntConfig {
             mode,
             id,
+            host: host_name(),
             capture: settings.capture,
             filters: settings.filters,
             hunter,
@@ -176,7 +181,7 @@ impl Merged {
             }
             security = client_security("hunter", &hunter.tls, hunter.insecure, environment, &mut problems);
         }
-        let config = SpoolConfig { id, spool_dir, processor_addr: hunter.processor_addr, security };
+        let config = SpoolConfig { id, host: host_name(), spool_dir, processor_addr: hunter.processor_addr, security };
         ConfigError::unless_empty(problems, config)
     }
 

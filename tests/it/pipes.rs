@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::whole::{LC, Processor, calls_capture, frames, wait_for};
+use super::whole::{LC, Processor, calls_capture, frames, lc, wait_for};
 
 /// `lc` with this much on its standard input, and nobody who closes it.
 struct Waiting(Child);
@@ -83,8 +83,12 @@ fn packets_of_a_pipe_that_stays_open_arrive_without_waiting_for_more() {
 
     let hunter = Waiting::start(dir, &hunt, &beginning(3));
     wait_for(|| fs::metadata(&kept).is_ok_and(|m| m.len() >= 24) && frames(&kept).len() == 3);
+    let listed = lc(dir, &["list", "hunters", "-P", &address, "--insecure", "--output-format", "json"]);
     hunter.stop("-TERM");
     processor.stop();
 
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!((&listed[0]["hunter_id"], &listed[0]["hostname"]), (&"edge".into(), &host.trim().into()), "{listed}");
     assert_eq!(frames(&kept), frames(&calls_capture())[..3]);
 }
