@@ -103,6 +103,15 @@ fn the_file_in_the_working_directory_comes_first_if_it_can_be_trusted() {
 }
 
 #[test]
+fn what_does_not_make_a_configuration_exits_with_two() {
+    let home = tempfile::tempdir().unwrap();
+
+    for arguments in [&["hunt"][..], &["hunt", "-P", "a:b"], &["process", "-m", "0", "--insecure"]] {
+        assert_eq!(lc(home.path(), &[], arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
 fn the_file_used_is_named_at_start() {
     let home = tempfile::tempdir().unwrap();
     write(&home.path().join("edge.yaml"), "hunter: {processor_addr: mid}\n", 0o600);
