@@ -33,6 +33,11 @@ impl Replay {
         Ok(Self { files, filter, passed: 0, told: false })
     }
 
+    /// Bytes read so far, for a progress display.
+    pub fn bytes_read(&self) -> u64 {
+        self.files.files().bytes_read()
+    }
+
     fn pass(&mut self, max: usize, f: &mut dyn FnMut(&[Frame<'_>])) -> Result<Progress, CaptureError> {
         let Self { files, filter, passed, .. } = self;
         let Some(filter) = filter else {

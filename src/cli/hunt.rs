@@ -18,6 +18,7 @@ use super::exit::{Exit, Outcome, Stop};
 use super::inspection;
 use super::runtime;
 use super::security;
+use super::shown::shown;
 use super::signals::{Signal, Signals};
 use super::spool;
 use super::start::{self, Started};
@@ -134,7 +135,7 @@ fn sources(config: &HuntConfig, stop: &AtomicBool) -> Result<Option<Sources>, St
         // a path says more about this machine than a peer needs to know
         let name = |p: &PathBuf| p.file_name().unwrap_or(p.as_os_str()).to_string_lossy().into_owned();
         let names = config.capture.read.iter().map(name).collect();
-        return Ok(Some((vec![Box::new(source)], names)));
+        return Ok(Some((vec![shown(source, &config.capture.read, true)], names)));
     }
     let live = inspection::open_interfaces(&hunter.interfaces, filter, &config.capture, voip)?;
     let sources = live.into_iter().map(|s| Box::new(s) as Box<dyn Source>).collect();

@@ -21,6 +21,7 @@ mod process;
 mod runtime;
 mod security;
 mod show;
+mod shown;
 mod signals;
 mod sniff;
 mod spool;

@@ -65,6 +65,18 @@ pub(super) fn error(text: &str) {
     }
 }
 
+/// Whether somebody reads stderr as it comes.
+pub(super) fn errors_are_on_a_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Writes the last line of a terminal anew; the cursor stays in front of it, so that a log line takes its place.
+pub(super) fn status(text: &str) {
+    let mut stderr = io::stderr().lock();
+    // Nobody is left to be told when this fails.
+    let _written = write!(stderr, "\r\x1b[K{text}\r");
+}
+
 /// Control characters escaped: what is printed may come from a peer.
 pub(super) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()

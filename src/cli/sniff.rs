@@ -1,6 +1,6 @@
 //! `lc sniff`, `lc sniff voip`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +15,7 @@ use crate::telemetry::clock;
 use super::exit::{Outcome, Stop};
 use super::inspection;
 use super::runtime;
+use super::shown::shown;
 use super::signals::{Signal, Signals};
 use super::start::{self, Started};
 
@@ -78,7 +79,8 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
         }
     } else {
         match inspection::open_files(filter, &config.capture, voip, stop)? {
-            Some(files) => Box::new(files),
+            // events on the same terminal are progress enough
+            Some(files) => shown(files, &config.capture.read, !io::stdout().is_terminal()),
             None => return Ok(Outcome::Done),
         }
     };

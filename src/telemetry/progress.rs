@@ -8,8 +8,6 @@ use std::time::Duration;
 pub struct Progress {
     /// Packets so far.
     pub packets: u64,
-    /// Packets forwarded or written so far.
-    pub matched: u64,
     /// Bytes of the input so far.
     pub bytes_done: u64,
     /// Bytes of the input, or 0 when unknown (stdin).
@@ -36,9 +34,9 @@ impl Progress {
 }
 
 impl fmt::Display for Progress {
-    /// `1.2M packets, 340k/s, 5120 matched, 42 %, 12s left`; at most 80 columns.
+    /// `1.2M packets, 340k/s, 42 %, 12s left`; at most 80 columns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} packets, {}/s, {} matched", Short(self.packets), Short(self.rate()), Short(self.matched))?;
+        write!(f, "{} packets, {}/s", Short(self.packets), Short(self.rate()))?;
         if let Some(percent) = u128::from(self.bytes_done).saturating_mul(100).checked_div(u128::from(self.bytes_total)) {
             write!(f, ", {} %", percent.min(100))?;
         }
@@ -76,10 +74,9 @@ mod tests {
 
     #[test]
     fn says_packets_rate_share_and_time_left() {
-        let progress =
-            Progress { packets: 1_234_567, matched: 5120, bytes_done: 42, bytes_total: 100, elapsed: Duration::from_secs(4) };
+        let progress = Progress { packets: 1_234_567, bytes_done: 42, bytes_total: 100, elapsed: Duration::from_secs(4) };
 
-        assert_eq!(progress.to_string(), "1.2M packets, 308k/s, 5120 matched, 42 %, 5s left");
+        assert_eq!(progress.to_string(), "1.2M packets, 308k/s, 42 %, 5s left");
     }
 
     #[test]
@@ -87,19 +84,13 @@ mod tests {
         let start = Progress::default();
         let stdin = Progress { packets: 10, bytes_done: 900, elapsed: Duration::from_secs(1), ..start };
 
-        assert_eq!(start.to_string(), "0 packets, 0/s, 0 matched");
-        assert_eq!(stdin.to_string(), "10 packets, 10/s, 0 matched");
+        assert_eq!(start.to_string(), "0 packets, 0/s");
+        assert_eq!(stdin.to_string(), "10 packets, 10/s");
     }
 
     #[test]
     fn fits_eighty_columns_whatever_the_numbers() {
-        let huge = Progress {
-            packets: 999_999_999_999,
-            matched: 999_999_999_999,
-            bytes_done: 1,
-            bytes_total: u64::MAX,
-            elapsed: Duration::from_secs(1),
-        };
+        let huge = Progress { packets: 999_999_999_999, bytes_done: 1, bytes_total: u64::MAX, elapsed: Duration::from_secs(1) };
 
         assert!(huge.to_string().len() <= 80, "{huge}");
     }
