@@ -103,6 +103,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             calls: None,
             rotating: None,
             state: Dir::open(dir, Access::Private, MinFree::NONE).unwrap(),
+            memory: Vec::new(),
             grace: Duration::from_secs(5),
             retain_age: Duration::ZERO,
         };

@@ -119,7 +119,7 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
     let min_free = spool::min_free(p.min_free);
     let failed = |e: crate::record::RecordError| Stop::from(anyhow::Error::from(e));
     let state_dir = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).map_err(failed)?;
-    let state = State::load(&state_dir).map_err(failed)?;
+    let mut state = State::load(&state_dir).map_err(failed)?;
     let calls = if p.per_call_pcap.enabled {
         let pattern = Pattern::parse(&p.per_call_pcap.file_pattern, Purpose::Call).map_err(|e| Stop::new(Exit::Usage, e))?;
         let mut cfg = CallFilesConfig::new(pattern);
@@ -158,7 +158,10 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
         None
     };
     State::remove(&state_dir).map_err(failed)?;
-    Ok((Outputs { unified, calls, rotating, state: state_dir, grace: p.pcap_grace_period, retain_age: p.retain_age }, state))
+    let memory = state.as_mut().map(|s| std::mem::take(&mut s.memory)).unwrap_or_default();
+    let outputs =
+        Outputs { unified, calls, rotating, state: state_dir, memory, grace: p.pcap_grace_period, retain_age: p.retain_age };
+    Ok((outputs, state))
 }
 
 fn tls(security: &ServerSecurity) -> Result<(Tls, bool), Stop> {

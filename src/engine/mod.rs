@@ -112,7 +112,7 @@ impl Engine {
             defrag: Defrag::default(),
             tcp: TcpFlows::default(),
             generic: Generic::new(filters, bpf, config.table.no_filter),
-            dedup: Dedup::new(seed, dedup::CAPACITY),
+            dedup: Dedup::new(seed, if config.keep_duplicates { 0 } else { dedup::CAPACITY }),
             fragments_given_up: 0,
             own: Vec::new(),
             counters: Counters::default(),

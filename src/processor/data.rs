@@ -216,8 +216,14 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     let mut frames = Deframer::new(MESSAGE_MAX);
     let mut stream: Option<Stream> = None;
     let mut ended_well = false;
+    let mut ending = shared.ending.subscribe();
     let result = loop {
-        match std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let next = tokio::select! {
+            next = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)) => next,
+            // what was handed in is acknowledged, then the stream ends: the hunter goes on with our successor
+            _ = ending.wait_for(|e| *e) => break Ok(()),
+        };
+        match next {
             None => {
                 ended_well = true;
                 break frames.finish().map_err(refused);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status};
 
 use super::data::Acks;
@@ -119,6 +119,8 @@ pub struct Shared {
     pub counters: Counters,
     /// To the record thread.
     pub jobs: mpsc::Sender<Job>,
+    /// Set when data streams are to end.
+    pub(super) ending: watch::Sender<bool>,
     /// Set once nobody hands in work any more.
     pub(super) stopping: AtomicBool,
     /// Whether hunters are paused.
@@ -145,6 +147,7 @@ impl Shared {
             filters: Arc::new(Distribution::new(filter_version)),
             counters: Counters::default(),
             jobs,
+            ending: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             streams: Mutex::default(),

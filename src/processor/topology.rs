@@ -75,6 +75,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     drop(told.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await);
     stats.abort();
     files.abort();
+    shared.ending.send_replace(true);
     if timeout(GRACE, server).await.is_err() {
         tracing::info!("connections still open after 5 s; cutting them");
     }

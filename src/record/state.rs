@@ -5,6 +5,8 @@
 //!
 //! Promises: whole or absent (written aside, synced, renamed). Refuses another version.
 
+use std::collections::BTreeMap;
+
 use super::RecordError;
 use super::calls::CallState;
 use super::dir::Dir;
@@ -28,6 +30,31 @@ pub struct State {
     pub calls: Vec<CallState>,
     /// The unified file and its siblings.
     pub unified: Vec<Length>,
+    /// Of those calls, what their files do not say.
+    #[serde(default)]
+    pub memory: Vec<CallMemory>,
+}
+
+/// What is known of a call beside its packets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CallMemory {
+    /// Its Call-ID.
+    pub call_id: String,
+    /// Filters that chose it.
+    pub filter_ids: Vec<String>,
+    /// By which rule a phone number filter chose it.
+    #[serde(default)]
+    pub phone_rule: String,
+    /// What each hunter says is missing, in its words.
+    #[serde(default)]
+    pub said_holes: BTreeMap<String, String>,
+    /// Packets that came for another call before.
+    #[serde(default)]
+    pub shared: u64,
+    /// Hunters of its that had stopped.
+    pub gone: Vec<String>,
+    /// Whether its last record is still to be written.
+    pub open: bool,
 }
 
 /// How far one batcher of one hunter is stored.
@@ -46,7 +73,7 @@ pub struct Acked {
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, acked: Vec::new(), calls: Vec::new(), unified: Vec::new() }
+        Self { version: VERSION, acked: Vec::new(), calls: Vec::new(), unified: Vec::new(), memory: Vec::new() }
     }
 }
 
@@ -88,6 +115,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::record::FileFact;
+    use crate::record::calls::Run;
     use crate::record::calls::{CallKey, Part, TrackState};
     use crate::record::dir::{Access, MinFree};
     use std::fs;
@@ -103,7 +131,15 @@ mod tests {
     fn comes_back_as_it_was_saved() {
         let (_tmp, dir) = dir();
         let fact = FileFact { name: "s_sip.pcap".into(), bytes: 40, packets: 1, sha256: None };
-        let track = TrackState { part: Part::Sip, link: 113, sibling: false, index: 1, current: fact.clone(), done: vec![fact] };
+        let track = TrackState {
+            part: Part::Sip,
+            link: 113,
+            sibling: false,
+            index: 1,
+            current: fact.clone(),
+            done: vec![fact],
+            runs: vec![Run { hunter: "h".into(), sip: true, packets: 3 }],
+        };
         let call = |id: &[u8]| CallState {
             call_id: id.into(),
             stem: "s".into(),

@@ -86,6 +86,7 @@ const ROOMS: &[Room] = &[
             "engine",
             "batch",
             "telemetry",
+            "capture",
             "record",
             "net",
             "wire",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -29,8 +29,13 @@ impl Drop for Processor {
 impl Processor {
     /// Starts one in `dir`; returns once it listens.
     pub(crate) fn start(dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_at(dir, 0, arguments)
+    }
+
+    /// Starts one on a port an earlier one had.
+    pub(crate) fn start_at(dir: &Path, port: u16, arguments: &[&str]) -> Self {
         let mut child = Command::new(LC)
-            .args(["process", "--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["process", "--listen", &format!("127.0.0.1:{port}"), "--log-format", "json"])
             .args(arguments)
             .current_dir(dir)
             .env("HOME", dir)
@@ -272,6 +277,59 @@ fn filters_pushed_while_a_hunter_is_away_are_there_when_it_comes_and_bad_files_c
     assert!(log.contains("f.yaml:2:"), "the mistake is named with its line: {log}");
     assert!(got.values().all(|r| r["filter_ids"] == serde_json::json!(["c"])), "{got:?}");
     assert_eq!(got.len(), 4, "carol's calls");
+}
+
+#[test]
+fn a_graceful_restart_in_the_middle_of_calls_changes_nothing_of_what_is_left() {
+    let tmp = tempfile::tempdir().unwrap();
+    let capture = fs::read(calls_capture()).unwrap();
+    let (first, second) = capture.split_at(capture.len() / 2);
+    let outcome = |name: &str, restart: bool| {
+        let dir = tmp.path().join(name);
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("f.yaml"), "filters:\n  - {id: t, type: sip_user, pattern: alice}\n").unwrap();
+        let arguments = ["--insecure", "--filter-file", "f.yaml", "-w", "all.pcap", "--per-call-pcap"];
+        let arguments = [&arguments[..], &["--per-call-pcap-dir", "calls", "--state-dir", "state"]].concat();
+        let mut processor = Processor::start(&dir, &arguments);
+        let port = processor.port;
+        let address = format!("127.0.0.1:{port}");
+        let hunt = ["hunt", "voip", "-P", &address, "--insecure", "--id", "h", "--batch-size", "10", "-r", "-"];
+        let mut hunter = Command::new(LC);
+        hunter.args(hunt).current_dir(&dir).env("HOME", &dir);
+        let mut hunter = hunter.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut input = hunter.stdin.take().unwrap();
+        input.write_all(first).unwrap();
+        if restart {
+            let media = |r: &serde_json::Value| r["packets"]["rtp"].as_u64().unwrap() > 10;
+            wait_for(|| files_of_calls(&dir) >= 2);
+            processor.stop();
+            let left = records(&dir.join("calls"));
+            assert!(left.values().filter(|r| media(r) && r["closed"] == false).count() >= 2, "the middle of calls: {left:?}");
+            processor = Processor::start_at(&dir, port, &arguments);
+        }
+        input.write_all(second).unwrap();
+        drop(input);
+        let said = hunter.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.contains("unaccounted=0") || said.contains("\"unaccounted\":0"), "{said}");
+        wait_for(|| records(&dir.join("calls")).values().filter(|r| r["closed"] == true).count() == 4);
+        processor.stop();
+        (records(&dir.join("calls")), frames(&dir.join("all.pcap")))
+    };
+
+    let (whole, unified) = outcome("whole", false);
+    let (cut, cut_unified) = outcome("cut", true);
+
+    assert_eq!(whole.len(), 4);
+    assert_eq!(cut, whole, "records, with the sums of their files");
+    assert_eq!(cut_unified, unified);
+}
+
+/// Files of calls that hold more than their header.
+fn files_of_calls(dir: &Path) -> usize {
+    let Ok(all) = fs::read_dir(dir.join("calls")) else { return 0 };
+    let all = all.map(|e| e.unwrap());
+    all.filter(|e| e.file_name().to_str().unwrap().ends_with("_rtp.pcap") && e.metadata().unwrap().len() > 3000).count()
 }
 
 fn status_filters(dir: &Path, address: &str) -> Option<u64> {

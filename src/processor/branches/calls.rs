@@ -1,4 +1,8 @@
-//! Calls as the processor knows them: one inspection per hunter over what it sent, and the JSON record of every call.
+//! Calls as the processor knows them: what each hunter's packets of a call say about it, and the JSON record made of that.
+//!
+//! Every call has an inspection of its own for each hunter that sends of it, so that calls cannot disturb each other, and so that a call can be
+//! read again from its own files after a restart. Packets that come after a call's files were closed find it still known
+//! ([`Calls::keep`] says for how long) and are added to what was said of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,24 +10,24 @@ use std::time::Duration;
 
 use ahash::RandomState;
 
+use super::story;
 use crate::engine::{Engine, EngineConfig, Mode};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp};
 use crate::record::FileFact;
-use crate::record::json::{self, CallRecord};
-use crate::voip::details::{Details, Dialog, DialogState};
-use crate::voip::event::{CallFacts, Event, Hole, IdentityFact};
+use crate::record::json::CallRecord;
+use crate::record::state::CallMemory;
+use crate::voip::event::{CallFacts, Event};
 use crate::voip::output::{Output, Owner};
-use crate::voip::state::CallState;
 use crate::voip::table::{NoFilterPolicy, TableConfig};
 
 /// A record is written again this often while its call lives.
 const REWRITE: Duration = Duration::from_mins(1);
 /// A call that the inspection does not know is over after this long without a packet: longer than media may wait there for its signalling.
 const UNKNOWN: Duration = Duration::from_secs(5);
-/// Flows one hunter's inspection remembers.
-const FLOWS: usize = 65_536;
+/// Flows one call's inspection remembers.
+const FLOWS: usize = 32;
 
 /// The inspection needs no BPF: what came was chosen already.
 struct NoBpf;
@@ -54,34 +58,120 @@ impl Output for Leaving {
     }
 }
 
-/// One hunter's calls.
-struct View {
-    engine: Engine,
+/// A hunter's packet time.
+struct Clock {
     newest: Timestamp,
     heard: Timestamp,
+}
+
+impl Clock {
+    /// Its newest packet, and on from there while it is silent.
+    fn mark(&self, now: Timestamp) -> Timestamp {
+        self.newest.saturating_add(now.since(self.heard))
+    }
+}
+
+/// One call as one hunter saw it.
+#[derive(Default)]
+struct Seen {
+    /// Until the call has left it.
+    engine: Option<Box<Engine>>,
     frames: u64,
+    /// What the inspection said when the call left it.
+    left: Option<CallFacts>,
+    /// The hunter has stopped: what is not over is unfinished.
+    gone: bool,
+}
+
+impl Seen {
+    fn take(&mut self, call_id: &str, frame: &Frame<'_>) {
+        self.gone = false;
+        self.frames = self.frames.wrapping_add(1);
+        let mut out = Leaving::default();
+        self.engine.get_or_insert_with(engine).handle_frame(frame, self.frames, &mut out);
+        self.note_left(call_id, out);
+    }
+
+    fn handle_timeout(&mut self, call_id: &str, mark: Timestamp) {
+        let Some(engine) = &mut self.engine else { return };
+        let mut out = Leaving::default();
+        engine.handle_timeout(mark, &mut out);
+        self.note_left(call_id, out);
+    }
+
+    fn hunter_gone(&mut self, call_id: &str) {
+        self.gone = true;
+        let Some(engine) = &mut self.engine else { return };
+        let mut out = Leaving::default();
+        engine.finish(&mut out);
+        self.note_left(call_id, out);
+        self.engine = None;
+    }
+
+    fn note_left(&mut self, call_id: &str, out: Leaving) {
+        for f in out.facts.into_iter().filter(|f| *f.call_id == *call_id) {
+            self.engine = None;
+            // a straggler after the end is a story of its own, and a short one
+            if self.left.as_ref().is_none_or(|l| (l.messages, l.media_packets) <= (f.messages, f.media_packets)) {
+                self.left = Some(f);
+            }
+        }
+    }
+
+    fn facts(&self, call_id: &str) -> impl Iterator<Item = CallFacts> {
+        let live = self.engine.as_ref().and_then(|e| e.call_facts(call_id, false));
+        live.into_iter().chain(self.left.clone())
+    }
+
+    /// Whether the call is over as far as this hunter has seen it; `mark` is its packet time, `last` the call's last packet.
+    fn is_over(&self, call_id: &str, mark: Option<Timestamp>, last: Timestamp, grace: Duration) -> bool {
+        let Some(mark) = mark.filter(|_| !self.gone) else { return true };
+        let Some(call) = self.engine.as_ref().and_then(|e| e.calls().by_id(call_id)) else {
+            // it has left the inspection, or never been in it: media whose signalling went elsewhere, packets that cannot be read
+            return mark >= last.saturating_add(grace.max(UNKNOWN));
+        };
+        let state = call.machine.state();
+        let end = if state.is_final() {
+            call.machine.ended_at()
+        } else if state.is_call() {
+            None
+        } else {
+            // a registration or a message is over with its transaction
+            Some(call.last)
+        };
+        end.is_some_and(|at| mark >= at.max(call.last).saturating_add(grace))
+    }
 }
 
 /// One call, over all hunters.
 #[derive(Default)]
-struct Entry {
-    hunters: BTreeSet<Arc<str>>,
-    filter_ids: BTreeSet<String>,
-    sip: u64,
-    rtp: u64,
-    first: Option<Timestamp>,
-    last: Option<Timestamp>,
-    /// What a hunter's inspection said when the call left it.
-    left: BTreeMap<Arc<str>, CallFacts>,
-    written: Option<Timestamp>,
-    /// A hunter stopped: what is not over is unfinished.
-    cut: bool,
+pub(super) struct Entry {
+    seen: BTreeMap<Arc<str>, Seen>,
+    pub(super) filter_ids: BTreeSet<String>,
+    pub(super) sip: u64,
+    pub(super) rtp: u64,
+    pub(super) first: Option<Timestamp>,
+    pub(super) last: Option<Timestamp>,
     /// By which rule a phone number filter chose it.
-    phone_rule: String,
+    pub(super) phone_rule: String,
     /// What each hunter says is missing.
-    holes: BTreeMap<Arc<str>, String>,
+    pub(super) said_holes: BTreeMap<Arc<str>, String>,
     /// Packets that came for another call before.
-    shared: u64,
+    pub(super) shared: u64,
+    written: Option<Timestamp>,
+    /// Of an earlier process: its files are to be read again before anything is said of it; these hunters had stopped.
+    unread: Option<Vec<Arc<str>>>,
+}
+
+impl Entry {
+    /// Whether no hunter is left that could send more of it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.seen.values().all(|s| s.gone)
+    }
+
+    pub(super) fn hunters(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.seen.keys()
+    }
 }
 
 /// What came with a packet of a call.
@@ -103,11 +193,14 @@ pub(super) struct Due {
     pub(super) close: bool,
 }
 
-/// All calls whose files are open.
+/// All calls whose files are open, or were until lately.
 #[derive(Default)]
 pub(super) struct Calls {
-    views: HashMap<Arc<str>, View, RandomState>,
+    clocks: HashMap<Arc<str>, Clock, RandomState>,
     open: BTreeMap<Arc<str>, Entry>,
+    closed: BTreeMap<Arc<str>, Entry>,
+    /// How many are unread.
+    unread: usize,
 }
 
 impl Calls {
@@ -119,13 +212,18 @@ impl Calls {
         filters: &mut dyn Iterator<Item = &str>,
         frame: &Frame<'_>,
     ) {
-        let entry = match self.open.get_mut(owned.call_id) {
-            Some(e) => e,
-            None => self.open.entry(Arc::from(owned.call_id)).or_default(),
-        };
-        if !entry.hunters.contains(hunter) {
-            entry.hunters.insert(Arc::clone(hunter));
+        let call_id = owned.call_id;
+        if let Some(clock) = self.clocks.get_mut(hunter) {
+            clock.newest = clock.newest.max(frame.ts);
         }
+        let entry = if let Some(entry) = self.open.get_mut(call_id) {
+            entry
+        } else {
+            // a new call, or one that late packets wake
+            let known = self.closed.remove_entry(call_id);
+            let (id, entry) = known.unwrap_or_else(|| (Arc::from(call_id), Entry::default()));
+            self.open.entry(id).or_insert(entry)
+        };
         for id in filters {
             if !entry.filter_ids.contains(id) {
                 entry.filter_ids.insert(id.to_owned());
@@ -134,61 +232,62 @@ impl Calls {
         if entry.phone_rule.is_empty() {
             owned.phone_rule.clone_into(&mut entry.phone_rule);
         }
-        if !owned.holes.is_empty() && entry.holes.get(hunter).is_none_or(|h| h != owned.holes) {
-            entry.holes.insert(Arc::clone(hunter), owned.holes.to_owned());
+        if !owned.holes.is_empty() && entry.said_holes.get(hunter).is_none_or(|h| h != owned.holes) {
+            entry.said_holes.insert(Arc::clone(hunter), owned.holes.to_owned());
         }
         entry.shared = entry.shared.saturating_add(u64::from(owned.again));
         let count = if owned.sip { &mut entry.sip } else { &mut entry.rtp };
         *count = count.saturating_add(1);
         entry.first = Some(entry.first.map_or(frame.ts, |t| t.min(frame.ts)));
         entry.last = Some(entry.last.map_or(frame.ts, |t| t.max(frame.ts)));
-        self.inspect(hunter, frame);
-    }
-
-    fn inspect(&mut self, hunter: &Arc<str>, frame: &Frame<'_>) {
-        let view = self.views.entry(Arc::clone(hunter)).or_insert_with(|| View {
-            engine: engine(),
-            newest: Timestamp::MIN,
-            heard: Timestamp::MIN,
-            frames: 0,
-        });
-        view.newest = view.newest.max(frame.ts);
-        view.frames = view.frames.wrapping_add(1);
-        let mut out = Leaving::default();
-        view.engine.handle_frame(frame, view.frames, &mut out);
-        note_left(&mut self.open, hunter, out.facts);
+        if let Some(seen) = entry.seen.get_mut(hunter) {
+            seen.take(call_id, frame);
+        } else {
+            entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame);
+        }
     }
 
     /// Something came from a hunter at `now`, by our clock.
     pub(super) fn heard(&mut self, hunter: &Arc<str>, now: Timestamp) {
-        if let Some(v) = self.views.get_mut(hunter) {
-            v.heard = now;
+        self.meet(hunter, now);
+        if let Some(clock) = self.clocks.get_mut(hunter) {
+            clock.heard = now;
+        }
+    }
+
+    /// Its time begins, if it has none yet.
+    fn meet(&mut self, hunter: &Arc<str>, now: Timestamp) {
+        if !self.clocks.contains_key(hunter) {
+            self.clocks.insert(Arc::clone(hunter), Clock { newest: Timestamp::MIN, heard: now });
         }
     }
 
     /// A hunter has stopped: its calls do not go on.
     pub(super) fn hunter_gone(&mut self, hunter: &Arc<str>) {
-        let Some(mut view) = self.views.remove(hunter) else { return };
-        let mut out = Leaving::default();
-        view.engine.finish(&mut out);
-        note_left(&mut self.open, hunter, out.facts);
-        for entry in self.open.values_mut().filter(|e| e.hunters.contains(hunter)) {
-            entry.cut = true;
+        self.clocks.remove(hunter);
+        for (call_id, entry) in &mut self.open {
+            if let Some(gone) = &mut entry.unread {
+                gone.push(Arc::clone(hunter));
+            }
+            if let Some(seen) = entry.seen.get_mut(hunter) {
+                seen.hunter_gone(call_id);
+            }
         }
     }
 
     /// Which records are to be written, and which files closed: a call is over `grace` of packet time after its end.
     pub(super) fn due(&mut self, now: Timestamp, grace: Duration) -> Vec<Due> {
-        let marks: HashMap<Arc<str>, Timestamp, RandomState> =
-            self.views.iter().map(|(h, v)| (Arc::clone(h), watermark(v, now))).collect();
-        for (hunter, view) in &mut self.views {
-            let mut out = Leaving::default();
-            view.engine.handle_timeout(watermark(view, now), &mut out);
-            note_left(&mut self.open, hunter, out.facts);
-        }
         let mut due = Vec::new();
-        for (call_id, entry) in &self.open {
-            let over = entry.hunters.iter().all(|h| is_over(self.views.get(h), marks.get(h), call_id, grace, entry));
+        for (call_id, entry) in self.open.iter_mut().filter(|(_, e)| e.unread.is_none()) {
+            let last = entry.last.unwrap_or(Timestamp::MIN);
+            let mut over = true;
+            for (hunter, seen) in &mut entry.seen {
+                let mark = self.clocks.get(hunter).map(|c| c.mark(now));
+                if let Some(mark) = mark {
+                    seen.handle_timeout(call_id, mark);
+                }
+                over &= seen.is_over(call_id, mark, last, grace);
+            }
             let stale = entry.written.is_none_or(|at| now.since(at) >= REWRITE);
             if over || stale {
                 due.push(Due { call_id: Arc::clone(call_id), close: over });
@@ -199,184 +298,138 @@ impl Calls {
 
     /// Every call still open, at the end of the processor.
     pub(super) fn rest(&self) -> Vec<Arc<str>> {
-        self.open.keys().cloned().collect()
+        self.open.iter().filter(|(_, e)| e.unread.is_none()).map(|(id, _)| Arc::clone(id)).collect()
+    }
+
+    fn get(&self, call_id: &str) -> Option<&Entry> {
+        self.open.get(call_id).or_else(|| self.closed.get(call_id))
+    }
+
+    fn get_mut(&mut self, call_id: &str) -> Option<&mut Entry> {
+        self.open.get_mut(call_id).or_else(|| self.closed.get_mut(call_id))
     }
 
     /// The record of a call as it stands.
-    pub(super) fn record(&mut self, call_id: &str, files: Vec<FileFact>, closed: bool, now: Timestamp) -> CallRecord {
+    pub(super) fn record(&self, call_id: &str, files: Vec<FileFact>, closed: bool) -> CallRecord {
         let mut record = CallRecord::new(call_id.as_bytes());
         record.closed = closed;
         record.files = files;
-        let Some(entry) = self.open.get_mut(call_id) else { return record };
-        entry.written = Some(now);
-        let mut all: Vec<CallFacts> = Vec::new();
-        for h in &entry.hunters {
-            let live = self.views.get(h).and_then(|v| v.engine.call_facts(call_id, false));
-            all.extend(live.or_else(|| entry.left.get(h).cloned()));
+        if let Some(entry) = self.get(call_id) {
+            let all: Vec<CallFacts> = entry.seen.values().flat_map(|s| s.facts(call_id)).collect();
+            story::tell(&mut record, entry, &all);
         }
-        fill(&mut record, entry, &all);
         record
     }
 
-    /// Forgets a call whose files are closed.
+    /// A call's record was written.
+    pub(super) fn written(&mut self, call_id: &str, now: Timestamp) {
+        if let Some(entry) = self.open.get_mut(call_id) {
+            entry.written = Some(now);
+        }
+    }
+
+    /// A call's files are closed.
+    pub(super) fn close(&mut self, call_id: &str) {
+        if let Some((id, entry)) = self.open.remove_entry(call_id) {
+            self.closed.insert(id, entry);
+        }
+    }
+
+    /// Whether a call's files are closed and no late packet has come since.
+    pub(super) fn is_closed(&self, call_id: &str) -> bool {
+        self.closed.contains_key(call_id)
+    }
+
+    /// Forgets a call: another with its Call-ID begins.
     pub(super) fn forget(&mut self, call_id: &str) {
-        self.open.remove(call_id);
+        let entry = self.open.remove(call_id).or_else(|| self.closed.remove(call_id));
+        self.unread = self.unread.saturating_sub(usize::from(entry.is_some_and(|e| e.unread.is_some())));
+    }
+
+    /// Forgets closed calls whose files are not continued any more, and hunters of whom there is no open call.
+    pub(super) fn keep(&mut self, known: impl Fn(&str) -> bool) {
+        let gone: Vec<Arc<str>> = self.closed.keys().filter(|id| !known(id)).cloned().collect();
+        for id in gone {
+            self.forget(&id);
+        }
+        let busy: BTreeSet<&Arc<str>> = self.open.values().flat_map(Entry::hunters).collect();
+        self.clocks.retain(|hunter, _| busy.contains(hunter));
+    }
+
+    /// What a restart cannot read from a call's files; `unsaved` are closed calls whose last record could not be written.
+    pub(super) fn memory(&self, unsaved: &BTreeSet<String>) -> Vec<CallMemory> {
+        let of = |(id, entry): (&Arc<str>, &Entry), open: bool| CallMemory {
+            call_id: id.to_string(),
+            filter_ids: entry.filter_ids.iter().cloned().collect(),
+            phone_rule: entry.phone_rule.clone(),
+            said_holes: entry.said_holes.iter().map(|(h, text)| (h.to_string(), text.clone())).collect(),
+            shared: entry.shared,
+            gone: match &entry.unread {
+                Some(gone) => gone.iter().map(ToString::to_string).collect(),
+                None => entry.seen.iter().filter(|(_, s)| s.gone).map(|(h, _)| h.to_string()).collect(),
+            },
+            open: open || unsaved.contains(&**id),
+        };
+        self.open.iter().map(|e| of(e, true)).chain(self.closed.iter().map(|e| of(e, false))).collect()
+    }
+
+    /// Calls of an earlier process; their files are read again when they are needed.
+    pub(super) fn restore(&mut self, calls: Vec<CallMemory>) {
+        for c in calls {
+            let unread = Some(c.gone.into_iter().map(Arc::from).collect());
+            let entry = Entry {
+                filter_ids: c.filter_ids.into_iter().collect(),
+                phone_rule: c.phone_rule,
+                said_holes: c.said_holes.into_iter().map(|(h, text)| (Arc::from(h), text)).collect(),
+                shared: c.shared,
+                unread,
+                ..Entry::default()
+            };
+            let map = if c.open { &mut self.open } else { &mut self.closed };
+            self.unread = self.unread.saturating_add(usize::from(map.insert(Arc::from(c.call_id), entry).is_none()));
+        }
+    }
+
+    /// Whether this call's files must be read before it goes on.
+    pub(super) fn is_unread(&self, call_id: &str) -> bool {
+        self.unread > 0 && self.get(call_id).is_some_and(|e| e.unread.is_some())
+    }
+
+    /// An open call whose files must be read before anything can be said of it.
+    pub(super) fn next_unread(&self) -> Option<Arc<str>> {
+        if self.unread == 0 {
+            return None;
+        }
+        self.open.iter().find(|(_, e)| e.unread.is_some()).map(|(id, _)| Arc::clone(id))
+    }
+
+    /// Reads a call again: `packets` hands each of its packets, in order, to what it is given.
+    pub(super) fn read_again(
+        &mut self,
+        call_id: &str,
+        now: Timestamp,
+        packets: impl FnOnce(&mut dyn FnMut(&Arc<str>, bool, &Frame<'_>)),
+    ) {
+        let Some(gone) = self.get_mut(call_id).and_then(|e| e.unread.take()) else { return };
+        self.unread = self.unread.saturating_sub(1);
+        packets(&mut |hunter, sip, frame| {
+            // its time goes on from its last packet, whether it is back already or not
+            self.meet(hunter, now);
+            let owned = Owned { call_id, sip, phone_rule: "", holes: "", again: false };
+            self.take(hunter, &owned, &mut std::iter::empty(), frame);
+        });
+        let Some(entry) = self.get_mut(call_id) else { return };
+        for (_, seen) in entry.seen.iter_mut().filter(|(hunter, _)| gone.contains(hunter)) {
+            seen.hunter_gone(call_id);
+        }
     }
 }
 
-fn engine() -> Engine {
+fn engine() -> Box<Engine> {
     let no_filter = NoFilterPolicy::Allow;
     let table = TableConfig { everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
     let config = EngineConfig { mode: Mode::Voip, table, decode: DecodeOptions::default(), keep_duplicates: true, flows: FLOWS };
-    Engine::new(config, Arc::new(FilterSet::empty()), Arc::new(NoBpf))
-}
-
-/// Packet time at a hunter: its newest packet, and on from there while it is silent.
-fn watermark(v: &View, now: Timestamp) -> Timestamp {
-    v.newest.saturating_add(now.since(v.heard))
-}
-
-fn note_left(open: &mut BTreeMap<Arc<str>, Entry>, hunter: &Arc<str>, facts: Vec<CallFacts>) {
-    for f in facts {
-        if let Some(entry) = open.get_mut(&f.call_id) {
-            entry.left.insert(Arc::clone(hunter), f);
-        }
-    }
-}
-
-/// Whether a call is over as far as one hunter has seen it.
-fn is_over(view: Option<&View>, mark: Option<&Timestamp>, call_id: &str, grace: Duration, entry: &Entry) -> bool {
-    let Some(view) = view else { return entry.cut };
-    let mark = mark.copied().unwrap_or(Timestamp::MIN);
-    let Some(call) = view.engine.calls().by_id(call_id) else {
-        // it has left the inspection, or never been in it: media whose signalling went elsewhere, packets that cannot be read
-        return entry.last.is_none_or(|last| mark >= last.saturating_add(grace.max(UNKNOWN)));
-    };
-    let state = call.machine.state();
-    let end = if state.is_final() {
-        call.machine.ended_at()
-    } else if state.is_call() {
-        None
-    } else {
-        // a registration or a message is over with its transaction
-        Some(call.last)
-    };
-    end.is_some_and(|at| mark >= at.max(call.last).saturating_add(grace))
-}
-
-fn fill(record: &mut CallRecord, entry: &Entry, all: &[CallFacts]) {
-    let time = |ns: i64| json::time(Timestamp::from_nanos(ns));
-    record.hunters = entry.hunters.iter().map(ToString::to_string).collect();
-    record.filter_ids = entry.filter_ids.iter().cloned().collect();
-    record.phone_rule = Some(entry.phone_rule.clone()).filter(|rule| !rule.is_empty());
-    record.shared_packets = entry.shared;
-    for (hunter, text) in &entry.holes {
-        record.holes.extend(Hole::read(text).map(|(reason, from, until, packets)| json::Hole {
-            reason: reason.to_owned(),
-            from: Some(time(from)),
-            until: Some(time(until)),
-            packets: Some(packets),
-            hunter: hunter.to_string(),
-        }));
-    }
-    let rtcp = all.iter().fold(0_u64, |n, f| n.saturating_add(f.rtcp_packets)).min(entry.rtp);
-    record.packets = json::Packets { sip: entry.sip, rtp: entry.rtp.saturating_sub(rtcp), rtcp };
-    record.first_packet = entry.first.map(json::time);
-    record.last_packet = entry.last.map(json::time);
-    // the hunter that saw most of the signalling tells the story; media is everybody's
-    let Some(f) = all.iter().max_by_key(|f| (f.messages, f.media_packets)) else {
-        "active".clone_into(&mut record.state);
-        return;
-    };
-    kind(f.state).clone_into(&mut record.kind);
-    record.state =
-        if f.unfinished || (entry.cut && !is_final(f.state)) { "unfinished".to_owned() } else { f.state.to_lowercase() };
-    record.status = f.status;
-    record.from = json::Party { user: f.from_user.clone(), host: f.from_host.clone(), ..json::Party::default() };
-    record.to = json::Party { user: f.to_user.clone(), host: f.to_host.clone(), ..json::Party::default() };
-    if let Some(d) = &f.details {
-        describe(record, d);
-    }
-    record.answered = f.answered_ns.map(time);
-    record.ended = f.ended_ns.map(time);
-    #[expect(clippy::cast_precision_loss, reason = "seconds with a fraction, for people")]
-    let secs = |ns: i64| (ns / 1_000_000) as f64 / 1000.0;
-    record.talk_secs = f.answered_ns.zip(f.ended_ns).map(|(a, e)| secs(e.saturating_sub(a)));
-    let whole = !record.holes.iter().any(|h| h.reason == "before_match");
-    record.media_from =
-        all.iter().filter_map(|f| f.media_from_ns).min().map(|ns| if whole { "start".to_owned() } else { time(ns) });
-    for f in all {
-        record.streams.extend(f.streams.iter().map(stream));
-        if let Some(formula) = f.streams.iter().find_map(|s| s.mos_formula.clone()) {
-            record.quality_formula = Some(formula);
-        }
-    }
-}
-
-fn describe(record: &mut CallRecord, d: &Details) {
-    let said = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
-    for (party, side) in [(&mut record.from, &d.from), (&mut record.to, &d.to)] {
-        party.display = side.display.to_string();
-        party.uri = side.uri.to_string();
-    }
-    // the dialog that stood, or else the first
-    let stood = d.dialogs.iter().find(|x| x.state == DialogState::Confirmed).or(d.dialogs.first());
-    if let Some(x) = stood {
-        record.from.tag = x.from_tag.to_string();
-        record.to.tag = x.to_tag.to_string();
-    }
-    record.request_uri = said(&d.request_uri);
-    record.reason = said(&d.reason);
-    record.ringing = d.ringing.map(json::time);
-    let value = |user: &str, host: &str| if host.is_empty() { user.to_owned() } else { format!("{user}@{host}") };
-    let identity = |f: &IdentityFact| json::Identity { field: f.field.to_owned(), value: value(&f.user, &f.host) };
-    record.identities = d.identities.iter().map(identity).collect();
-    let dialog = |x: &Dialog| json::Dialog {
-        from_tag: x.from_tag.to_string(),
-        to_tag: x.to_tag.to_string(),
-        state: x.state.name().to_owned(),
-    };
-    record.dialogs = d.dialogs.iter().map(dialog).collect();
-}
-
-fn is_final(state: &str) -> bool {
-    [CallState::Ended, CallState::Failed, CallState::Cancelled, CallState::Busy, CallState::Redirected]
-        .iter()
-        .any(|s| s.name() == state)
-}
-
-fn kind(state: &str) -> &'static str {
-    match state {
-        "REGISTRATION" => "registration",
-        "MESSAGE" => "message",
-        "OTHER" => "transaction",
-        "RTP-ONLY" => "media",
-        _ => "call",
-    }
-}
-
-fn stream(s: &crate::voip::event::StreamFacts) -> json::Stream {
-    let time = |ns: i64| Some(json::time(Timestamp::from_nanos(ns)));
-    json::Stream {
-        ssrc: s.ssrc,
-        payload_type: s.payload_types.first().copied().unwrap_or(0),
-        codec: s.codec.clone(),
-        clock_hz: s.clock_hz,
-        from: s.src.clone(),
-        to: s.dst.clone(),
-        evidence: s.evidence.clone(),
-        first_packet: time(s.first_ns),
-        last_packet: time(s.last_ns),
-        packets: s.packets,
-        expected: s.expected,
-        max_gap_ms: s.max_gap_ms,
-        lost: s.lost,
-        late: s.reordered,
-        duplicates: s.duplicates,
-        jitter_ms: s.jitter_mean_ms,
-        jitter_max_ms: s.jitter_max_ms,
-        mos: s.mos,
-    }
+    Box::new(Engine::new(config, Arc::new(FilterSet::empty()), Arc::new(NoBpf)))
 }
 
 #[cfg(test)]

@@ -2,3 +2,5 @@
 
 pub(super) mod calls;
 pub(super) mod record;
+mod replay;
+mod story;

@@ -6,7 +6,7 @@
 //! A full disk pauses the hunters and is tried again with the same packet; nothing is acknowledged that is not written, and a
 //! record is never written in part.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::calls::{Calls, Owned};
+use super::replay::replay;
 use crate::batch::PacketView;
 use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
@@ -26,7 +27,7 @@ use crate::record::dir::Dir;
 use crate::record::name::Parties;
 use crate::record::retain;
 use crate::record::rotate::Rotating;
-use crate::record::state::State;
+use crate::record::state::{CallMemory, State};
 use crate::record::unified::Unified;
 use crate::record::{Origin, Packet, RecordError};
 use crate::telemetry::clock;
@@ -42,6 +43,8 @@ const IDLE: Duration = Duration::from_millis(1);
 const SWEEP: Duration = Duration::from_mins(1);
 /// Between two attempts on a full disk.
 const RETRY: Duration = Duration::from_millis(500);
+/// Time per tick for reading calls of an earlier process again; one at least is read.
+const READ_AGAIN: Duration = Duration::from_millis(50);
 
 /// The files a processor writes.
 pub struct Outputs {
@@ -53,6 +56,8 @@ pub struct Outputs {
     pub rotating: Option<Rotating>,
     /// Where the state of a graceful stop goes.
     pub state: Dir,
+    /// Calls whose files are continued.
+    pub memory: Vec<CallMemory>,
     /// Files stay open this long after a call's end (packet time).
     pub grace: Duration,
     /// Closed call files older than this are deleted; zero: never.
@@ -75,20 +80,27 @@ struct Writer {
     said: HashSet<String>,
     outcome: Outcome,
     swept: Timestamp,
+    /// Closed calls whose last record could not be written; tried again.
+    unsaved: VecDeque<ClosedCall>,
 }
 
 /// Runs until the queue is closed and empty, then stops gracefully.
-pub(in crate::processor) fn run(shared: Arc<Shared>, out: Outputs, mut jobs: Receiver<Job>) -> Outcome {
+pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs: Receiver<Job>) -> Outcome {
+    let mut calls = Calls::default();
+    calls.restore(std::mem::take(&mut out.memory));
     let mut w = Writer {
         shared,
         out,
-        calls: Calls::default(),
+        calls,
         filters: String::new(),
         said: HashSet::new(),
         outcome: Outcome::default(),
         swept: Timestamp::MIN,
+        unsaved: VecDeque::new(),
     };
     let mut next_tick = clock::wall();
+    // files know the time before anything is written to them or closed
+    w.tick_files(next_tick);
     loop {
         let first = match jobs.try_recv() {
             Ok(job) => Some(job),
@@ -194,7 +206,6 @@ impl Writer {
         }
         let frame =
             Frame { ts: packet.ts, wire_len: packet.wire_len, link: packet.link, interface: InterfaceId(0), data: packet.data };
-        self.calls.take(&batch.hunter, call, filters, &frame);
         let (from, to) = if sip { parties(&frame) } else { (String::new(), String::new()) };
         let part = if sip { Part::Sip } else { Part::Rtp };
         let mut written = Written::Continued;
@@ -205,8 +216,34 @@ impl Writer {
             Ok(())
         });
         if written == Written::New {
-            self.save_record(call_id, false);
+            self.calls.forget(call_id);
+        } else if self.calls.is_unread(call_id) {
+            self.read_again(call_id);
         }
+        self.calls.take(&batch.hunter, call, filters, &frame);
+        if written == Written::New {
+            self.save_record(call_id);
+        }
+    }
+
+    /// Learns from a call's files what an earlier process knew of it.
+    fn read_again(&mut self, call_id: &str) {
+        let history = self.out.calls.as_ref().map(|files| files.history(call_id.as_bytes())).unwrap_or_default();
+        let (mut packets, mut troubles) = (0_u64, 0_u64);
+        self.calls.read_again(call_id, clock::wall(), |each| {
+            let mut each = |hunter: &Arc<str>, sip, frame: &Frame<'_>| {
+                packets = packets.saturating_add(1);
+                each(hunter, sip, frame);
+            };
+            replay(history, &mut each, &mut |e| {
+                troubles = troubles.saturating_add(1);
+                tracing::debug!(error = %e, "a call's file could not be read again");
+            });
+        });
+        if troubles > 0 {
+            tracing::warn!(files = troubles, "files of a call could not be read again after the restart; its record says less");
+        }
+        tracing::debug!(packets, "a call was read again after the restart");
     }
 
     /// Writes until it is written: a full disk pauses the hunters; a packet no file can take is counted and said once.
@@ -222,7 +259,7 @@ impl Writer {
                 }
                 Err(e) => {
                     self.outcome.lost = self.outcome.lost.saturating_add(1);
-                    self.say(&e);
+                    self.say(&e, "a packet could not be recorded");
                     return;
                 }
             }
@@ -239,9 +276,10 @@ impl Writer {
         !self.shared.stopping.load(Ordering::Acquire)
     }
 
-    fn say(&mut self, e: &RecordError) {
+    /// Each trouble is said once.
+    fn say(&mut self, e: &RecordError, what: &'static str) {
         if self.said.len() < 100 && self.said.insert(e.to_string()) {
-            tracing::error!(error = %e, "a packet could not be recorded");
+            tracing::error!(error = %e, "{what}");
         }
     }
 
@@ -286,41 +324,62 @@ impl Writer {
 
     /// Timers: calls that are over, records to be renewed, rotation.
     fn tick(&mut self, now: Timestamp) {
+        let began = clock::Moment::now();
+        while let Some(id) = self.calls.next_unread() {
+            self.read_again(&id);
+            if began.elapsed() >= READ_AGAIN {
+                break;
+            }
+        }
         for due in self.calls.due(now, self.out.grace) {
             if due.close {
                 self.close_call(&due.call_id);
             } else {
-                self.save_record(&due.call_id, false);
+                self.save_record(&due.call_id);
             }
         }
-        let mut closed = Vec::new();
-        if let Some(files) = &mut self.out.calls {
-            if let Err(e) = files.tick(now) {
-                tracing::warn!(error = %e, "call files");
+        self.tick_files(now);
+        while let Some(c) = self.unsaved.pop_front() {
+            let id = String::from_utf8_lossy(&c.call_id);
+            // one that late packets woke is closed again, with its files as they are then
+            if self.calls.is_closed(&id) && !self.save_closed(c) {
+                break;
             }
-            while let Some(c) = files.poll_closed() {
-                closed.push(c);
-            }
-        }
-        for c in closed {
-            self.save_closed(&c);
         }
         self.sweep(now);
-        if let Some(r) = &mut self.out.rotating {
-            if let Err(e) = r.tick(now) {
-                tracing::warn!(error = %e, "rotating files");
-            }
+        let rotated = self.out.rotating.as_mut().map_or(Ok(()), |r| {
             r.take_finished();
+            r.tick(now)
+        });
+        if let Err(e) = rotated {
+            self.say(&e, "rotating files could not be written; trying again");
         }
     }
 
-    /// Deletes closed call files that are old enough, now and then.
+    /// Tells the call files the time; those that closed by themselves get their last record.
+    fn tick_files(&mut self, now: Timestamp) {
+        let Some(files) = &mut self.out.calls else { return };
+        let ticked = files.tick(now);
+        let closed: Vec<ClosedCall> = std::iter::from_fn(|| files.poll_closed()).collect();
+        if let Err(e) = ticked {
+            self.say(&e, "call files could not be written; trying again");
+        }
+        for c in closed {
+            self.save_closed(c);
+        }
+    }
+
+    /// Forgets what is over, and deletes closed call files that are old enough, now and then.
     fn sweep(&mut self, now: Timestamp) {
-        if self.out.retain_age.is_zero() || now.since(self.swept) < SWEEP {
+        if now.since(self.swept) < SWEEP {
             return;
         }
         self.swept = now;
         let Some(files) = &self.out.calls else { return };
+        self.calls.keep(|id| files.stem(id.as_bytes()).is_some());
+        if self.out.retain_age.is_zero() {
+            return;
+        }
         match retain::calls(files.dir(), now, self.out.retain_age) {
             Ok(swept) => tracing::debug!(?swept, "old call files deleted"),
             Err(e) => tracing::warn!(error = %e, "old call files could not be deleted"),
@@ -333,30 +392,34 @@ impl Writer {
             None => Ok(None),
         };
         match closed {
-            Ok(Some(c)) => self.save_closed(&c),
+            Ok(Some(c)) => {
+                self.save_closed(c);
+            }
             Ok(None) => self.calls.forget(call_id),
-            Err(e) => tracing::warn!(error = %e, "a call's files could not be closed; trying again"),
+            Err(e) => self.say(&e, "a call's files could not be closed; trying again"),
         }
     }
 
-    fn save_closed(&mut self, c: &ClosedCall) {
+    /// Writes the record of a call whose files are closed; one that cannot be written is kept for later.
+    fn save_closed(&mut self, c: ClosedCall) -> bool {
         let id = String::from_utf8_lossy(&c.call_id).into_owned();
-        let record = self.calls.record(&id, c.files.clone(), true, clock::wall());
-        if let Some(files) = &self.out.calls
-            && let Err(e) = record.save(files.dir(), &c.stem)
-        {
-            tracing::error!(error = %e, "a call's record could not be written");
+        let record = self.calls.record(&id, c.files.clone(), true);
+        self.calls.close(&id);
+        let saved = self.out.calls.as_ref().map_or(Ok(()), |files| record.save(files.dir(), &c.stem));
+        if let Err(e) = &saved {
+            self.say(e, "a call's record could not be written; trying again");
+            self.unsaved.push_back(c);
         }
-        self.calls.forget(&id);
+        saved.is_ok()
     }
 
-    fn save_record(&mut self, call_id: &str, closed: bool) {
+    fn save_record(&mut self, call_id: &str) {
         let Some(files) = &self.out.calls else { return };
-        let Some(stem) = files.stem(call_id.as_bytes()).map(str::to_owned) else { return };
-        let facts = files.files(call_id.as_bytes());
-        let record = self.calls.record(call_id, facts, closed, clock::wall());
-        if let Err(e) = record.save(files.dir(), &stem) {
-            tracing::error!(error = %e, "a call's record could not be written");
+        let Some(stem) = files.stem(call_id.as_bytes()) else { return };
+        let record = self.calls.record(call_id, files.files(call_id.as_bytes()), false);
+        match record.save(files.dir(), stem) {
+            Ok(()) => self.calls.written(call_id, clock::wall()),
+            Err(e) => self.say(&e, "a call's record could not be written; trying again"),
         }
     }
 
@@ -367,7 +430,7 @@ impl Writer {
         }
         self.tick(clock::wall());
         for id in self.calls.rest() {
-            self.save_record(&id, false);
+            self.save_record(&id);
         }
         if let Some(u) = &mut self.out.unified
             && let Err(e) = u.finish()
@@ -379,10 +442,12 @@ impl Writer {
         {
             tracing::error!(error = %e, "rotating file");
         }
+        let unsaved: BTreeSet<String> = self.unsaved.iter().map(|c| String::from_utf8_lossy(&c.call_id).into_owned()).collect();
         let state = State {
             acked: self.shared.ingest.snapshot(),
             calls: self.out.calls.as_ref().map(CallFiles::snapshot).unwrap_or_default(),
             unified: self.out.unified.as_ref().map(Unified::lengths).unwrap_or_default(),
+            memory: self.calls.memory(&unsaved),
             ..State::default()
         };
         if let Err(e) = state.save(&self.out.state) {

@@ -1,5 +1,6 @@
 //! The processor's parts against hunters made of bytes: no socket, no certificate.
 
+mod record;
 mod stream;
 
 use std::pin::Pin;

@@ -91,6 +91,7 @@ impl CallFiles {
             index,
             file,
             done: Vec::new(),
+            runs: Vec::new(),
             dirty: false,
             turn: 0,
             hand: Hand::Unlisted,

@@ -27,7 +27,7 @@ mod restart;
 #[cfg(test)]
 mod tests;
 
-pub use restart::{CallKey, CallState, TrackState};
+pub use restart::{CallKey, CallState, History, Run, TrackState};
 
 use std::collections::{HashMap, VecDeque};
 use std::path::Path;
@@ -183,6 +183,9 @@ pub struct ClosedCall {
 
 type CallNo = u64;
 
+/// Changes of origin remembered per part: with two hunters, one to each of their batches. What comes after counts as the last one's.
+const MAX_RUNS: usize = 4096;
+
 #[derive(Debug)]
 struct Call {
     id: Arc<[u8]>,
@@ -203,6 +206,8 @@ struct Track {
     index: u32,
     file: CaptureFile,
     done: Vec<FileFact>,
+    /// Whose packets are in all of them, in order.
+    runs: Vec<Run>,
     /// Something waits to be written, and stands in `dirty` under this turn.
     dirty: bool,
     turn: u32,
@@ -285,6 +290,7 @@ impl CallFiles {
         if pkt.data.len() > MAX_CAPTURED {
             return Err(RecordError::Oversize { len: pkt.data.len(), max: MAX_CAPTURED });
         }
+        let sip = part == Part::Sip;
         let part = if self.cfg.layout == Layout::Merged { Part::Merged } else { part };
         let no = match self.ids.get(call.call_id) {
             Some(no) => *no,
@@ -312,12 +318,12 @@ impl CallFiles {
                 self.commit()?;
                 continue;
             }
-            return Ok(self.accept(no, at, pkt));
+            return Ok(self.accept(no, at, sip, pkt));
         }
     }
 
     /// The last step of [`Self::write`]: nothing can fail any more.
-    fn accept(&mut self, no: CallNo, at: usize, pkt: &Packet<'_>) -> Written {
+    fn accept(&mut self, no: CallNo, at: usize, sip: bool, pkt: &Packet<'_>) -> Written {
         let Some(c) = self.calls.get_mut(&no) else { return Written::Continued };
         let Some(track) = c.tracks.get_mut(at) else { return Written::Continued };
         if track.file.block().pending() == 0
@@ -328,6 +334,7 @@ impl CallFiles {
         let before = track.file.block().pending();
         let noted = track.file.push(pkt);
         self.pending = self.pending.saturating_add(track.file.block().pending().saturating_sub(before));
+        track.note_origin(pkt.origin.hunter, sip);
         track.mark(&mut self.dirty, no, at, self.now);
         self.counters.packets = self.counters.packets.saturating_add(1);
         self.counters.clamped = self.counters.clamped.saturating_add(u64::from(noted.clamped));
@@ -449,6 +456,17 @@ impl Track {
             self.dirty = true;
             dirty.push_back(Dirty { call, track, turn: self.turn, since });
         }
+    }
+
+    /// Remembers whose packet came.
+    fn note_origin(&mut self, hunter: &str, sip: bool) {
+        let full = self.runs.len() >= MAX_RUNS;
+        if let Some(run) = self.runs.last_mut().filter(|r| full || (r.sip == sip && *r.hunter == *hunter)) {
+            run.packets = run.packets.saturating_add(1);
+            return;
+        }
+        let known = self.runs.iter().rev().take(4).find(|r| *r.hunter == *hunter).map(|r| Arc::clone(&r.hunter));
+        self.runs.push(Run { hunter: known.unwrap_or_else(|| Arc::from(hunter)), sip, packets: 1 });
     }
 
     /// The finished files and the current one, whose sum is `sha256`.

@@ -1,5 +1,6 @@
 //! What a graceful restart needs to know of calls, so that the next process continues the same files.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Call, CallFiles, Hand, Part, Track};
@@ -64,6 +65,29 @@ pub struct TrackState {
     pub current: FileFact,
     /// The files before it.
     pub done: Vec<FileFact>,
+    /// Whose packets they hold, over all of them.
+    #[serde(default)]
+    pub runs: Vec<Run>,
+}
+
+/// Packets side by side in the files of a part that have one origin.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Run {
+    /// Hunter that sent them.
+    pub hunter: Arc<str>,
+    /// Signalling, or media.
+    pub sip: bool,
+    /// How many.
+    pub packets: u64,
+}
+
+/// The files of one part of a call, in order, to be read back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Each file and how many packets it holds.
+    pub files: Vec<(PathBuf, u64)>,
+    /// Whose packets they are, over all files.
+    pub runs: Vec<Run>,
 }
 
 impl CallFiles {
@@ -97,6 +121,16 @@ impl CallFiles {
         self.closed.extend(closed.into_iter().map(|(at, no)| (no, at)));
     }
 
+    /// Where the packets of a call lie that are written.
+    pub fn history(&self, call_id: &[u8]) -> Vec<History> {
+        let of = |t: &Track| {
+            let now = (t.file.name(), t.file.packets_written());
+            let files = t.done.iter().map(|f| (&*f.name, f.packets)).chain([now]);
+            History { files: files.map(|(name, packets)| (self.dir.join(name), packets)).collect(), runs: t.runs.clone() }
+        };
+        self.call(call_id).map_or_else(Vec::new, |c| c.tracks.iter().map(of).collect())
+    }
+
     fn track(&self, t: &TrackState) -> Track {
         let link = LinkType(t.link);
         let format = self.cfg.pattern.format();
@@ -108,6 +142,7 @@ impl CallFiles {
             index: t.index,
             file: CaptureFile::parked(&t.current.name, shape, t.current.bytes, t.current.packets),
             done: t.done.clone(),
+            runs: t.runs.clone(),
             dirty: false,
             turn: 0,
             hand: Hand::Unlisted,
@@ -129,6 +164,7 @@ impl Call {
                 sha256: None,
             },
             done: t.done.clone(),
+            runs: t.runs.clone(),
         };
         CallState {
             call_id: (&*self.id).into(),

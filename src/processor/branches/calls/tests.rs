@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::packet::build::{be16, ethernet, frame, join, udp, v4};
+use crate::record::json;
 
 const SEC: i64 = 1_000_000_000;
 
@@ -56,7 +57,7 @@ fn a_record_tells_who_how_and_why_and_what_is_missing() {
     );
     take(&mut calls, 9 * SEC, ports, &message("SIP/2.0 200 OK", "2 BYE", ";tag=b", "", ""), owned("one", true));
 
-    let r = calls.record("one", Vec::new(), true, at(10 * SEC));
+    let r = calls.record("one", Vec::new(), true);
 
     assert_eq!(
         (r.kind.as_str(), r.state.as_str(), r.status, r.reason.as_deref()),
@@ -98,7 +99,7 @@ fn media_that_is_whole_begins_at_the_start() {
     take(&mut calls, 1, (5060, 5060), &invite, owned("one", true));
     take(&mut calls, 2, (4001, 4000), &rtp(7, 1), owned("one", false));
 
-    let r = calls.record("one", Vec::new(), false, at(SEC));
+    let r = calls.record("one", Vec::new(), false);
 
     assert_eq!((r.media_from.as_deref(), r.phone_rule), (Some("start"), None));
 }
@@ -114,7 +115,7 @@ fn media_that_nobody_signalled_stays_open_while_it_flows_and_closes_after_its_si
     let grace = Duration::from_secs(5);
 
     assert!(!calls.due(at(30 * SEC), grace).iter().any(|d| d.close));
-    let record = calls.record("rtp-0000abcd", Vec::new(), false, at(30 * SEC));
+    let record = calls.record("rtp-0000abcd", Vec::new(), false);
     assert_eq!((record.kind.as_str(), record.state.as_str(), record.streams.len()), ("media", "rtp-only", 1));
     assert_eq!(record.streams[0].packets, 100);
     calls.due(at(70 * SEC), grace);

@@ -1,0 +1,351 @@
+//! The record thread: batches in, files and records out, over restarts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+
+use super::*;
+use crate::batch::{BatchView, ViewLimits};
+use crate::capture::{FileSource, Progress, Source};
+use crate::packet::headers::{DecodeOptions, Transport, decode};
+use crate::processor::Outputs;
+use crate::processor::branches::record::{self, Outcome};
+use crate::processor::data::Acks;
+use crate::processor::shared::Incoming;
+use crate::protocols::sip;
+use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
+use crate::record::dir::{Access, Dir, MinFree};
+use crate::record::name::{Pattern, Purpose};
+use crate::record::state::State;
+
+/// One frame of a capture and what a hunter says of it.
+#[derive(Clone)]
+struct Packet {
+    call_id: String,
+    sip: bool,
+    ts: Timestamp,
+    data: Vec<u8>,
+}
+
+/// A capture as the hunter forwards it: all of it one call, or each SIP message's own.
+fn capture(name: &str, call_id: &str) -> Vec<Packet> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("captures/voip").join(name);
+    let mut source = FileSource::open(&[path]).unwrap();
+    let mut all = Vec::new();
+    let mut take = |f: Frame<'_>| {
+        assert_eq!(f.link, LinkType::ETHERNET);
+        let h = decode(f.link, f.data, &DecodeOptions::default()).unwrap();
+        let payload = h.payload(f.data);
+        let stream = matches!(h.transport, Transport::Tcp(_));
+        // what a hunter forwards of a stream are the segments that carry messages
+        if !(stream && payload.is_empty()) {
+            let sip = stream || sip::looks_like(payload);
+            all.push(Packet { call_id: call_id.to_owned(), sip, ts: f.ts, data: f.data.to_vec() });
+        }
+    };
+    while source.poll(&mut take).unwrap() != Progress::End {}
+    all
+}
+
+/// The Call-ID of a capture's only call.
+fn call_id(packets: &[Packet]) -> String {
+    let h = decode(LinkType::ETHERNET, &packets[0].data, &DecodeOptions::default()).unwrap();
+    let m = sip::Message::index(h.payload(&packets[0].data)).unwrap();
+    String::from_utf8(m.call_id().unwrap().to_vec()).unwrap()
+}
+
+fn one_call(name: &str) -> Vec<Packet> {
+    let id = call_id(&capture(name, ""));
+    capture(name, &id)
+}
+
+/// A hunter's batcher.
+struct Batcher {
+    encoder: Encoder,
+    interfaces: Arc<[String]>,
+}
+
+impl Batcher {
+    fn new(hunter: &str, epoch: u64) -> Self {
+        let config = EncoderConfig { hunter_id: hunter.into(), epoch: Epoch(epoch), limits: Limits::default() };
+        Self { encoder: Encoder::new(config), interfaces: Arc::from(["eth0".to_owned()]) }
+    }
+
+    fn batch(&mut self, packets: &[Packet], hunter: &str) -> Incoming {
+        for p in packets {
+            let claim = if p.sip { "" } else { "sdp" };
+            let context = CallContext {
+                call_id: (&*p.call_id).into(),
+                filter_ids: [Arc::from("f1")].into(),
+                leg: "",
+                claim: claim.into(),
+                holes: "".into(),
+                phone_rule: "".into(),
+            };
+            let mut key = p.call_id.bytes().fold(7_u64, |k, b| k.wrapping_mul(31).wrapping_add(u64::from(b)));
+            key = key << 1 | u64::from(p.sip);
+            let frame = Frame {
+                ts: p.ts,
+                wire_len: u32::try_from(p.data.len()).unwrap(),
+                link: LinkType::ETHERNET,
+                interface: InterfaceId(0),
+                data: &p.data,
+            };
+            let pushed = self.encoder.push(&frame, Some((ContextKey(key), &context)), &[], false);
+            assert!(matches!(pushed, Pushed::Stored | Pushed::StoredFull), "{pushed:?}");
+        }
+        let sealed = self.encoder.seal(5, 1, &BatchStats::default()).unwrap();
+        let view = BatchView::parse(sealed.message(), &ViewLimits::default()).unwrap();
+        Incoming {
+            hunter: hunter.into(),
+            interfaces: Arc::clone(&self.interfaces),
+            view,
+            epoch: sealed.epoch,
+            announced: Some(sealed.epoch),
+            seq: sealed.seq,
+            acks: Arc::new(Acks::default()),
+            received: crate::telemetry::clock::wall(),
+        }
+    }
+}
+
+/// A running record thread on files in a directory.
+struct Recorder {
+    shared: Arc<Shared>,
+    dir: PathBuf,
+    thread: JoinHandle<Outcome>,
+}
+
+#[derive(Clone, Copy)]
+struct Setup {
+    pattern: &'static str,
+    layout: Layout,
+    grace: Duration,
+}
+
+const SPLIT: Setup = Setup { pattern: "{callid}.pcap", layout: Layout::Split, grace: Duration::ZERO };
+
+impl Recorder {
+    /// Starts one, continuing what an earlier one left.
+    fn start(dir: &Path, setup: Setup) -> Self {
+        let state_dir = Dir::open(dir.join("state"), Access::Private, MinFree::NONE).unwrap();
+        let state = State::load(&state_dir).unwrap().unwrap_or_default();
+        State::remove(&state_dir).unwrap();
+        let cfg = CallFilesConfig {
+            min_free: MinFree::NONE,
+            layout: setup.layout,
+            max_file_bytes: 4000,
+            close_again_after: Duration::from_millis(50),
+            ..CallFilesConfig::new(Pattern::parse(setup.pattern, Purpose::Call).unwrap())
+        };
+        let mut calls = CallFiles::open(&dir.join("calls"), cfg).unwrap();
+        calls.restore(&state.calls);
+        let outputs = Outputs {
+            unified: None,
+            calls: Some(calls),
+            rotating: None,
+            state: state_dir,
+            memory: state.memory,
+            grace: setup.grace,
+            retain_age: Duration::ZERO,
+        };
+        let (jobs, queue) = mpsc::channel(256);
+        let shared = Arc::new(Shared::new("mid".into(), false, 10, Ingest::restore(&state.acked), 1, jobs));
+        let writer = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || record::run(writer, outputs, queue));
+        Self { shared, dir: dir.join("calls"), thread }
+    }
+
+    fn send(&self, batch: Incoming) {
+        self.shared.jobs.try_send(Job::Batch(Box::new(batch))).ok().unwrap();
+    }
+
+    fn hunter_stops(&self, hunter: &str) {
+        self.shared.jobs.try_send(Job::Stopping { hunter: hunter.into() }).ok().unwrap();
+    }
+
+    /// Stops it gracefully.
+    fn stop(self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        assert_eq!(self.thread.join().unwrap().lost, 0);
+    }
+
+    fn records(&self) -> BTreeMap<String, Value> {
+        records(&self.dir)
+    }
+
+    /// Waits until a call's record says so.
+    fn wait(&self, call_id: &str, mut there: impl FnMut(&Value) -> bool) -> Value {
+        for _ in 0..1000 {
+            if let Some(record) = self.records().remove(call_id).filter(|r| there(r)) {
+                return record;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it did not come about: {:#?}", self.records().get(call_id));
+    }
+}
+
+fn records(dir: &Path) -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()) {
+        if entry.extension().is_some_and(|e| e == "json") {
+            // one that is replaced in this moment is there the next time
+            let Ok(text) = fs::read_to_string(&entry) else { continue };
+            let record: Value = serde_json::from_str(&text).unwrap();
+            all.insert(record["call_id"].as_str().unwrap().to_owned(), record);
+        }
+    }
+    all
+}
+
+fn is_closed(record: &Value) -> bool {
+    record["closed"] == true
+}
+
+#[test]
+fn a_call_is_not_over_because_its_hunter_has_sent_but_one_batch() {
+    let tmp = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(tmp.path(), SPLIT);
+    let call = one_call("plain.pcap");
+    let other = one_call("refused.pcap");
+
+    recorder.send(Batcher::new("h", 1).batch(&call[..3], "h"));
+    recorder.send(Batcher::new("other", 2).batch(&other, "other"));
+    recorder.wait(&other[0].call_id, is_closed);
+
+    let record = recorder.wait(&call[0].call_id, |_| true);
+    recorder.stop();
+    assert!(!is_closed(&record), "{record:#}");
+}
+
+#[test]
+fn a_late_packet_is_added_to_what_was_said_of_its_call() {
+    let tmp = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(tmp.path(), SPLIT);
+    let call = one_call("plain.pcap");
+    let id = &*call[0].call_id;
+    let mut hunter = Batcher::new("h", 1);
+    recorder.send(hunter.batch(&call, "h"));
+    let before = recorder.wait(id, is_closed);
+
+    let again = Packet { ts: call.last().unwrap().ts.saturating_add(Duration::from_secs(6)), ..call.last().unwrap().clone() };
+    recorder.send(hunter.batch(&[again], "h"));
+    let sip = before["packets"]["sip"].as_u64().unwrap() + 1;
+    let after = recorder.wait(id, |r| is_closed(r) && r["packets"]["sip"] == sip);
+    recorder.stop();
+
+    for same in ["state", "from", "to", "streams", "first_packet", "answered", "hunters", "filter_ids"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+    assert_ne!(after["last_packet"], before["last_packet"]);
+}
+
+/// Everything a run leaves: records, and the bytes of every file.
+fn left(dir: &Path) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(dir.join("calls")).unwrap().map(|e| e.unwrap().path()) {
+        let name = entry.file_name().unwrap().to_str().unwrap().to_owned();
+        let bytes = fs::read(&entry).unwrap();
+        let text = if name.ends_with(".json") { String::from_utf8(bytes).unwrap() } else { format!("{bytes:02x?}") };
+        all.insert(name, text);
+    }
+    all
+}
+
+/// Sends everything in batches of some packets, with a restart before each batch in `restarts`; waits until the calls are closed.
+fn run(setup: Setup, packets: &[Packet], hunters: &[&str], restarts: &[usize]) -> BTreeMap<String, String> {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut recorder = Recorder::start(tmp.path(), setup);
+    let mut batchers: Vec<Batcher> = (1..).zip(hunters).map(|(e, h)| Batcher::new(h, e)).collect();
+    for (n, part) in packets.chunks(10).enumerate() {
+        if restarts.contains(&n) {
+            recorder.stop();
+            recorder = Recorder::start(tmp.path(), setup);
+        }
+        for (batcher, hunter) in batchers.iter_mut().zip(hunters) {
+            recorder.send(batcher.batch(part, hunter));
+        }
+    }
+    let ids: std::collections::BTreeSet<&str> = packets.iter().map(|p| &*p.call_id).collect();
+    for id in ids {
+        recorder.wait(id, is_closed);
+    }
+    recorder.stop();
+    left(tmp.path())
+}
+
+#[test]
+fn a_restart_in_mid_call_leaves_no_trace_in_files_and_records() {
+    // calls end by themselves in these: they are closed some while after their last packet
+    let grace = Duration::from_millis(400);
+    for (name, layout, hunters) in [
+        ("plain.pcap", Layout::Split, &["h"][..]),
+        ("hold.pcap", Layout::Merged, &["h"]),
+        ("tcp-long.pcap", Layout::Split, &["h"]),
+        ("loss.pcap", Layout::Split, &["h1", "h2"]),
+    ] {
+        let call = one_call(name);
+        let setup = Setup { layout, grace, ..SPLIT };
+
+        let whole = run(setup, &call, hunters, &[]);
+        let cut = run(setup, &call, hunters, &[1, 4, 5]);
+
+        assert!(whole.len() >= 3, "several files each: {:?}", whole.keys());
+        for (name, bytes) in &whole {
+            assert_eq!(cut.get(name), Some(bytes), "{name}");
+        }
+        assert_eq!(cut.len(), whole.len());
+    }
+}
+
+#[test]
+fn a_call_that_ended_before_a_restart_is_closed_after_it_and_late_packets_find_it() {
+    let tmp = tempfile::tempdir().unwrap();
+    let call = one_call("plain.pcap");
+    let id = &*call[0].call_id;
+    let mut hunter = Batcher::new("h", 1);
+    let first = Recorder::start(tmp.path(), Setup { grace: Duration::from_secs(3600), ..SPLIT });
+    first.send(hunter.batch(&call, "h"));
+    first.wait(id, |_| true);
+    first.stop();
+
+    let second = Recorder::start(tmp.path(), SPLIT);
+    let closed = second.wait(id, is_closed);
+    second.stop();
+    let third = Recorder::start(tmp.path(), SPLIT);
+    let late = Packet { ts: call.last().unwrap().ts.saturating_add(Duration::from_secs(6)), ..call.last().unwrap().clone() };
+    third.send(hunter.batch(&[late], "h"));
+    let sip = closed["packets"]["sip"].as_u64().unwrap() + 1;
+    let after = third.wait(id, |r| is_closed(r) && r["packets"]["sip"] == sip);
+    third.stop();
+
+    assert_eq!((&closed["state"], closed["streams"].as_array().unwrap().len()), (&"ended".into(), 2));
+    assert_eq!((&after["streams"], &after["state"]), (&closed["streams"], &closed["state"]));
+}
+
+#[test]
+fn a_call_whose_hunter_stopped_is_unfinished_also_after_a_restart() {
+    let tmp = tempfile::tempdir().unwrap();
+    let call = one_call("plain.pcap");
+    let half = &call[..call.len() / 2];
+    let id = &*call[0].call_id;
+    let setup = Setup { grace: Duration::from_secs(3600), ..SPLIT };
+    let first = Recorder::start(tmp.path(), setup);
+    first.send(Batcher::new("h", 1).batch(half, "h"));
+    first.wait(id, |_| true);
+    first.stop();
+
+    let second = Recorder::start(tmp.path(), setup);
+    second.hunter_stops("h");
+    let record = second.wait(id, is_closed);
+    second.stop();
+
+    assert_eq!(record["state"], "unfinished");
+    let packets: u64 = record["packets"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(packets, half.len() as u64);
+}

@@ -1,0 +1,144 @@
+//! A disk that is full, and then is not: a small tmpfs in a mount namespace of its own. Needs root, and says so when it has not run.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use super::live::is_root;
+use super::whole::{LC, Processor, calls_capture, frames, records, wait_for};
+
+/// A tmpfs nobody else sees.
+struct Disk {
+    holder: Child,
+    /// Where it is for those inside.
+    inside: PathBuf,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _gone = self.holder.kill();
+        let _reaped = self.holder.wait();
+    }
+}
+
+impl Disk {
+    fn mount(inside: &Path, bytes: u64) -> Self {
+        fs::create_dir(inside).unwrap();
+        let script = format!("mount -t tmpfs -o size={bytes},mode=700 none \"$0\" && echo mounted && exec sleep 600");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-m", "sh", "-c", &script]).arg(inside).stdout(Stdio::piped());
+        let mut holder = unshare.spawn().unwrap();
+        let mut said = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut said).unwrap();
+        assert_eq!(said, "mounted\n");
+        Self { holder, inside: inside.to_owned() }
+    }
+
+    /// Where it is for the test.
+    fn outside(&self) -> PathBuf {
+        Path::new("/proc").join(self.holder.id().to_string()).join("root").join(self.inside.strip_prefix("/").unwrap())
+    }
+
+    fn processor(&self, dir: &Path, port: u16, arguments: &[&str]) -> Processor {
+        let mut enter = Command::new("nsenter");
+        enter.args(["-t", &self.holder.id().to_string(), "-m", "sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(dir).arg(LC);
+        Processor::spawn(enter, dir, port, arguments)
+    }
+
+    /// Leaves only so many bytes free.
+    fn fill(&self, leave: u64) {
+        let free = self.free();
+        fs::write(self.outside().join("filler"), vec![0; usize::try_from(free.saturating_sub(leave)).unwrap()]).unwrap();
+    }
+
+    fn free(&self) -> u64 {
+        let out = Command::new("stat").args(["-f", "-c", "%a %S"]).arg(self.outside()).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.split_whitespace().map(|n| n.parse::<u64>().unwrap()).product()
+    }
+}
+
+/// What a run leaves: records with the sums of their files, and the frames of the unified file.
+type Left = (std::collections::BTreeMap<String, serde_json::Value>, Vec<(i64, u32, Vec<u8>)>);
+
+/// What happens while the disk is full.
+#[derive(Clone, Copy, PartialEq)]
+enum Trial {
+    Never,
+    Waits,
+    Restarts,
+}
+
+fn run(dir: &Path, trial: Trial, min_free: u64) -> Left {
+    fs::create_dir(dir).unwrap();
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t, type: sip_user, pattern: alice}\n").unwrap();
+    let disk = Disk::mount(&dir.join("disk"), 4 << 20);
+    let reserve = min_free.to_string();
+    let arguments = ["--insecure", "--filter-file", "f.yaml", "-w", "disk/all.pcap", "--per-call-pcap", "--per-call-pcap-dir"];
+    let arguments = [&arguments[..], &["disk/calls", "--state-dir", "disk/state", "--min-free", &reserve]].concat();
+    let mut processor = disk.processor(dir, 0, &arguments);
+    let port = processor.port;
+    if trial != Trial::Never {
+        // room for some batches, then none
+        disk.fill(min_free + 64 * 1024);
+    }
+    let address = format!("127.0.0.1:{port}");
+    let capture = calls_capture();
+    let hunt = ["hunt", "voip", "-P", &address, "--insecure", "--id", "h", "--batch-size", "10", "-r", capture.to_str().unwrap()];
+    let hunter = Command::new(LC).args(hunt).current_dir(dir).env("HOME", dir).stderr(Stdio::piped()).spawn().unwrap();
+
+    if trial != Trial::Never {
+        wait_for(|| processor.has_said("hunters are paused"));
+        // every file is whole, whatever the disk took of the last write
+        let unified = frames(&disk.outside().join("all.pcap"));
+        assert!(unified.len() < 424, "the disk was not full");
+        for entry in fs::read_dir(disk.outside().join("calls")).unwrap().map(|e| e.unwrap().path()) {
+            if entry.extension().is_some_and(|e| e == "pcap") && entry.metadata().unwrap().size() > 0 {
+                frames(&entry);
+            }
+        }
+        assert!(min_free == 0 || disk.free() >= min_free, "{} bytes are free", disk.free());
+        if trial == Trial::Restarts {
+            processor.stop();
+            fs::remove_file(disk.outside().join("filler")).unwrap();
+            processor = disk.processor(dir, port, &arguments);
+        } else {
+            fs::remove_file(disk.outside().join("filler")).unwrap();
+            wait_for(|| processor.has_said("hunters go on"));
+        }
+    }
+    let said = hunter.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("\"acknowledged\":424") && said.contains("\"unaccounted\":0"), "{said}");
+    let calls = disk.outside().join("calls");
+    wait_for(|| records(&calls).values().filter(|r| r["closed"] == true).count() == 4);
+    let log = processor.stop();
+    assert!(log.contains("\"lost\":0"), "{log}");
+    (records(&calls), frames(&disk.outside().join("all.pcap")))
+}
+
+#[test]
+fn a_full_disk_pauses_the_hunters_and_what_is_left_is_what_it_would_have_been() {
+    if !is_root() {
+        assert!(std::env::var_os("CI").is_none(), "the build server runs this as root");
+        let _said = writeln!(std::io::stderr(), "NOT RUN: a full disk needs root, to mount one");
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+
+    let (records, unified) = run(&tmp.path().join("roomy"), Trial::Never, 0);
+    assert_eq!((records.len(), unified.len()), (4, 424));
+    for (name, trial, min_free) in [
+        ("enospc", Trial::Waits, 0),
+        ("enospc-restart", Trial::Restarts, 0),
+        ("reserve", Trial::Waits, 1 << 20),
+        ("reserve-restart", Trial::Restarts, 1 << 20),
+    ] {
+        let left = run(&tmp.path().join(name), trial, min_free);
+
+        assert_eq!(left.0, records, "{name}");
+        assert_eq!(left.1, unified, "{name}");
+    }
+}
