@@ -111,6 +111,11 @@ impl Block {
         Ok(())
     }
 
+    /// The file was cut to `written` bytes; what is pending is forgotten.
+    pub(super) fn cut_back(&mut self, written: u64) {
+        *self = Self::new(self.size, written, false);
+    }
+
     /// Starts over in a new file: `header` goes before what is pending.
     pub(super) fn rehome(&mut self, mut header: Vec<u8>) {
         header.append(&mut self.pending);

@@ -2,11 +2,12 @@
 //!
 //! Promises: every file is created with mode 0600 and `O_EXCL`, every directory with 0700; no final symbolic link is ever
 //! followed; names are single components relative to an open directory, so nothing lands outside it; a writer asks
-//! for room first, and is refused before `--min-free` is touched.
+//! for room first, and is refused before `--min-free` is touched. That reserve is for small files: records and the state.
 //!
 //! Refuses: directories others may write to; existing files that are not plain files, are not ours or have a second name.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -94,6 +95,20 @@ pub struct Dir {
     crowded: bool,
     /// Bytes that may be written before free space is looked at again.
     granted: Cell<u64>,
+    /// Capture files written to since the last checkpoint, as they were at it.
+    journal: RefCell<Journal>,
+}
+
+/// Capture files by name: how they were at the last checkpoint.
+pub(super) type Journal = BTreeMap<Box<str>, Extent>;
+
+/// How much is in a capture file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Bytes.
+    pub(super) bytes: u64,
+    /// Packets.
+    pub(super) packets: u64,
 }
 
 impl Dir {
@@ -113,7 +128,7 @@ impl Dir {
             let reason = "everybody may write to this directory; choose another or: chmod o-w";
             return Err(RecordError::Unsafe { path: path.into(), reason });
         }
-        Ok(Self { fd, path: path.into(), min_free, crowded: others_write, granted: Cell::new(0) })
+        Ok(Self { fd, path: path.into(), min_free, crowded: others_write, granted: Cell::new(0), journal: RefCell::default() })
     }
 
     /// Its path, for messages.
@@ -185,11 +200,18 @@ impl Dir {
     pub(super) fn rename_new(&self, from: &str, to: &str) -> Result<bool, RecordError> {
         self.check_name(to)?;
         match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.journal_renamed(from, to);
+                Ok(true)
+            }
             Err(Errno::EXIST) => Ok(false),
             // File systems without RENAME_NOREPLACE (NFS, old FUSE): look first; only we write here.
             Err(Errno::INVAL | Errno::NOSYS) if self.exists(to)? => Ok(false),
-            Err(Errno::INVAL | Errno::NOSYS) => self.replace(from, to).map(|()| true),
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                self.replace(from, to)?;
+                self.journal_renamed(from, to);
+                Ok(true)
+            }
             Err(e) => Err(RecordError::io("rename", self.join(from), e)),
         }
     }
@@ -254,6 +276,37 @@ impl Dir {
         Ok(out)
     }
 
+    /// A capture file is about to grow beyond `extent`.
+    pub(super) fn note(&self, name: &str, extent: Extent) {
+        let mut journal = self.journal.borrow_mut();
+        if !journal.contains_key(name) {
+            journal.insert(name.into(), extent);
+        }
+    }
+
+    fn journal_renamed(&self, from: &str, to: &str) {
+        let mut journal = self.journal.borrow_mut();
+        if let Some(extent) = journal.remove(from) {
+            journal.insert(to.into(), extent);
+        }
+    }
+
+    /// Everything written so far stays: what it belongs to is acknowledged.
+    pub(super) fn checkpoint(&self) {
+        self.journal.borrow_mut().clear();
+    }
+
+    /// Cuts every file back to the last checkpoint and says how they are then.
+    pub(super) fn roll_back(&self) -> Result<Journal, RecordError> {
+        let journal = self.journal.take();
+        for (name, extent) in &journal {
+            if let Some(file) = self.open_existing(name)? {
+                file.set_len(extent.bytes).map_err(|e| RecordError::io("cut", self.join(name), e))?;
+            }
+        }
+        Ok(journal)
+    }
+
     /// Asks for room for `bytes` more; cheap while an earlier answer lasts ([`GRANT_BYTES`]).
     ///
     /// # Errors
@@ -269,7 +322,8 @@ impl Dir {
             let detail = format!("{free} bytes are free and {keep} must stay free");
             return Err(RecordError::Full { path: self.join(name), detail });
         };
-        self.granted.set(left.min(GRANT_BYTES));
+        // a share: the other directories on this file system have grants of their own
+        self.granted.set((left / 4).min(GRANT_BYTES));
         Ok(())
     }
 

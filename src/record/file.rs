@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::append::{self, Found};
 use super::block::Block;
-use super::dir::Dir;
+use super::dir::{Dir, Extent, Journal};
 use super::pcapng::{MAX_OVERHEAD, Noted, Section};
 use super::{Format, MAX_CAPTURED, Packet, RecordError, pcap};
 use crate::packet::LinkType;
@@ -170,6 +170,7 @@ impl CaptureFile {
         }
         dir.reserve(&self.name, self.block.pending() as u64)?;
         if let Some(disk) = &mut self.disk {
+            dir.note(&self.name, Extent { bytes: self.block.written(), packets: self.packets_written });
             self.block.flush(disk).map_err(|e| RecordError::io("write", dir.join(&self.name), e))?;
             self.packets_written = self.packets;
             if let Encoder::PcapNg(section) = &mut self.encoder {
@@ -177,6 +178,14 @@ impl CaptureFile {
             }
         }
         Ok(true)
+    }
+
+    /// Forgets what came after the last checkpoint; the file itself was cut back to it. Nothing may be added any more.
+    pub(super) fn roll_back(&mut self, journal: &Journal) {
+        let now = Extent { bytes: self.block.written(), packets: self.packets_written };
+        let extent = journal.get(&self.name).copied().unwrap_or(now);
+        self.block.cut_back(extent.bytes);
+        (self.packets, self.packets_written) = (extent.packets, extent.packets);
     }
 
     /// Continues in another, newly created file with what is pending; what was written stays where it is.

@@ -245,6 +245,21 @@ impl Rotating {
         self.open.iter_mut().try_for_each(|o| o.file.flush(&self.dir).map(|_| ()))
     }
 
+    /// What was committed stays: it is acknowledged.
+    pub fn checkpoint(&self) {
+        self.dir.checkpoint();
+    }
+
+    /// Goes back to the last checkpoint, as [`super::unified::Unified::roll_back`]; open files are named by the next process.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn roll_back(&mut self) -> Result<(), RecordError> {
+        self.dir.roll_back()?;
+        self.open.clear();
+        Ok(())
+    }
+
     /// Closes everything: at a graceful stop.
     ///
     /// # Errors

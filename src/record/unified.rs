@@ -197,6 +197,21 @@ impl Unified {
         self.files.iter_mut().try_for_each(|(_, f)| flush(&self.dir, f))
     }
 
+    /// What was flushed stays: it is acknowledged.
+    pub fn checkpoint(&self) {
+        self.dir.checkpoint();
+    }
+
+    /// Goes back to the last checkpoint: what came after it was not acknowledged and will come again. Nothing may be written any more.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn roll_back(&mut self) -> Result<(), RecordError> {
+        let journal = self.dir.roll_back()?;
+        self.files.iter_mut().for_each(|(_, f)| f.roll_back(&journal));
+        Ok(())
+    }
+
     /// Flushes and makes even an empty file a valid capture.
     ///
     /// # Errors

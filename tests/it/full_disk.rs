@@ -1,12 +1,11 @@
 //! A disk that is full, and then is not: a small tmpfs in a mount namespace of its own. Needs root, and says so when it has not run.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::live::is_root;
+use super::not_run;
 use super::whole::{LC, Processor, calls_capture, frames, records, wait_for};
 
 /// A tmpfs nobody else sees.
@@ -91,15 +90,13 @@ fn run(dir: &Path, trial: Trial, min_free: u64) -> Left {
 
     if trial != Trial::Never {
         wait_for(|| processor.has_said("hunters are paused"));
-        // every file is whole, whatever the disk took of the last write
-        let unified = frames(&disk.outside().join("all.pcap"));
-        assert!(unified.len() < 424, "the disk was not full");
-        for entry in fs::read_dir(disk.outside().join("calls")).unwrap().map(|e| e.unwrap().path()) {
-            if entry.extension().is_some_and(|e| e == "pcap") && entry.metadata().unwrap().size() > 0 {
-                frames(&entry);
-            }
-        }
-        assert!(min_free == 0 || disk.free() >= min_free, "{} bytes are free", disk.free());
+        // every file is whole, whatever the disk took of the last write; one may not even have its header
+        let calls = fs::read_dir(disk.outside().join("calls")).unwrap().map(|e| e.unwrap().path());
+        let captures = calls.filter(|p| p.extension().is_some_and(|e| e == "pcap")).chain([disk.outside().join("all.pcap")]);
+        let counts: Vec<usize> = captures.filter(|p| p.metadata().unwrap().size() > 0).map(|p| frames(&p).len()).collect();
+        assert!(counts.iter().sum::<usize>() < 2 * 424, "the disk was not full");
+        // records, which are small, may use the reserve
+        assert!(disk.free() >= min_free / 4 * 3, "{} bytes are free", disk.free());
         if trial == Trial::Restarts {
             processor.stop();
             fs::remove_file(disk.outside().join("filler")).unwrap();
@@ -121,9 +118,7 @@ fn run(dir: &Path, trial: Trial, min_free: u64) -> Left {
 
 #[test]
 fn a_full_disk_pauses_the_hunters_and_what_is_left_is_what_it_would_have_been() {
-    if !is_root() {
-        assert!(std::env::var_os("CI").is_none(), "the build server runs this as root");
-        let _said = writeln!(std::io::stderr(), "NOT RUN: a full disk needs root, to mount one");
+    if !not_run::has_namespaces_and("full disk", &["unshare", "nsenter", "mount"]) {
         return;
     }
     let tmp = tempfile::tempdir().unwrap();
@@ -138,7 +133,7 @@ fn a_full_disk_pauses_the_hunters_and_what_is_left_is_what_it_would_have_been() 
     ] {
         let left = run(&tmp.path().join(name), trial, min_free);
 
-        assert_eq!(left.0, records, "{name}");
+        assert_eq!(left.0, records, "{name}: records, with the sums of their files");
         assert_eq!(left.1, unified, "{name}");
     }
 }

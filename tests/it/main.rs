@@ -6,6 +6,7 @@ mod bad_input;
 mod command_line;
 mod corpora;
 mod dependencies;
+mod full_disk;
 mod fuzz_corpora;
 mod golden;
 mod layering;

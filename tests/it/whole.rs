@@ -5,8 +5,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
 use lippycat::capture::{FileSource, Progress, Source};
+use parking_lot::Mutex;
 
 /// The binary under test.
 pub(crate) const LC: &str = env!("CARGO_BIN_EXE_lc");
@@ -15,7 +17,8 @@ pub(crate) const LC: &str = env!("CARGO_BIN_EXE_lc");
 pub(crate) struct Processor {
     child: Child,
     pub(crate) port: u16,
-    log: Option<std::thread::JoinHandle<String>>,
+    log: Arc<Mutex<String>>,
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Drop for Processor {
@@ -34,7 +37,12 @@ impl Processor {
 
     /// Starts one on a port an earlier one had.
     pub(crate) fn start_at(dir: &Path, port: u16, arguments: &[&str]) -> Self {
-        let mut child = Command::new(LC)
+        Self::spawn(Command::new(LC), dir, port, arguments)
+    }
+
+    /// Starts one by `command`, which runs `lc`.
+    pub(crate) fn spawn(mut command: Command, dir: &Path, port: u16, arguments: &[&str]) -> Self {
+        let mut child = command
             .args(["process", "--listen", &format!("127.0.0.1:{port}"), "--log-format", "json"])
             .args(arguments)
             .current_dir(dir)
@@ -44,23 +52,27 @@ impl Processor {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut seen = String::new();
+        let log = Arc::new(Mutex::new(String::new()));
+        let say = |log: &Mutex<String>, line: &str| {
+            let mut log = log.lock();
+            log.push_str(line);
+            log.push('\n');
+        };
         let port = loop {
-            let line = lines.next().unwrap_or_else(|| panic!("the processor ended: {seen}")).unwrap();
-            seen.push_str(&line);
-            seen.push('\n');
+            let line = lines.next().unwrap_or_else(|| panic!("the processor ended: {}", log.lock())).unwrap();
+            say(&log, &line);
             if let Some(rest) = line.split("\"address\":\"127.0.0.1:").nth(1) {
                 break rest.split('"').next().unwrap().parse().unwrap();
             }
         };
-        let log = std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|l| {
-                seen.push_str(&l);
-                seen.push('\n');
-            });
-            seen
-        });
-        Self { child, port, log: Some(log) }
+        let shared = Arc::clone(&log);
+        let reader = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|l| say(&shared, &l)));
+        Self { child, port, log, reader: Some(reader) }
+    }
+
+    /// Whether this stands in its log so far.
+    pub(crate) fn has_said(&self, what: &str) -> bool {
+        self.log.lock().contains(what)
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -72,7 +84,8 @@ impl Processor {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let status = self.child.wait().unwrap();
-        let log = self.log.take().unwrap().join().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let log = self.log.lock().clone();
         assert!(status.success(), "processor: {status}\n{log}");
         log
     }
@@ -100,7 +113,7 @@ pub(crate) fn frames(path: &Path) -> Vec<(i64, u32, Vec<u8>)> {
     all
 }
 
-fn records(dir: &Path) -> BTreeMap<String, serde_json::Value> {
+pub(crate) fn records(dir: &Path) -> BTreeMap<String, serde_json::Value> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -329,7 +342,7 @@ fn a_graceful_restart_in_the_middle_of_calls_changes_nothing_of_what_is_left() {
 fn files_of_calls(dir: &Path) -> usize {
     let Ok(all) = fs::read_dir(dir.join("calls")) else { return 0 };
     let all = all.map(|e| e.unwrap());
-    all.filter(|e| e.file_name().to_str().unwrap().ends_with("_rtp.pcap") && e.metadata().unwrap().len() > 3000).count()
+    all.filter(|e| e.file_name().to_str().unwrap().contains("_rtp.") && e.metadata().unwrap().len() > 3000).count()
 }
 
 fn status_filters(dir: &Path, address: &str) -> Option<u64> {

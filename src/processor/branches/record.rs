@@ -80,6 +80,8 @@ struct Writer {
     said: HashSet<String>,
     outcome: Outcome,
     swept: Timestamp,
+    /// Stopping on a full disk: what is not committed is left to the hunters.
+    given_up: bool,
     /// Closed calls whose last record could not be written; tried again.
     unsaved: VecDeque<ClosedCall>,
 }
@@ -96,6 +98,7 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         said: HashSet::new(),
         outcome: Outcome::default(),
         swept: Timestamp::MIN,
+        given_up: false,
         unsaved: VecDeque::new(),
     };
     let mut next_tick = clock::wall();
@@ -112,18 +115,26 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         };
         let mut group = Vec::new();
         let mut job = first;
-        while let Some(j) = job {
+        while let Some(j) = job.filter(|_| !w.given_up) {
             w.take(j, &mut group);
             job = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
         }
         w.commit(group);
+        if w.given_up {
+            break;
+        }
         let now = clock::wall();
         if now >= next_tick {
             next_tick = now.saturating_add(TICK);
             w.tick(now);
         }
     }
-    w.stop();
+    if w.given_up {
+        w.go_back();
+    } else {
+        w.stop();
+    }
+    w.save_state();
     w.outcome
 }
 
@@ -147,6 +158,9 @@ impl Writer {
 
     fn write_batch(&mut self, batch: &Incoming) {
         for p in batch.view.packets() {
+            if self.given_up {
+                return;
+            }
             let index = usize::try_from(p.interface_index()).unwrap_or(usize::MAX);
             let interface = p.interface_name().or_else(|| batch.interfaces.get(index).map(String::as_str)).unwrap_or("");
             self.join_filters(&p);
@@ -209,12 +223,15 @@ impl Writer {
         let (from, to) = if sip { parties(&frame) } else { (String::new(), String::new()) };
         let part = if sip { Part::Sip } else { Part::Rtp };
         let mut written = Written::Continued;
-        self.insist(packet, |out, packet| {
+        let recorded = self.insist(packet, |out, packet| {
             if let Some(files) = &mut out.calls {
                 written = files.write(&Parties { call_id: call_id.as_bytes(), from: &from, to: &to }, part, packet)?;
             }
             Ok(())
         });
+        if !recorded {
+            return;
+        }
         if written == Written::New {
             self.calls.forget(call_id);
         } else if self.calls.is_unread(call_id) {
@@ -246,34 +263,42 @@ impl Writer {
         tracing::debug!(packets, "a call was read again after the restart");
     }
 
-    /// Writes until it is written: a full disk pauses the hunters; a packet no file can take is counted and said once.
-    fn insist(&mut self, packet: &Packet<'_>, mut write: impl FnMut(&mut Outputs, &Packet<'_>) -> Result<(), RecordError>) {
+    /// Writes until it is written: a full disk pauses the hunters; a packet no file can take is counted and said once. False when it is not
+    /// written.
+    fn insist(
+        &mut self,
+        packet: &Packet<'_>,
+        mut write: impl FnMut(&mut Outputs, &Packet<'_>) -> Result<(), RecordError>,
+    ) -> bool {
         loop {
             match write(&mut self.out, packet) {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(e) if e.is_retryable() => {
                     if !self.wait(&e) {
-                        self.outcome.lost = self.outcome.lost.saturating_add(1);
-                        return;
+                        return false;
                     }
                 }
                 Err(e) => {
                     self.outcome.lost = self.outcome.lost.saturating_add(1);
                     self.say(&e, "a packet could not be recorded");
-                    return;
+                    return false;
                 }
             }
         }
     }
 
     /// Pauses the hunters and waits a moment; false when the processor is stopping and cannot wait.
-    fn wait(&self, e: &RecordError) -> bool {
+    fn wait(&mut self, e: &RecordError) -> bool {
         if self.shared.pause(true) {
             let way_out = if e.is_full() { "; --min-free says how much must stay free" } else { "" };
             tracing::error!(error = %e, "cannot write; hunters are paused until it works again{way_out}");
         }
+        if self.shared.stopping.load(Ordering::Acquire) {
+            self.given_up = true;
+            return false;
+        }
         clock::pause(RETRY);
-        !self.shared.stopping.load(Ordering::Acquire)
+        true
     }
 
     /// Each trouble is said once.
@@ -285,7 +310,7 @@ impl Writer {
 
     /// Hands everything written to the kernel, then acknowledges.
     fn commit(&mut self, group: Vec<Incoming>) {
-        if group.is_empty() {
+        if group.is_empty() || self.given_up {
             return;
         }
         while let Err(e) = self.flush() {
@@ -293,6 +318,7 @@ impl Writer {
                 return;
             }
         }
+        self.checkpoint();
         for batch in &group {
             self.shared.counters.written(batch.view.len() as u64);
             self.shared.ingest.store(&batch.hunter, batch.epoch, batch.seq);
@@ -320,6 +346,13 @@ impl Writer {
             r.commit()?;
         }
         Ok(())
+    }
+
+    /// What is flushed is about to be acknowledged.
+    fn checkpoint(&self) {
+        self.out.unified.iter().for_each(Unified::checkpoint);
+        self.out.calls.iter().for_each(CallFiles::checkpoint);
+        self.out.rotating.iter().for_each(Rotating::checkpoint);
     }
 
     /// Timers: calls that are over, records to be renewed, rotation.
@@ -423,11 +456,19 @@ impl Writer {
         }
     }
 
-    /// Writes everything and remembers where to go on.
-    fn stop(&mut self) {
-        if let Err(e) = self.flush() {
-            tracing::error!(error = %e, "cannot write what was received last; it was not acknowledged");
+    /// Goes back to what was acknowledged: the rest will come again, to whoever continues these files.
+    fn go_back(&mut self) {
+        tracing::error!("stopping on a full disk; what was not acknowledged is left to the hunters");
+        let unified = self.out.unified.as_mut().map_or(Ok(()), Unified::roll_back);
+        let calls = self.out.calls.as_mut().map_or(Ok(()), CallFiles::roll_back);
+        let rotating = self.out.rotating.as_mut().map_or(Ok(()), Rotating::roll_back);
+        for e in [unified, calls, rotating].into_iter().filter_map(Result::err) {
+            tracing::error!(error = %e, "a file could not be cut back; it may hold packets that come again");
         }
+    }
+
+    /// Writes everything.
+    fn stop(&mut self) {
         self.tick(clock::wall());
         for id in self.calls.rest() {
             self.save_record(&id);
@@ -442,6 +483,14 @@ impl Writer {
         {
             tracing::error!(error = %e, "rotating file");
         }
+        // nothing is pending but what a timer closed
+        if let Err(e) = self.flush() {
+            tracing::error!(error = %e, "cannot write");
+        }
+    }
+
+    /// Remembers where to go on.
+    fn save_state(&self) {
         let unsaved: BTreeSet<String> = self.unsaved.iter().map(|c| String::from_utf8_lossy(&c.call_id).into_owned()).collect();
         let state = State {
             acked: self.shared.ingest.snapshot(),

@@ -251,7 +251,11 @@ fn left(dir: &Path) -> BTreeMap<String, String> {
     for entry in fs::read_dir(dir.join("calls")).unwrap().map(|e| e.unwrap().path()) {
         let name = entry.file_name().unwrap().to_str().unwrap().to_owned();
         let bytes = fs::read(&entry).unwrap();
-        let text = if name.ends_with(".json") { String::from_utf8(bytes).unwrap() } else { format!("{bytes:02x?}") };
+        let text = if entry.extension().is_some_and(|e| e == "json") {
+            String::from_utf8(bytes).unwrap()
+        } else {
+            format!("{bytes:02x?}")
+        };
         all.insert(name, text);
     }
     all
@@ -309,7 +313,7 @@ fn a_call_that_ended_before_a_restart_is_closed_after_it_and_late_packets_find_i
     let call = one_call("plain.pcap");
     let id = &*call[0].call_id;
     let mut hunter = Batcher::new("h", 1);
-    let first = Recorder::start(tmp.path(), Setup { grace: Duration::from_secs(3600), ..SPLIT });
+    let first = Recorder::start(tmp.path(), Setup { grace: Duration::from_hours(1), ..SPLIT });
     first.send(hunter.batch(&call, "h"));
     first.wait(id, |_| true);
     first.stop();
@@ -334,7 +338,7 @@ fn a_call_whose_hunter_stopped_is_unfinished_also_after_a_restart() {
     let call = one_call("plain.pcap");
     let half = &call[..call.len() / 2];
     let id = &*call[0].call_id;
-    let setup = Setup { grace: Duration::from_secs(3600), ..SPLIT };
+    let setup = Setup { grace: Duration::from_hours(1), ..SPLIT };
     let first = Recorder::start(tmp.path(), setup);
     first.send(Batcher::new("h", 1).batch(half, "h"));
     first.wait(id, |_| true);
