@@ -14,6 +14,7 @@
 //! batches that were never sent.
 
 mod disk;
+mod probe;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -141,7 +142,7 @@ struct State {
     kind: PeerKind,
     next_connection_seq: u64,
     credit: Credit,
-    probe: bool,
+    probe: Probe,
     hung_up: bool,
     waker: Option<Waker>,
     /// Of the memory alone; [`Disk`] adds its own.
@@ -245,7 +246,8 @@ impl Backlog {
         state.next_connection_seq = 1;
         state.credit = Credit::default();
         state.figures.paused = false;
-        state.probe = false;
+        state.figures.slow = false;
+        state.probe = Probe::No;
         state.hung_up = false;
         for declared in &mut state.ranges {
             declared.told = false;
@@ -336,14 +338,36 @@ impl Backlog {
     pub fn pause(&self, paused: bool) {
         let mut state = self.state.lock();
         state.figures.paused = paused;
-        state.probe = false;
+        state.probe = Probe::No;
         state.wake();
+    }
+
+    /// The peer said something of its pressure but not that a pause is over: that lifts one only when it answers a probe.
+    pub fn go_on(&self) {
+        let mut state = self.state.lock();
+        if state.probe == Probe::Sent {
+            state.probe = Probe::No;
+            state.figures.paused = false;
+            state.wake();
+        }
+    }
+
+    /// Whether fewer, longer batches are asked for.
+    pub fn slow(&self, slow: bool) {
+        self.state.lock().figures.slow = slow;
+    }
+
+    /// See [`Self::slow`].
+    pub fn is_slow(&self) -> bool {
+        self.state.lock().figures.slow
     }
 
     /// Lets one batch through a pause, to learn whether the peer still means it.
     pub fn probe(&self) {
         let mut state = self.state.lock();
-        state.probe = state.figures.paused;
+        if state.figures.paused {
+            state.probe = Probe::Allowed;
+        }
         state.wake();
     }
 
@@ -447,13 +471,13 @@ impl State {
         while self.entries.get(self.sent).is_some_and(|entry| entry.acked) {
             self.sent = self.sent.saturating_add(1);
         }
-        if self.figures.paused && !self.probe {
+        if self.figures.paused && self.probe != Probe::Allowed {
             return None;
         }
         let cost = self.entries.get(self.sent)?.cost;
         let full = self.in_flight.batches >= u64::from(self.credit.batches.max(1))
             || self.in_flight.bytes.saturating_add(cost) > self.credit.bytes;
-        if full && self.in_flight.batches > 0 && !self.probe {
+        if full && self.in_flight.batches > 0 && self.probe != Probe::Allowed {
             return None;
         }
         let connection_seq = self.next_connection_seq;
@@ -461,7 +485,9 @@ impl State {
         entry.connection_seq = connection_seq;
         let batch = entry.batch.clone();
         self.next_connection_seq = connection_seq.saturating_add(1);
-        self.probe = false;
+        if self.probe == Probe::Allowed {
+            self.probe = Probe::Sent;
+        }
         self.in_flight.batches = self.in_flight.batches.saturating_add(1);
         self.in_flight.bytes = self.in_flight.bytes.saturating_add(cost);
         self.figures.sent_batches = self.figures.sent_batches.saturating_add(1);

@@ -154,6 +154,26 @@ fn a_pause_stops_sending_and_a_probe_lets_one_through() {
 }
 
 #[test]
+fn only_a_resume_or_the_answer_to_a_probe_lifts_a_pause() {
+    let backlog = backlog(100_000);
+    offer(&backlog, [(A, 1), (A, 2), (A, 3)]);
+    let connection = backlog.begin(PeerKind::Extended, &[]);
+    assert!(backlog.next_to_send(connection).is_some());
+    backlog.pause(true);
+
+    backlog.go_on();
+    assert!(backlog.snapshot().paused, "an acknowledgement of what was in flight");
+    backlog.probe();
+    backlog.go_on();
+    assert!(backlog.snapshot().paused, "the probe has not gone out");
+    assert!(backlog.next_to_send(connection).is_some());
+    backlog.go_on();
+    assert!(!backlog.snapshot().paused);
+
+    assert_eq!(drain(&backlog, connection), [(A, 3)]);
+}
+
+#[test]
 fn a_plain_peer_acknowledges_by_the_number_on_its_connection() {
     let backlog = backlog(100_000);
     offer(&backlog, [(A, 7), (B, 3), (A, 8)]);

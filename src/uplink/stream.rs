@@ -147,9 +147,45 @@ fn apply(control: &StreamControl, backlog: &Backlog, connection: Connection, kin
         let bytes = if control.credit_bytes == 0 { usual.bytes } else { control.credit_bytes };
         backlog.set_credit(Credit { batches, bytes });
     }
-    // PAUSE stops the sending, never the capture; anything else lifts it
-    backlog.pause(control.flow_control() == FlowControl::FlowPause);
+    match control.flow_control() {
+        // the sending, never the capture
+        FlowControl::FlowPause => backlog.pause(true),
+        FlowControl::FlowResume => {
+            backlog.slow(false);
+            backlog.pause(false);
+        }
+        flow @ (FlowControl::FlowContinue | FlowControl::FlowSlow) => {
+            backlog.slow(flow == FlowControl::FlowSlow);
+            backlog.go_on();
+        }
+    }
     if !control.error.is_empty() {
         tracing::warn!(error = %control.error, "the processor reports an error");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::BacklogConfig;
+
+    #[test]
+    fn flow_control_is_obeyed() {
+        let backlog = Backlog::new(BacklogConfig::default());
+        let connection = backlog.begin(PeerKind::Extended, &[]);
+        let mut states = Vec::new();
+        for flow in ["SLOW", "CONTINUE", "PAUSE", "CONTINUE", "SLOW", "RESUME", "PAUSE"] {
+            let flow = FlowControl::from_str_name(&format!("FLOW_{flow}")).unwrap();
+            let control = StreamControl { flow_control: flow.into(), ..StreamControl::default() };
+            apply(&control, &backlog, connection, PeerKind::Extended);
+            let s = backlog.snapshot();
+            states.push((s.slow, s.paused));
+        }
+        backlog.begin(PeerKind::Extended, &[]);
+        let s = backlog.snapshot();
+
+        let (t, f) = (true, false);
+        assert_eq!(states, [(t, f), (f, f), (f, t), (f, t), (t, t), (f, f), (f, t)]);
+        assert_eq!((s.slow, s.paused), (f, f), "another connection begins anew");
     }
 }

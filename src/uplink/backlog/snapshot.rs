@@ -43,6 +43,8 @@ pub struct BacklogSnapshot {
     pub max_bytes: u64,
     /// Whether the peer asked for silence.
     pub paused: bool,
+    /// Whether the peer asked for fewer, longer batches.
+    pub slow: bool,
 }
 
 impl BacklogSnapshot {
