@@ -152,10 +152,13 @@ pub(super) fn stopped(e: HunterError) -> Stop {
 
 /// The final line: what became of every packet.
 fn conclude(r: &Report) -> Outcome {
-    let (e, b) = (&r.engine, &r.backlog);
+    let (e, k, b) = (&r.engine, &r.kernel, &r.backlog);
+    let [k1, k2, k3] = r.imbalance();
     tracing::info!(
         captured = e.captured,
-        kernel_dropped = r.kernel_dropped,
+        kernel_dropped = k.kernel_dropped,
+        interface_dropped = k.interface_dropped,
+        in_ring = k.in_ring,
         matched = e.forwarded,
         filtered = e.filtered,
         duplicates = e.duplicates,
@@ -163,9 +166,11 @@ fn conclude(r: &Report) -> Outcome {
         rtp_only = e.rtp_only,
         acknowledged = b.acked_packets,
         recovered = b.recovered_packets,
+        in_memory = b.in_memory_packets,
         on_disk = b.on_disk_packets,
-        dropped = %hunter::drops(e, b),
-        unaccounted = e.imbalance().saturating_add(r.imbalance()),
+        dropped = %hunter::drops(&r.drops),
+        unaccounted = k2.saturating_add(k3),
+        difference = format!("k1={k1} k2={k2} k3={k3}"),
         "done"
     );
     Outcome::of_lost(r.lost())

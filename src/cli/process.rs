@@ -61,8 +61,18 @@ async fn supervise(config: ProcessConfig, matches: &ArgMatches, started: &Starte
         .await
         .map_err(stopped)?;
     let c = done.counts;
-    tracing::info!(received = c.received, duplicate = c.duplicate, written = c.written, lost = done.lost, "done");
-    Ok(Outcome::of_lost(done.lost))
+    tracing::info!(
+        received = c.received,
+        unique = c.unique,
+        duplicate = c.duplicate,
+        written = c.committed,
+        left_to_hunters = c.in_queue,
+        lost = c.dropped,
+        refused = %c.refused(),
+        difference = %c.difference(),
+        "done"
+    );
+    Ok(Outcome::of_lost(c.dropped))
 }
 
 fn stopped(e: ProcessorError) -> Stop {

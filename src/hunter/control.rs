@@ -120,10 +120,7 @@ impl Control for Plane {
     fn heartbeat(&self) -> HeartbeatFacts {
         let total = self.shared.total();
         let backlog = self.shared.backlog.snapshot();
-        let mut drops = total.engine.dropped;
-        for (sum, n) in drops.iter_mut().zip(backlog.dropped_packets) {
-            *sum = sum.saturating_add(n);
-        }
+        let drops = self.shared.drops(&total, &backlog);
         let mut state = self.state.lock();
         let process = state.sampler.sample();
         let set = self.shared.filters.current();

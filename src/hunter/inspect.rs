@@ -12,7 +12,8 @@ use crate::capture::{CaptureError, KernelStats, Progress, Source};
 use crate::engine::{Counters, Engine};
 use crate::filter::FilterSet;
 use crate::packet::{FiveTuple, Frame, Timestamp};
-use crate::uplink::{Backlog, Offer};
+use crate::reason::DropReason;
+use crate::uplink::{Backlog, BacklogSnapshot, Offer};
 use crate::voip::event::Event;
 use crate::voip::output::{Output, Owner};
 
@@ -24,6 +25,8 @@ const BURST: usize = 32;
 const IDLE_WAIT: Duration = Duration::from_millis(50);
 /// Counters are published, and timers served, at least this often (in frames).
 const PUBLISH_EVERY: u64 = 4096;
+/// A processor that asks for less gets batches that are this much older.
+const SLOW_FACTOR: u32 = 5;
 /// How long a file reader waits for room in the backlog before it looks whether it must stop.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -136,6 +139,20 @@ impl Shared {
         }
     }
 
+    /// Packets given up anywhere between the inspection and the processor, by [`DropReason::index`].
+    pub fn drops(&self, total: &Progressed, backlog: &BacklogSnapshot) -> [u64; DropReason::ALL.len()] {
+        let mut sum = total.engine.dropped;
+        let mut add = |reason: DropReason, n: u64| {
+            sum.get_mut(reason.index()).into_iter().for_each(|s| *s = s.saturating_add(n));
+        };
+        for (reason, n) in DropReason::ALL.into_iter().zip(backlog.dropped_packets) {
+            add(reason, n);
+        }
+        add(DropReason::Oversize, total.oversize);
+        add(DropReason::Shutdown, self.refused.load(Ordering::Relaxed));
+        sum
+    }
+
     /// Our own connections, which are not captured.
     pub fn set_own(&self, own: Vec<FiveTuple>) {
         *self.own.write() = own.into();
@@ -235,7 +252,10 @@ impl Batching<'_> {
     }
 
     fn seal_if_due(&mut self) {
-        if self.opened.is_some_and(|at| self.encoder.is_due(at.elapsed())) {
+        let due = |age| self.encoder.is_due(age);
+        // asked only of a batch that is due: it costs a lock
+        let waits = |age| self.shared.backlog.is_slow() && !due(age / SLOW_FACTOR);
+        if self.opened.is_some_and(|at| due(at.elapsed()) && !waits(at.elapsed())) {
             self.seal();
         }
     }

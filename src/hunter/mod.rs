@@ -13,7 +13,7 @@ pub mod control;
 pub mod inspect;
 pub mod topology;
 
-use crate::capture::CaptureError;
+use crate::capture::{CaptureError, KernelStats};
 use crate::engine::Counters;
 use crate::reason::DropReason;
 use crate::uplink::{BacklogSnapshot, UplinkError};
@@ -45,30 +45,41 @@ pub enum HunterError {
 pub struct Report {
     /// The inspection's counters, all threads together.
     pub engine: Counters,
-    /// What the kernel did not give us.
-    pub kernel_dropped: u64,
+    /// What the kernel says it saw.
+    pub kernel: KernelStats,
     /// What the network did with the forwarded packets.
     pub backlog: BacklogSnapshot,
-    /// Packets no batch could take.
-    pub oversize: u64,
-    /// Packets for which a stopping hunter had no room.
-    pub refused: u64,
+    /// Packets given up, by [`DropReason::index`].
+    pub drops: [u64; DropReason::ALL.len()],
 }
 
 impl Report {
     /// Wanted packets that were lost: given up by the uplink, too large, or not delivered by the kernel.
     pub fn lost(&self) -> u64 {
-        self.backlog.dropped().saturating_add(self.oversize).saturating_add(self.refused).saturating_add(self.kernel_dropped)
+        let kernel = self.kernel.kernel_dropped.saturating_add(self.kernel.interface_dropped);
+        self.given_up_after_match().saturating_add(kernel)
     }
 
-    /// `forwarded + recovered = acknowledged + in memory + on disk + oversize + given up`: what is missing from it is 0, or there is a
-    /// bug.
-    pub fn imbalance(&self) -> i64 {
-        let b = &self.backlog;
-        let accounted = [b.acked_packets, b.in_memory_packets, b.on_disk_packets, b.dropped(), self.oversize, self.refused];
-        let sum = accounted.iter().fold(0_u64, |a, n| a.saturating_add(*n));
-        let came = self.engine.forwarded.saturating_add(b.recovered_packets);
-        i64::try_from(came).unwrap_or(i64::MAX).saturating_sub(i64::try_from(sum).unwrap_or(i64::MAX))
+    fn given_up_after_match(&self) -> u64 {
+        let inspection = self.engine.dropped_total();
+        self.drops.iter().fold(0_u64, |a, n| a.saturating_add(*n)).saturating_sub(inspection)
+    }
+
+    /// K1, K2 and K3 of the reliability contract, left minus right: what is not 0 is a bug. K1 is exact at rest.
+    pub fn imbalance(&self) -> [i64; 3] {
+        let (k, b) = (&self.kernel, &self.backlog);
+        let less = |left: u64, right: &[u64]| {
+            let right = right.iter().fold(0_u64, |a, n| a.saturating_add(*n));
+            i64::try_from(left).unwrap_or(i64::MAX).saturating_sub(i64::try_from(right).unwrap_or(i64::MAX))
+        };
+        [
+            less(k.seen(), &[self.engine.captured, k.kernel_dropped, k.interface_dropped, k.in_ring]),
+            self.engine.imbalance(),
+            less(
+                self.engine.forwarded.saturating_add(b.recovered_packets),
+                &[b.acked_packets, b.in_memory_packets, b.on_disk_packets, self.given_up_after_match()],
+            ),
+        ]
     }
 }
 
@@ -84,13 +95,8 @@ impl Hunt {
         if matches!(self, Self::NeverStarted) {
             tracing::warn!("ended before anything was read");
         }
-        Report {
-            engine: total.engine,
-            kernel_dropped: total.kernel.kernel_dropped.saturating_add(total.kernel.interface_dropped),
-            backlog: shared.backlog.snapshot(),
-            oversize: total.oversize,
-            refused: shared.refused.load(std::sync::atomic::Ordering::Relaxed),
-        }
+        let backlog = shared.backlog.snapshot();
+        Report { drops: shared.drops(&total, &backlog), engine: total.engine, kernel: total.kernel, backlog }
     }
 }
 
@@ -106,7 +112,7 @@ fn stats_line(shared: &Shared) {
         on_disk = b.on_disk_packets,
         held = t.engine.held,
         kernel_dropped = t.kernel.kernel_dropped,
-        dropped = %drops(&t.engine, &b),
+        dropped = %drops(&shared.drops(&t, &b)),
         calls = t.calls,
         rtp_only = t.engine.rtp_only,
         "statistics"
@@ -114,19 +120,8 @@ fn stats_line(shared: &Shared) {
 }
 
 /// The reasons that are not zero, as `reason=n`.
-pub fn drops(engine: &Counters, backlog: &BacklogSnapshot) -> String {
-    let mut text = String::new();
-    for reason in DropReason::ALL {
-        let of = |a: &[u64]| a.get(reason.index()).copied().unwrap_or(0);
-        let n = of(&engine.dropped).saturating_add(of(&backlog.dropped_packets));
-        if n > 0 {
-            if !text.is_empty() {
-                text.push(' ');
-            }
-            text.push_str(reason.name());
-            text.push('=');
-            text.push_str(&n.to_string());
-        }
-    }
-    if text.is_empty() { "none".to_owned() } else { text }
+pub fn drops(given_up: &[u64; DropReason::ALL.len()]) -> String {
+    let some = DropReason::ALL.iter().zip(given_up).filter(|(_, n)| **n > 0);
+    let text: Vec<String> = some.map(|(reason, n)| format!("{}={n}", reason.name())).collect();
+    if text.is_empty() { "none".to_owned() } else { text.join(" ") }
 }

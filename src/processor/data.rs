@@ -24,7 +24,8 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower::Service;
 
-use super::ingest::Arrival;
+use super::counts::Refused;
+use super::ingest::{Arrival, Span};
 use super::shared::{Incoming, Job, Shared};
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
@@ -202,12 +203,28 @@ fn encode(control: &StreamControl) -> Bytes {
     out.freeze()
 }
 
+/// Why a stream ends, and what it is told.
+struct Refusal {
+    why: Refused,
+    /// Packets of the refused batch.
+    packets: u64,
+    status: Status,
+}
+
 /// Who a stream belongs to, once its first batch has said so.
 struct Stream {
+    shared: Arc<Shared>,
     hunter: Arc<str>,
     interfaces: Arc<[String]>,
     /// For a peer without epochs: one of ours.
     own_epoch: Epoch,
+}
+
+impl Drop for Stream {
+    /// However it ends: also when its connection is gone and nobody asks for its end.
+    fn drop(&mut self) {
+        self.shared.roster.lock().stream(&self.hunter, false);
+    }
 }
 
 /// Takes batches until the hunter ends the stream.
@@ -215,7 +232,6 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     let mut body = std::pin::pin!(body);
     let mut frames = Deframer::new(MESSAGE_MAX);
     let mut stream: Option<Stream> = None;
-    let mut ended_well = false;
     let mut ending = shared.ending.subscribe();
     let result = loop {
         let next = tokio::select! {
@@ -224,31 +240,25 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
             _ = ending.wait_for(|e| *e) => break Ok(()),
         };
         match next {
-            None => {
-                ended_well = true;
-                break frames.finish().map_err(refused);
-            }
-            Some(Err(status)) => break Err(status),
+            None => break frames.finish().map_err(refused),
+            Some(Err(status)) => break Err(Refusal { why: Refused::Broken, packets: 0, status }),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 frames.push(data);
-                if let Err(status) = take_all(&shared, peer.as_ref(), &mut frames, &mut stream, &acks).await {
-                    break Err(status);
+                if let Err(refusal) = take_all(&shared, peer.as_ref(), &mut frames, &mut stream, &acks).await {
+                    break Err(refusal);
                 }
             }
         }
     };
-    if let Some(s) = stream {
-        shared.roster.lock().stream(&s.hunter, false);
-        let done = Job::StreamEnded { hunter: Arc::clone(&s.hunter), well: ended_well && result.is_ok() };
-        // the record thread is only gone when the processor stops
-        let _sent = shared.jobs.send(done).await;
-    }
-    if let Err(status) = &result {
-        shared.counters.rejected(status.code());
-        tracing::debug!(code = ?status.code(), message = status.message(), "data stream ended");
-    }
-    result
+    result.map_err(|Refusal { why, packets, status }| {
+        shared.counters.rejected(why, packets);
+        if why != Refused::Broken {
+            let hunter = stream.as_ref().map_or("", |s| &*s.hunter);
+            tracing::warn!(hunter, reason = why.name(), message = status.message(), "data stream refused");
+        }
+        status
+    })
 }
 
 async fn take_all(
@@ -257,21 +267,24 @@ async fn take_all(
     frames: &mut Deframer,
     stream: &mut Option<Stream>,
     acks: &Arc<Acks>,
-) -> Result<(), Status> {
+) -> Result<(), Refusal> {
     while let Some(message) = frames.next().map_err(refused)? {
-        let view = BatchView::parse(message, &ViewLimits::default())
-            .map_err(|e| Status::invalid_argument(format!("not a packet batch: {e}")))?;
+        let view = BatchView::parse(message, &ViewLimits::default()).map_err(|e| {
+            let status = Status::invalid_argument(format!("not a packet batch: {e}"));
+            Refusal { why: Refused::Malformed, packets: 0, status }
+        })?;
+        let packets = view.len() as u64;
+        shared.counters.received(packets);
+        let refuse = |why| move |status| Refusal { why, packets, status };
         let s = match stream {
             Some(s) if *s.hunter == *view.hunter_id() => s,
             Some(s) => {
-                return Err(Status::permission_denied(format!(
-                    "this stream is hunter '{}'s, not '{}'s",
-                    s.hunter,
-                    view.hunter_id()
-                )));
+                let message = format!("this stream is hunter '{}'s, not '{}'s", s.hunter, view.hunter_id());
+                return Err(refuse(Refused::Foreign)(Status::permission_denied(message)));
             }
             None => {
-                let opened = open(shared, peer, &view)?;
+                shared.check_identity(peer, view.hunter_id()).map_err(refuse(Refused::Foreign))?;
+                let opened = open(shared, &view).map_err(refuse(Refused::Unregistered))?;
                 shared.add_stream(acks);
                 stream.insert(opened)
             }
@@ -281,10 +294,9 @@ async fn take_all(
     Ok(())
 }
 
-/// The first batch says whose stream it is; it must be a registered hunter's, and the certificate's.
-fn open(shared: &Arc<Shared>, peer: Option<&PeerInfo>, view: &BatchView) -> Result<Stream, Status> {
+/// The first batch says whose stream it is; it must be a registered hunter's.
+fn open(shared: &Arc<Shared>, view: &BatchView) -> Result<Stream, Status> {
     let id = view.hunter_id();
-    shared.check_identity(peer, id)?;
     let mut roster = shared.roster.lock();
     let Some(hunter) = roster.get(id) else {
         return Err(Status::failed_precondition(format!("hunter '{id}' is not registered; call RegisterHunter first")));
@@ -294,20 +306,28 @@ fn open(shared: &Arc<Shared>, peer: Option<&PeerInfo>, view: &BatchView) -> Resu
     let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
     let random = ahash::RandomState::new().hash_one(id);
     let own_epoch = Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0));
-    Ok(Stream { hunter: Arc::from(id), interfaces, own_epoch })
+    Ok(Stream { shared: Arc::clone(shared), hunter: Arc::from(id), interfaces, own_epoch })
 }
 
-async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks>) -> Result<(), Status> {
+async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks>) -> Result<(), Refusal> {
     let now = clock::wall();
     let packets = view.len() as u64;
+    let mut waiting = Waiting { shared, packets };
     shared.roster.lock().heard(&s.hunter, now);
-    shared.counters.received(packets);
     let announced = view.epoch();
     let (epoch, seq) = (announced.unwrap_or(s.own_epoch), view.sequence());
     // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
-    let room = shared.jobs.reserve().await.map_err(|_| Status::unavailable("the processor is stopping"))?;
-    let hand_over = || {
+    let room = shared.jobs.reserve().await;
+    waiting.packets = 0;
+    let room = room.map_err(|_| {
+        let status = Status::unavailable("the processor is stopping");
+        Refusal { why: Refused::Stopping, packets, status }
+    })?;
+    let span = Span { first: view.first_packet_index(), packets };
+    let declared = view.dropped_ranges().map(|r| r.packets).fold(0, u64::saturating_add);
+    let hand_over = |missing| {
         acks.expect();
+        shared.counters.unique(packets, missing, declared);
         room.send(Job::Batch(Box::new(Incoming {
             hunter: Arc::clone(&s.hunter),
             interfaces: Arc::clone(&s.interfaces),
@@ -317,21 +337,37 @@ async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks
             seq,
             acks: Arc::clone(acks),
             received: now,
+            missing,
         })));
     };
-    if shared.ingest.arrive(&s.hunter, epoch, seq, hand_over) == Arrival::Duplicate {
+    if shared.ingest.arrive(&s.hunter, epoch, seq, span, hand_over) == Arrival::Duplicate {
         shared.counters.duplicate(packets);
         acks.tell(ack(announced, shared.ingest.stored(&s.hunter, epoch), shared.flow()));
     }
     Ok(())
 }
 
-fn refused(e: FrameError) -> Status {
-    match e {
-        FrameError::TooLarge { .. } => Status::resource_exhausted(e.to_string()),
-        FrameError::Compressed => Status::unimplemented(e.to_string()),
-        FrameError::Truncated => Status::invalid_argument(e.to_string()),
+/// Packets that wait for room in the record queue: refused if their connection breaks meanwhile.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    packets: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.packets > 0 {
+            self.shared.counters.rejected(Refused::Broken, self.packets);
+        }
     }
+}
+
+fn refused(e: FrameError) -> Refusal {
+    let (why, status) = match e {
+        FrameError::TooLarge { .. } => (Refused::TooLarge, Status::resource_exhausted(e.to_string())),
+        FrameError::Compressed => (Refused::Compressed, Status::unimplemented(e.to_string())),
+        FrameError::Truncated => (Refused::Malformed, Status::invalid_argument(e.to_string())),
+    };
+    Refusal { why, packets: 0, status }
 }
 
 /// Remote address of a request, where the transport knows it.

@@ -28,7 +28,18 @@ pub enum Arrival {
 struct Marks {
     arrived: u64,
     stored: u64,
+    /// Index of the packet that comes next, once a batch of this process's time has told.
+    next_index: Option<u64>,
     touched: u64,
+}
+
+/// Which packets of its epoch a batch holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Index of the first.
+    pub first: u64,
+    /// How many.
+    pub packets: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,16 +67,19 @@ impl Ingest {
         this
     }
 
-    /// A batch has come; declared drops before it are no reason to wait for them. A new one is passed on by `hand_over`, which must not
-    /// wait: two streams of one hunter hand over in the order of this memory.
-    pub fn arrive(&self, hunter: &str, epoch: Epoch, seq: BatchSeq, hand_over: impl FnOnce()) -> Arrival {
+    /// A batch has come; what is missing before it is no reason to wait for it. A new one is passed on by `hand_over`, which learns how many
+    /// packets are missing and must not wait: two streams of one hunter hand over in the order of this memory.
+    pub fn arrive(&self, hunter: &str, epoch: Epoch, seq: BatchSeq, span: Span, hand_over: impl FnOnce(u64)) -> Arrival {
         let mut state = self.state.lock();
         let marks = marks(&mut state, hunter, epoch);
         if seq.0 <= marks.arrived {
             return Arrival::Duplicate;
         }
+        let follows = seq.0 == marks.arrived.saturating_add(1);
+        let missing = marks.next_index.filter(|_| !follows).map_or(0, |next| span.first.saturating_sub(next));
         marks.arrived = seq.0;
-        hand_over();
+        marks.next_index = Some(span.first.saturating_add(span.packets));
+        hand_over(missing);
         Arrival::New
     }
 
@@ -132,8 +146,8 @@ mod tests {
     fn a_batch_sent_again_is_recognised_even_before_it_is_stored() {
         let i = Ingest::default();
 
-        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), || {}), Arrival::New);
-        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), || {}), Arrival::Duplicate);
+        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), Span::default(), |_| {}), Arrival::New);
+        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), Span::default(), |_| {}), Arrival::Duplicate);
         assert_eq!(i.stored("h", Epoch(1)), BatchSeq(0));
         i.store("h", Epoch(1), BatchSeq(1));
         assert_eq!(i.stored("h", Epoch(1)), BatchSeq(1));
@@ -142,31 +156,42 @@ mod tests {
     #[test]
     fn epochs_and_hunters_do_not_mix() {
         let i = Ingest::default();
-        i.arrive("a", Epoch(1), BatchSeq(5), || {});
+        i.arrive("a", Epoch(1), BatchSeq(5), Span::default(), |_| {});
 
-        assert_eq!(i.arrive("a", Epoch(2), BatchSeq(5), || {}), Arrival::New);
-        assert_eq!(i.arrive("b", Epoch(1), BatchSeq(5), || {}), Arrival::New);
+        assert_eq!(i.arrive("a", Epoch(2), BatchSeq(5), Span::default(), |_| {}), Arrival::New);
+        assert_eq!(i.arrive("b", Epoch(1), BatchSeq(5), Span::default(), |_| {}), Arrival::New);
     }
 
     #[test]
     fn a_restart_goes_on_where_it_stopped() {
         let i = Ingest::default();
-        i.arrive("a", Epoch(1), BatchSeq(7), || {});
+        i.arrive("a", Epoch(1), BatchSeq(7), Span::default(), |_| {});
         i.store("a", Epoch(1), BatchSeq(7));
-        i.arrive("a", Epoch(1), BatchSeq(8), || {});
+        i.arrive("a", Epoch(1), BatchSeq(8), Span::default(), |_| {});
 
         let again = Ingest::restore(&i.snapshot());
 
-        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(7), || {}), Arrival::Duplicate);
-        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(8), || {}), Arrival::New);
+        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(7), Span::default(), |_| {}), Arrival::Duplicate);
+        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(8), Span::default(), |_| {}), Arrival::New);
         assert_eq!(again.resume_points("a", &[1, 9]), [(Epoch(1), BatchSeq(7))]);
+    }
+
+    #[test]
+    fn packets_missing_before_a_batch_are_told_once() {
+        let i = Ingest::default();
+        let mut told = Vec::new();
+        for (seq, first) in [(5, 100), (6, 110), (9, 150), (9, 150), (10, 160), (4, 0), (u64::MAX, u64::MAX)] {
+            i.arrive("a", Epoch(1), BatchSeq(seq), Span { first, packets: 10 }, |missing| told.push(missing));
+        }
+
+        assert_eq!(told, [0, 0, 30, 0, u64::MAX - 170]);
     }
 
     #[test]
     fn the_number_of_epochs_is_bounded() {
         let i = Ingest::default();
         for e in 0..1000 {
-            i.arrive("a", Epoch(e), BatchSeq(1), || {});
+            i.arrive("a", Epoch(e), BatchSeq(1), Span::default(), |_| {});
         }
 
         assert_eq!(i.snapshot().len(), EPOCHS);

@@ -172,7 +172,7 @@ impl ManagementService for Management {
             status: ProcessorStatus::ProcessorHealthy.into(),
             upstream_processor: String::new(),
             duplicates: counts.duplicate,
-            committed: counts.written,
+            committed: counts.committed,
             subscriber_skipped: 0,
             upstream_backlog: 0,
             filter_version: self.shared.filters.version(),

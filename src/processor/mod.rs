@@ -10,6 +10,7 @@
 //! | [`topology`] | every thread, task and channel |
 //! | [`data`] | the data stream |
 //! | [`ingest`] | what arrived, what is stored |
+//! | [`counts`] | what became of every packet |
 //! | [`management`], [`roster`], [`filters`] | the control plane |
 //! | `branches/` | what becomes of a batch |
 //!
@@ -17,6 +18,7 @@
 //! stops acknowledgements, never loses what was acknowledged.
 
 mod branches;
+pub mod counts;
 pub mod data;
 pub mod filters;
 pub mod ingest;
@@ -32,7 +34,7 @@ use crate::net::Acceptor;
 use crate::record::state::Acked;
 
 pub use branches::record::Outputs;
-pub use shared::Counts;
+pub use counts::Counts;
 pub use topology::{orders, run};
 
 /// What a processor is told from outside.
@@ -78,8 +80,6 @@ pub struct Parts {
 pub struct Outcome {
     /// Packets.
     pub counts: Counts,
-    /// Packets no file could take.
-    pub lost: u64,
 }
 
 /// Why a processor ended early.

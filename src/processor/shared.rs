@@ -1,12 +1,13 @@
 //! What the parts of a processor share.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use tonic::{Code, Status};
+use tonic::Status;
 
+use super::counts::Counters;
 use super::data::Acks;
 use super::filters::Distribution;
 use super::ingest::Ingest;
@@ -34,73 +35,19 @@ pub struct Incoming {
     pub acks: Arc<Acks>,
     /// When it came, by our clock.
     pub received: Timestamp,
+    /// Packets before it that will not come.
+    pub missing: u64,
 }
 
 /// Work for the record thread.
 pub enum Job {
     /// Write this.
     Batch(Box<Incoming>),
-    /// A hunter's stream is over; `well`: it ended it itself.
-    StreamEnded {
-        /// Whose.
-        hunter: Arc<str>,
-        /// By itself.
-        well: bool,
-    },
     /// A hunter said that it stops: its calls will not go on.
     Stopping {
         /// Which.
         hunter: Arc<str>,
     },
-}
-
-/// Packets by what became of them (P1, P2 of the reliability contract).
-#[derive(Debug, Default)]
-pub struct Counters {
-    received: AtomicU64,
-    duplicate: AtomicU64,
-    written: AtomicU64,
-    rejected_streams: AtomicU64,
-}
-
-/// A copy of the counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Packets received, duplicates included.
-    pub received: u64,
-    /// Packets of batches that were here before.
-    pub duplicate: u64,
-    /// Packets in every file they belong to.
-    pub written: u64,
-    /// Streams refused or broken off.
-    pub rejected_streams: u64,
-}
-
-impl Counters {
-    pub(super) fn received(&self, n: u64) {
-        self.received.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn duplicate(&self, n: u64) {
-        self.duplicate.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn written(&self, n: u64) {
-        self.written.fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(super) fn rejected(&self, _code: Code) {
-        self.rejected_streams.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A copy.
-    pub fn counts(&self) -> Counts {
-        let load = |a: &AtomicU64| a.load(Ordering::Relaxed);
-        // downstream first, so that the sums never show more written than received
-        let written = load(&self.written);
-        let duplicate = load(&self.duplicate);
-        Counts { received: load(&self.received), duplicate, written, rejected_streams: load(&self.rejected_streams) }
-    }
 }
 
 /// Everything shared.

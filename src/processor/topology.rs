@@ -22,7 +22,7 @@ use super::data::DataService;
 use super::filters::read_file;
 use super::ingest::Ingest;
 use super::management::Management;
-use super::shared::{Counts, Shared};
+use super::shared::Shared;
 use super::{Order, Outcome, Parts, ProcessorError};
 use crate::net::Acceptor;
 use crate::net::accept::http2;
@@ -58,10 +58,10 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
 
     let writer = Arc::clone(&shared);
     let outputs = parts.outputs;
-    let (done, mut finished) = watch::channel(None);
+    let (done, mut finished) = watch::channel(false);
     let work = move || {
-        let outcome = record::run(writer, outputs, queue);
-        done.send_replace(Some(outcome));
+        record::run(writer, outputs, queue);
+        done.send_replace(true);
     };
     std::thread::Builder::new().name("lc-record".to_owned()).spawn(work).map_err(ProcessorError::Thread)?;
 
@@ -81,12 +81,14 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     }
     // what was handed in is written; nobody hands in more
     shared.stopping.store(true, Ordering::Release);
-    let outcome = match timeout(Duration::from_secs(30), finished.wait_for(Option::is_some)).await {
-        Ok(Ok(o)) => o.unwrap_or_default(),
-        Ok(Err(_)) => return Err(ProcessorError::Panicked),
+    // the guard goes before anything is awaited
+    let ended = timeout(Duration::from_secs(30), finished.wait_for(|f| *f)).await.map(|f| f.is_ok());
+    match ended {
+        Ok(true) => {}
+        Ok(false) => return Err(ProcessorError::Panicked),
         Err(_) => return Err(ProcessorError::Stuck),
-    };
-    Ok(Outcome { counts: shared.counters.counts(), lost: outcome.lost })
+    }
+    Ok(Outcome { counts: shared.counters.counts() })
 }
 
 async fn serve(acceptor: Acceptor, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
@@ -152,9 +154,23 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool, _orders: watch::Receiver<
             tracing::info!(hunter = %id, "hunter forgotten: silent for 5 minutes");
         }
         if wanted {
-            let Counts { received, duplicate, written, rejected_streams } = shared.counters.counts();
             let hunters = shared.roster.lock().len();
-            tracing::info!(hunters, received, duplicate, written, rejected_streams, filters = shared.filters.len(), "statistics");
+            let c = shared.counters.counts();
+            tracing::info!(
+                hunters,
+                filters = shared.filters.len(),
+                received = c.received,
+                unique = c.unique,
+                duplicate = c.duplicate,
+                committed = c.committed,
+                in_queue = c.in_queue,
+                dropped = c.dropped,
+                declared = c.declared,
+                undeclared = c.undeclared,
+                refused = %c.refused(),
+                difference = %c.difference(),
+                "statistics"
+            );
         }
     }
 }

@@ -29,6 +29,8 @@ pub struct CallRecord {
     pub state: String,
     /// Whether its files are closed.
     pub closed: bool,
+    /// Whether nothing is known to be missing; else see `holes`.
+    pub complete: bool,
     /// Final status code, where there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::RecordError;
 use super::calls::CallState;
 use super::dir::Dir;
+use super::json::Hole;
 use super::unified::Length;
 
 /// Its name in the state directory.
@@ -51,6 +52,9 @@ pub struct CallMemory {
     /// Packets that came for another call before.
     #[serde(default)]
     pub shared: u64,
+    /// What is missing of it.
+    #[serde(default)]
+    pub holes: Vec<Hole>,
     /// Hunters of its that had stopped.
     pub gone: Vec<String>,
     /// Whether its last record is still to be written.

@@ -31,6 +31,7 @@ use crate::reason::DropReason;
 use self::disk::Disk;
 pub use self::disk::Durability;
 pub(super) use self::disk::{Done, Head, Kept, Staged};
+use self::probe::Probe;
 pub use self::snapshot::BacklogSnapshot;
 
 /// What a waiting batch costs beside its bytes: its entry here and the allocator's share.

@@ -16,7 +16,7 @@ use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp};
 use crate::record::FileFact;
-use crate::record::json::CallRecord;
+use crate::record::json::{self, CallRecord, Hole};
 use crate::record::state::CallMemory;
 use crate::voip::event::{CallFacts, Event};
 use crate::voip::output::{Output, Owner};
@@ -26,6 +26,8 @@ use crate::voip::table::{NoFilterPolicy, TableConfig};
 const REWRITE: Duration = Duration::from_mins(1);
 /// A call that the inspection does not know is over after this long without a packet: longer than media may wait there for its signalling.
 const UNKNOWN: Duration = Duration::from_secs(5);
+/// Holes one call remembers; further ones are added to the last.
+const HOLES: usize = 32;
 /// Flows one call's inspection remembers.
 const FLOWS: usize = 32;
 
@@ -158,6 +160,8 @@ pub(super) struct Entry {
     pub(super) said_holes: BTreeMap<Arc<str>, String>,
     /// Packets that came for another call before.
     pub(super) shared: u64,
+    /// What is missing of a hunter's packets, and why.
+    pub(super) holes: Vec<Hole>,
     written: Option<Timestamp>,
     /// Of an earlier process: its files are to be read again before anything is said of it; these hunters had stopped.
     unread: Option<Vec<Arc<str>>>,
@@ -259,6 +263,27 @@ impl Calls {
     fn meet(&mut self, hunter: &Arc<str>, now: Timestamp) {
         if !self.clocks.contains_key(hunter) {
             self.clocks.insert(Arc::clone(hunter), Clock { newest: Timestamp::MIN, heard: now });
+        }
+    }
+
+    /// Packets of a hunter will not come, the last of them before `until`: any of its calls may miss some.
+    pub(super) fn note_hole(&mut self, hunter: &Arc<str>, reason: &str, packets: u64, until: Timestamp) {
+        let from = self.clocks.get(hunter).map(|c| c.newest).filter(|t| *t > Timestamp::MIN);
+        for entry in self.open.values_mut().filter(|e| e.seen.contains_key(hunter)) {
+            let full = entry.holes.len() >= HOLES;
+            let until = Some(json::time(until));
+            if let Some(last) = entry.holes.last_mut().filter(|_| full) {
+                last.until = until;
+                last.packets = Some(last.packets.unwrap_or(0).saturating_add(packets));
+                continue;
+            }
+            entry.holes.push(Hole {
+                reason: reason.to_owned(),
+                from: from.map(json::time),
+                until,
+                packets: Some(packets),
+                hunter: hunter.to_string(),
+            });
         }
     }
 
@@ -364,6 +389,7 @@ impl Calls {
             phone_rule: entry.phone_rule.clone(),
             said_holes: entry.said_holes.iter().map(|(h, text)| (h.to_string(), text.clone())).collect(),
             shared: entry.shared,
+            holes: entry.holes.clone(),
             gone: match &entry.unread {
                 Some(gone) => gone.iter().map(ToString::to_string).collect(),
                 None => entry.seen.iter().filter(|(_, s)| s.gone).map(|(h, _)| h.to_string()).collect(),
@@ -382,6 +408,7 @@ impl Calls {
                 phone_rule: c.phone_rule,
                 said_holes: c.said_holes.into_iter().map(|(h, text)| (Arc::from(h), text)).collect(),
                 shared: c.shared,
+                holes: c.holes,
                 unread,
                 ..Entry::default()
             };

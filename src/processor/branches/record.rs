@@ -64,11 +64,11 @@ pub struct Outputs {
     pub retain_age: Duration,
 }
 
-/// What was written, for the final line.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::processor) struct Outcome {
-    /// Packets that could not be written because the processor had to stop.
-    pub(in crate::processor) lost: u64,
+/// A batch that is written but not committed.
+struct Pending {
+    batch: Incoming,
+    /// Packets of it that no file can take.
+    dropped: u64,
 }
 
 struct Writer {
@@ -78,7 +78,8 @@ struct Writer {
     /// A packet may be cut into the pcapng comment only with its ids joined; joined once per change.
     filters: String,
     said: HashSet<String>,
-    outcome: Outcome,
+    /// A file could not take the packet at hand.
+    refused: bool,
     swept: Timestamp,
     /// Stopping on a full disk: what is not committed is left to the hunters.
     given_up: bool,
@@ -87,7 +88,7 @@ struct Writer {
 }
 
 /// Runs until the queue is closed and empty, then stops gracefully.
-pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs: Receiver<Job>) -> Outcome {
+pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs: Receiver<Job>) {
     let mut calls = Calls::default();
     calls.restore(std::mem::take(&mut out.memory));
     let mut w = Writer {
@@ -96,7 +97,7 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         calls,
         filters: String::new(),
         said: HashSet::new(),
-        outcome: Outcome::default(),
+        refused: false,
         swept: Timestamp::MIN,
         given_up: false,
         unsaved: VecDeque::new(),
@@ -135,19 +136,16 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         w.stop();
     }
     w.save_state();
-    w.outcome
 }
 
 impl Writer {
-    fn take(&mut self, job: Job, group: &mut Vec<Incoming>) {
+    fn take(&mut self, job: Job, group: &mut Vec<Pending>) {
         match job {
             Job::Batch(batch) => {
                 self.calls.heard(&batch.hunter, batch.received);
-                self.write_batch(&batch);
-                group.push(*batch);
-            }
-            Job::StreamEnded { hunter, well } => {
-                tracing::debug!(%hunter, well, "data stream over");
+                self.note_missing(&batch);
+                let dropped = self.write_batch(&batch);
+                group.push(Pending { batch: *batch, dropped });
             }
             Job::Stopping { hunter } => {
                 tracing::info!(%hunter, "hunter stops");
@@ -156,10 +154,25 @@ impl Writer {
         }
     }
 
-    fn write_batch(&mut self, batch: &Incoming) {
+    /// What will not come stands in the records of the calls its hunter has.
+    fn note_missing(&mut self, batch: &Incoming) {
+        let Some(until) = batch.view.packets().next().map(|p| p.ts()) else { return };
+        let mut undeclared = batch.missing;
+        for range in batch.view.dropped_ranges() {
+            undeclared = undeclared.saturating_sub(range.packets);
+            self.calls.note_hole(&batch.hunter, range.reason, range.packets, until);
+        }
+        if undeclared > 0 {
+            self.calls.note_hole(&batch.hunter, "undeclared", undeclared, until);
+        }
+    }
+
+    /// Writes a batch; how many of its packets no file can take.
+    fn write_batch(&mut self, batch: &Incoming) -> u64 {
+        let mut dropped = 0_u64;
         for p in batch.view.packets() {
             if self.given_up {
-                return;
+                break;
             }
             let index = usize::try_from(p.interface_index()).unwrap_or(usize::MAX);
             let interface = p.interface_name().or_else(|| batch.interfaces.get(index).map(String::as_str)).unwrap_or("");
@@ -169,7 +182,9 @@ impl Writer {
             let packet = Packet { ts: p.ts(), wire_len: p.wire_len(), link: p.link(), data: p.data(), origin };
             self.write_packet(batch, &p, &packet);
             self.filters = filters;
+            dropped = dropped.saturating_add(u64::from(std::mem::take(&mut self.refused)));
         }
+        dropped
     }
 
     fn join_filters(&mut self, p: &PacketView<'_>) {
@@ -279,7 +294,7 @@ impl Writer {
                     }
                 }
                 Err(e) => {
-                    self.outcome.lost = self.outcome.lost.saturating_add(1);
+                    self.refused = true;
                     self.say(&e, "a packet could not be recorded");
                     return false;
                 }
@@ -309,7 +324,7 @@ impl Writer {
     }
 
     /// Hands everything written to the kernel, then acknowledges.
-    fn commit(&mut self, group: Vec<Incoming>) {
+    fn commit(&mut self, group: Vec<Pending>) {
         if group.is_empty() || self.given_up {
             return;
         }
@@ -319,11 +334,11 @@ impl Writer {
             }
         }
         self.checkpoint();
-        for batch in &group {
-            self.shared.counters.written(batch.view.len() as u64);
+        for Pending { batch, dropped } in &group {
+            self.shared.counters.committed(batch.view.len() as u64, *dropped);
             self.shared.ingest.store(&batch.hunter, batch.epoch, batch.seq);
         }
-        for batch in group {
+        for Pending { batch, .. } in group {
             let seq = match batch.announced {
                 Some(epoch) => self.shared.ingest.stored(&batch.hunter, epoch),
                 None => batch.seq,

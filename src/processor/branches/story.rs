@@ -27,6 +27,8 @@ pub(super) fn tell(record: &mut CallRecord, entry: &Entry, all: &[CallFacts]) {
     record.packets = json::Packets { sip: entry.sip, rtp: entry.rtp.saturating_sub(rtcp), rtcp };
     record.first_packet = entry.first.map(json::time);
     record.last_packet = entry.last.map(json::time);
+    record.holes.extend(entry.holes.iter().cloned());
+    record.complete = record.holes.is_empty();
     // the hunter that saw most of the signalling tells the story; media is everybody's
     let Some(f) = all.iter().max_by_key(|f| (f.messages, f.media_packets)) else {
         "active".clone_into(&mut record.state);

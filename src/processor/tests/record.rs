@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use crate::batch::{BatchView, ViewLimits};
 use crate::capture::{FileSource, Progress, Source};
 use crate::packet::headers::{DecodeOptions, Transport, decode};
 use crate::processor::Outputs;
-use crate::processor::branches::record::{self, Outcome};
+use crate::processor::branches::record;
 use crate::processor::data::Acks;
 use crate::processor::shared::Incoming;
 use crate::protocols::sip;
@@ -109,6 +110,7 @@ impl Batcher {
             seq: sealed.seq,
             acks: Arc::new(Acks::default()),
             received: crate::telemetry::clock::wall(),
+            missing: 0,
         }
     }
 }
@@ -117,7 +119,7 @@ impl Batcher {
 struct Recorder {
     shared: Arc<Shared>,
     dir: PathBuf,
-    thread: JoinHandle<Outcome>,
+    thread: JoinHandle<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -171,7 +173,8 @@ impl Recorder {
     /// Stops it gracefully.
     fn stop(self) {
         self.shared.stopping.store(true, Ordering::Release);
-        assert_eq!(self.thread.join().unwrap().lost, 0);
+        self.thread.join().unwrap();
+        assert_eq!(self.shared.counters.counts().dropped, 0);
     }
 
     fn records(&self) -> BTreeMap<String, Value> {
@@ -352,4 +355,92 @@ fn a_call_whose_hunter_stopped_is_unfinished_also_after_a_restart() {
     assert_eq!(record["state"], "unfinished");
     let packets: u64 = record["packets"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(packets, half.len() as u64);
+}
+
+#[test]
+fn packets_that_will_not_come_stand_in_the_records_of_their_hunters_calls() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (call, other) = (one_call("plain.pcap"), one_call("hold.pcap"));
+    let (mut hunter, mut elsewhere) = (Batcher::new("h", 1), Batcher::new("other", 2));
+    let recorder = Recorder::start(tmp.path(), SPLIT);
+    recorder.send(elsewhere.batch(&other[..50], "other"));
+    recorder.send(hunter.batch(&call[..20], "h"));
+    let gap = hunter.batch(&call[30..], "h");
+    recorder.send(Incoming { missing: 10, ..gap });
+    recorder.send(elsewhere.batch(&other[50..], "other"));
+
+    let record = recorder.wait(&call[0].call_id, is_closed);
+    let whole = recorder.wait(&other[0].call_id, is_closed);
+    recorder.stop();
+
+    let hole = &record["holes"][0];
+    assert_eq!((&record["complete"], &hole["reason"], &hole["packets"]), (&false.into(), &"undeclared".into(), &10.into()));
+    assert_eq!((&hole["hunter"], &hole["until"]), (&"h".into(), &call[30].ts.to_string().into()));
+    assert_eq!(hole["from"], call[..20].iter().map(|p| p.ts).max().unwrap().to_string());
+    assert_eq!((&whole["complete"], whole.get("holes")), (&true.into(), None));
+}
+
+#[tokio::test]
+async fn every_packet_received_is_in_one_place() {
+    let tmp = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(tmp.path(), SPLIT);
+    register(&recorder.shared, "edge");
+    register(&recorder.shared, "other");
+    let batches = sealed("edge", 7, 40);
+    let mut stream = Stream::open(&recorder.shared);
+    for b in batches.iter().chain(&batches[10..20]) {
+        stream.send(b.bytes.clone());
+    }
+    let mut stored = 0;
+    while stored < 40 {
+        match stream.answer().await {
+            Answer::Control(c) => stored = stored.max(c.ack_sequence),
+            Answer::Silence => {}
+            Answer::End(code, text) => panic!("{code:?} {text}"),
+        }
+    }
+    stream.send(sealed("other", 8, 1)[0].bytes.clone());
+    while !matches!(stream.answer().await, Answer::End(Code::PermissionDenied, _)) {}
+
+    let c = recorder.shared.counters.counts();
+    recorder.stop();
+    assert_eq!((c.received, c.unique, c.duplicate, c.rejected.iter().sum::<u64>()), (153, 120, 30, 3));
+    assert_eq!((c.committed, c.in_queue, c.dropped, c.imbalance()), (120, 0, 0, [0, 0]));
+}
+
+#[test]
+fn hostile_call_ids_and_users_stay_in_their_directory_and_apart() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut all: Vec<String> =
+        ["../../etc/passwd", "/etc/passwd", "..", ".", "-rf", "a@b", "a_b", "A@B", "CON", "a\0b", "\n", "%2e%2e/"]
+            .map(str::to_owned)
+            .to_vec();
+    all.extend(["x".repeat(10_000), "\u{202e}\u{1f600}".repeat(200), "a/".repeat(300)]);
+    let mut packets = capture("refused.pcap", "");
+    packets.truncate(1);
+    let recorder = Recorder::start(tmp.path(), Setup { pattern: "{from}_{to}_{callid}.pcap", ..SPLIT });
+    for (n, id) in (1..).zip(&all) {
+        let mut first = packets[0].clone();
+        first.call_id.clone_from(id);
+        recorder.send(Batcher::new("h", n).batch(&[first], "h"));
+    }
+    recorder.hunter_stops("h");
+    for id in &all {
+        recorder.wait(id, is_closed);
+    }
+    let dir = recorder.dir.clone();
+    recorder.stop();
+
+    let names: Vec<String> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), 2 * all.len(), "a capture and a record each: {names:?}");
+    for name in &names {
+        let meta = fs::symlink_metadata(dir.join(name)).unwrap();
+        assert!(meta.is_file() && meta.permissions().mode() & 0o777 == 0o600, "{name}");
+        assert!(name.len() <= 255 && !name.starts_with(['.', '-']), "{name}");
+        assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)), "{name}");
+    }
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    let mut outside: Vec<_> = fs::read_dir(tmp.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    outside.sort();
+    assert_eq!(outside, ["calls", "state"]);
 }

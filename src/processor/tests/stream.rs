@@ -1,7 +1,10 @@
 //! One data stream: what is refused, what comes twice, what a broken connection may leave behind.
 
 use super::*;
+use crate::batch::{BatchSeq, DroppedRange, with_ranges};
+use crate::processor::counts::Refused;
 use crate::processor::data::ack;
+use crate::reason::DropReason;
 use crate::wire::data::FlowControl;
 
 #[tokio::test]
@@ -54,4 +57,127 @@ async fn a_stream_that_ends_gets_every_acknowledgement_before_its_status() {
     let Answer::Control(told) = stream.answer().await else { panic!("nothing is said") };
     assert_eq!((told.epoch, told.ack_sequence), (7, 1));
     assert_eq!(stream.answer().await, Answer::End(Code::Ok, String::new()));
+}
+
+fn refusals(shared: &Shared, why: Refused) -> u64 {
+    shared.counters.counts().refusals[why as usize]
+}
+
+fn message(flag: u8, len: u32, bytes: &[u8]) -> Bytes {
+    [&[flag][..], &len.to_be_bytes(), bytes].concat().into()
+}
+
+#[tokio::test]
+async fn what_is_no_batch_is_refused_by_name_and_what_came_before_it_is_kept() {
+    let foreign = sealed("other", 9, 1)[0].bytes.clone();
+    for (bytes, why, code) in [
+        (message(0, 20, &[0xff; 20]), Refused::Malformed, Code::InvalidArgument),
+        (message(0, 11 << 20, &[]), Refused::TooLarge, Code::ResourceExhausted),
+        (message(1, 1, &[0]), Refused::Compressed, Code::Unimplemented),
+        (foreign.clone(), Refused::Foreign, Code::PermissionDenied),
+        (foreign.slice(..20), Refused::Malformed, Code::InvalidArgument),
+    ] {
+        let (shared, mut queue) = processor(4);
+        register(&shared, "edge");
+        register(&shared, "other");
+        let mut stream = Stream::open(&shared);
+        stream.send(sealed("edge", 7, 1)[0].bytes.clone());
+        stream.send(bytes);
+        stream.finish();
+
+        let Answer::End(told, text) = stream.answer().await else { panic!("{why:?} is taken") };
+
+        assert_eq!((told, text.is_empty()), (code, false), "{why:?}: {text}");
+        assert_eq!(handed(&mut queue).await, (7, 1));
+        assert_eq!((refusals(&shared, why), shared.counters.counts().imbalance()), (1, [0, 0]));
+        assert_eq!(shared.roster.lock().get("edge").unwrap().streaming, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_hunter_that_is_not_registered_is_told_so() {
+    let (shared, _queue) = processor(4);
+    let mut stream = Stream::open(&shared);
+    stream.send(sealed("edge", 7, 1)[0].bytes.clone());
+
+    let Answer::End(code, text) = stream.answer().await else { panic!("it is taken") };
+
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(text.contains("RegisterHunter"), "{text}");
+    let c = shared.counters.counts();
+    assert_eq!((c.received, c.rejected[Refused::Unregistered as usize], c.imbalance()), (3, 3, [0, 0]));
+}
+
+#[tokio::test]
+async fn a_replay_is_counted_answered_and_not_written_again() {
+    let (shared, mut queue) = processor(4);
+    register(&shared, "edge");
+    let batches = sealed("edge", 7, 2);
+    let mut stream = Stream::open(&shared);
+    for n in [0, 0, 1, 0, 1] {
+        stream.send(batches[n].bytes.clone());
+    }
+    let told = [stream.answer().await, stream.answer().await, stream.answer().await];
+
+    assert!(told.iter().all(|a| matches!(a, Answer::Control(c) if c.epoch == 7 && c.ack_sequence == 0)), "{told:?}");
+    assert_eq!((handed(&mut queue).await, handed(&mut queue).await), ((7, 1), (7, 2)));
+    assert!(queue.try_recv().is_err());
+    let c = shared.counters.counts();
+    assert_eq!((c.received, c.unique, c.duplicate, c.imbalance()), (15, 6, 9, [0, 0]));
+}
+
+#[tokio::test]
+async fn a_gap_is_counted_by_whether_it_was_declared() {
+    let (shared, mut queue) = processor(8);
+    register(&shared, "edge");
+    let batches = sealed("edge", 7, 9);
+    let range = DroppedRange { from: BatchSeq(5), to: BatchSeq(6), packets: 6, reason: DropReason::MemFull };
+    let mut stream = Stream::open(&shared);
+    stream.send(batches[0].bytes.clone());
+    stream.send(batches[3].bytes.clone());
+    for piece in with_ranges(&batches[6], &[range]) {
+        stream.send(piece);
+    }
+    stream.send(batches[7].bytes.clone());
+    assert_eq!(stream.answer().await, Answer::Silence);
+
+    let mut missing = Vec::new();
+    while let Ok(Job::Batch(b)) = queue.try_recv() {
+        missing.push(b.missing);
+    }
+    assert_eq!(missing, [0, 6, 6, 0]);
+    let c = shared.counters.counts();
+    assert_eq!((c.declared, c.undeclared, c.unique), (6, 6, 12));
+}
+
+#[tokio::test]
+async fn a_hunter_with_a_new_epoch_in_every_batch_costs_bounded_memory() {
+    let (shared, mut queue) = processor(1000);
+    register(&shared, "edge");
+    let mut stream = Stream::open(&shared);
+    for epoch in 1..=500 {
+        stream.send(sealed("edge", epoch, 1)[0].bytes.clone());
+    }
+    assert_eq!(stream.answer().await, Answer::Silence);
+
+    assert!(shared.ingest.snapshot().len() <= 64);
+    assert_eq!(std::iter::from_fn(|| queue.try_recv().ok()).count(), 500);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_while_a_batch_waits_leaves_the_equation_whole() {
+    let (shared, mut queue) = processor(1);
+    register(&shared, "edge");
+    let batches = sealed("edge", 7, 2);
+    let mut stream = Stream::open(&shared);
+    stream.send(batches[0].bytes.clone());
+    stream.send(batches[1].bytes.clone());
+    assert_eq!(stream.answer().await, Answer::Silence);
+    drop(stream);
+
+    let c = shared.counters.counts();
+
+    assert_eq!(handed(&mut queue).await, (7, 1));
+    assert_eq!((c.received, c.rejected[Refused::Broken as usize], c.imbalance()), (6, 3, [0, 0]));
+    assert_eq!(shared.roster.lock().get("edge").unwrap().streaming, 0);
 }

@@ -1,0 +1,144 @@
+//! Packets by what became of them: P1 and P2 of the reliability contract, under one lock, so that every copy is of one moment.
+//!
+//! ```text
+//! P1  received = unique + duplicate + Σ rejected
+//! P2  unique   = committed + in_queue + dropped
+//! ```
+//! Each term is counted where it happens, never computed from the others: a difference other than 0 is a defect.
+
+use parking_lot::Mutex;
+
+/// Why a message of a hunter is refused; the stream ends with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// No packet batch.
+    Malformed,
+    /// Larger than a message may be.
+    TooLarge,
+    /// Compressed, which was not agreed.
+    Compressed,
+    /// Of a hunter that is not registered.
+    Unregistered,
+    /// Of another hunter than the stream's, or than the certificate's.
+    Foreign,
+    /// The connection broke.
+    Broken,
+    /// The processor is stopping.
+    Stopping,
+}
+
+impl Refused {
+    /// Every reason, in the order of the enum.
+    pub const ALL: [Self; 7] =
+        [Self::Malformed, Self::TooLarge, Self::Compressed, Self::Unregistered, Self::Foreign, Self::Broken, Self::Stopping];
+
+    /// The label in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Compressed => "compressed",
+            Self::Unregistered => "unregistered",
+            Self::Foreign => "foreign",
+            Self::Broken => "broken",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// One moment's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets of every batch that could be read.
+    pub received: u64,
+    /// Packets of batches that were new.
+    pub unique: u64,
+    /// Packets of batches that were here before.
+    pub duplicate: u64,
+    /// Packets in every file they belong to.
+    pub committed: u64,
+    /// Packets on their way into files; at the end, those left to their hunters.
+    pub in_queue: u64,
+    /// Packets no file could take.
+    pub dropped: u64,
+    /// Packets of refused batches, as far as they could be read, by [`Refused`].
+    pub rejected: [u64; Refused::ALL.len()],
+    /// Streams that ended with a refusal, by [`Refused`].
+    pub refusals: [u64; Refused::ALL.len()],
+    /// Packets hunters gave up and said so.
+    pub declared: u64,
+    /// Packets missing between two batches without a word.
+    pub undeclared: u64,
+}
+
+impl Counts {
+    /// P1 and P2, left minus right.
+    pub fn imbalance(&self) -> [i128; 2] {
+        let sum = |terms: &[u64]| terms.iter().fold(0_i128, |s, n| s.saturating_add(i128::from(*n)));
+        let p1 = sum(&[self.received]) - sum(&[self.unique, self.duplicate]) - sum(&self.rejected);
+        [p1, sum(&[self.unique]) - sum(&[self.committed, self.in_queue, self.dropped])]
+    }
+
+    /// Both differences, for a log line.
+    pub fn difference(&self) -> String {
+        let [p1, p2] = self.imbalance();
+        format!("p1={p1} p2={p2}")
+    }
+
+    /// Refused streams by reason, for a log line.
+    pub fn refused(&self) -> String {
+        let some = Refused::ALL.iter().zip(self.refusals).filter(|(_, n)| *n > 0);
+        let text: Vec<String> = some.map(|(r, n)| format!("{}={n}", r.name())).collect();
+        if text.is_empty() { "none".to_owned() } else { text.join(" ") }
+    }
+}
+
+/// The counters; all only grow, but what is in the queue.
+#[derive(Debug, Default)]
+pub struct Counters(Mutex<Counts>);
+
+fn add(to: &mut u64, n: u64) {
+    *to = to.saturating_add(n);
+}
+
+impl Counters {
+    /// A batch could be read.
+    pub(super) fn received(&self, packets: u64) {
+        add(&mut self.0.lock().received, packets);
+    }
+
+    /// It was new, and `missing` packets before it will not come: `declared` of them with a reason.
+    pub(super) fn unique(&self, packets: u64, missing: u64, declared: u64) {
+        let mut c = self.0.lock();
+        add(&mut c.unique, packets);
+        add(&mut c.in_queue, packets);
+        add(&mut c.declared, declared);
+        add(&mut c.undeclared, missing.saturating_sub(declared));
+    }
+
+    /// It was here before.
+    pub(super) fn duplicate(&self, packets: u64) {
+        add(&mut self.0.lock().duplicate, packets);
+    }
+
+    /// It is written, but for `dropped` packets that no file can take.
+    pub(super) fn committed(&self, packets: u64, dropped: u64) {
+        let mut c = self.0.lock();
+        c.in_queue = c.in_queue.saturating_sub(packets);
+        add(&mut c.committed, packets.saturating_sub(dropped));
+        add(&mut c.dropped, dropped);
+    }
+
+    /// A stream ended with a refusal of a batch of so many packets, where that is known.
+    pub(super) fn rejected(&self, why: Refused, packets: u64) {
+        let mut c = self.0.lock();
+        let at = why as usize;
+        c.rejected.get_mut(at).into_iter().for_each(|n| add(n, packets));
+        c.refusals.get_mut(at).into_iter().for_each(|n| add(n, 1));
+    }
+
+    /// All figures of this moment.
+    pub fn counts(&self) -> Counts {
+        *self.0.lock()
+    }
+}
