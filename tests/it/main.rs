@@ -11,6 +11,7 @@ mod fuzz_corpora;
 mod golden;
 mod layering;
 mod live;
+mod many_calls;
 mod not_run;
 mod peers;
 mod pipes;

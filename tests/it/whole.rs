@@ -95,10 +95,18 @@ pub(crate) fn lc(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(LC).args(arguments).current_dir(dir).env("HOME", dir).output().unwrap()
 }
 
-fn succeed(dir: &Path, arguments: &[&str]) -> String {
+pub(crate) fn succeed(dir: &Path, arguments: &[&str]) -> String {
     let out = lc(dir, arguments);
     assert!(out.status.success(), "lc {arguments:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// The equation, on both sides: what the hunter has acknowledged is what the processor has stored.
+fn assert_equation(hunter: &str, processor: &str, packets: u64) {
+    assert!(hunter.contains("\"unaccounted\":0") && hunter.contains("\"difference\":\"k1=0 k2=0 k3=0\""), "{hunter}");
+    assert!(hunter.contains(&format!("\"acknowledged\":{packets}")), "{hunter}");
+    assert!(processor.contains(&format!("\"written\":{packets}")), "{processor}");
+    assert!(processor.contains("\"difference\":\"p1=0 p2=0\""), "{processor}");
 }
 
 pub(crate) fn calls_capture() -> PathBuf {
@@ -192,7 +200,7 @@ fn a_targets_calls_arrive_complete_over_mutual_tls_and_nothing_else_does() {
     );
     let log = processor.stop();
 
-    assert!(said.contains("\"unaccounted\":0"), "{said}");
+    assert_equation(&said, &log, 424);
     assert!(
         String::from_utf8_lossy(&listed.stdout).contains("\"hunter_id\":\"edge-1\""),
         "{}",
@@ -205,6 +213,7 @@ fn a_targets_calls_arrive_complete_over_mutual_tls_and_nothing_else_does() {
     let mut of_calls = Vec::new();
     for record in got.values() {
         assert_eq!((&record["state"], &record["closed"]), (&"ended".into(), &true.into()), "{record}");
+        assert_eq!(record["complete"], true, "{record}");
         assert_eq!((&record["packets"]["sip"], &record["packets"]["rtp"]), (&6.into(), &100.into()));
         for file in record["files"].as_array().unwrap() {
             let path = dir.join("calls").join(file["name"].as_str().unwrap());
