@@ -115,8 +115,8 @@ fn an_old_processor_sees_registration_stream_filters_and_heartbeats_on_two_conne
     let said = said.rest().join("\n");
     events.extend(processor.rest());
 
-    let first: Vec<&str> = events.iter().map(|e| e["call"].as_str().unwrap()).take(2).collect();
-    assert_eq!(first, ["RegisterHunter", "StreamPackets"]);
+    // what comes on two connections has no order between them
+    assert_eq!(events[0]["call"], "RegisterHunter");
     let peer = |call: &str| of(&events, call)[0]["peer"].as_str().unwrap().to_owned();
     assert_eq!((peer("SubscribeFilters"), peer("Heartbeat")), (peer("RegisterHunter"), peer("RegisterHunter")));
     assert_ne!(peer("StreamPackets"), peer("RegisterHunter"), "packets have a connection of their own");
