@@ -46,7 +46,7 @@ async fn supervise(config: HuntConfig, matches: &ArgMatches, started: &Started) 
     let parts = sniffer::topology::aside(move || assemble(&config, &told));
     let work = async {
         match parts.await.ok_or_else(|| stopped(HunterError::Panicked))?? {
-            Some(parts) => Ok(conclude(&hunter::run(parts, ending).await.map_err(stopped)?)),
+            Some(parts) => Ok(conclude(&Box::pin(hunter::run(parts, ending)).await.map_err(stopped)?)),
             None => Ok(Outcome::Done),
         }
     };

@@ -39,6 +39,12 @@ impl Management {
     pub const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
+
+    /// The processor stops: an endless answer ends then, or it would keep its connection open until that is cut.
+    fn stop(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut ending = self.shared.ending.subscribe();
+        async move { drop(ending.wait_for(|e| *e).await) }
+    }
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -107,7 +113,7 @@ impl ManagementService for Management {
                 })
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(answers.take_until(self.stop()))))
     }
 
     async fn get_filters(&self, request: Request<FilterRequest>) -> Result<Response<FilterResponse>, Status> {
@@ -127,7 +133,7 @@ impl ManagementService for Management {
         let Some(hunter) = self.shared.roster.lock().get(&id).map(Hunter::subscriber) else {
             return Err(Status::failed_precondition(format!("hunter '{id}' is not registered; call RegisterHunter first")));
         };
-        Ok(Response::new(Box::pin(self.shared.filters.follow(hunter))))
+        Ok(Response::new(Box::pin(self.shared.filters.follow(hunter).take_until(self.stop()))))
     }
 
     async fn get_hunter_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
