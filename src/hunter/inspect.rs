@@ -27,6 +27,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 const PUBLISH_EVERY: u64 = 4096;
 /// A processor that asks for less gets batches that are this much older.
 const SLOW_FACTOR: u32 = 5;
+/// Looks at an idle ring at a stop, [`IDLE_WAIT`] apart, until what it still holds is given up, counted: longer than a block takes to retire.
+const IDLE_AT_STOP: u32 = 4;
 /// How long a file reader waits for room in the backlog before it looks whether it must stop.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -291,10 +293,18 @@ impl Inspector {
         let mut newest = Timestamp::MIN;
         let mut filter_version = 0;
         let mut opened = None;
+        // told to stop, what the kernel has already taken is still read
+        let (mut until, mut idle) = (None, 0);
         let result = loop {
             adopt(&mut self.engine, &shared, &mut generation, &mut filter_version);
-            if shared.stop.load(Ordering::Relaxed) || left(self.count, number) == 0 {
+            if left(self.count, number) == 0 {
                 break Ok(());
+            }
+            if shared.stop.load(Ordering::Relaxed) {
+                let last = *until.get_or_insert_with(|| number.saturating_add(self.source.stats().in_ring));
+                if self.offline || number >= last || idle >= IDLE_AT_STOP {
+                    break Ok(());
+                }
             }
             let (count, room) = (self.count, left(self.count, number).min(BURST));
             let stats = self.batch_stats();
@@ -326,6 +336,7 @@ impl Inspector {
                     self.publish();
                 }
                 Ok(Progress::Idle) => {
+                    idle = if until.is_some() { idle + 1 } else { 0 };
                     // on a silent interface time goes on all the same
                     newest = newest.max(clock::wall());
                     engine.handle_timeout(newest, &mut out);
@@ -399,8 +410,10 @@ mod tests {
     use crate::uplink::BacklogConfig;
     use crate::voip::table::TableConfig;
 
-    /// A live source: five slices of one frame in every call.
-    struct Slices;
+    /// A live source: five slices of one frame in every call, and so many in the kernel's ring.
+    struct Slices {
+        in_ring: u64,
+    }
 
     impl Source for Slices {
         fn poll(&mut self, f: &mut dyn FnMut(Frame<'_>)) -> Result<Progress, CaptureError> {
@@ -424,7 +437,7 @@ mod tests {
         }
 
         fn stats(&mut self) -> KernelStats {
-            KernelStats::default()
+            KernelStats { in_ring: self.in_ring, ..KernelStats::default() }
         }
 
         fn describe(&self) -> String {
@@ -432,9 +445,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_count_is_kept_to_the_frame_on_a_source_that_goes_on() {
+    /// Frames that an inspector takes of [`Slices`].
+    fn captured(in_ring: u64, count: Option<u64>, stop: bool) -> u64 {
         let shared = Arc::new(Shared::new(Arc::new(Backlog::new(BacklogConfig::default())), 1));
+        shared.stop.store(stop, Ordering::Relaxed);
         let config = EngineConfig {
             mode: Mode::Generic,
             table: TableConfig::default(),
@@ -444,17 +458,26 @@ mod tests {
         };
         let encoder = EncoderConfig { hunter_id: "h".into(), epoch: Epoch(1), limits: Limits::default() };
         let inspector = Inspector {
-            source: Box::new(Slices),
+            source: Box::new(Slices { in_ring }),
             engine: Engine::new(config, shared.filters.current(), Arc::new(Libpcap)),
             encoder: Encoder::new(encoder),
             index: 0,
             offline: false,
-            count: Some(7),
+            count,
             shared: Arc::clone(&shared),
         };
-
         inspector.run().unwrap();
+        shared.total().engine.captured
+    }
 
-        assert_eq!(shared.total().engine.captured, 7);
+    #[test]
+    fn a_count_is_kept_to_the_frame_on_a_source_that_goes_on() {
+        assert_eq!(captured(0, Some(7), false), 7);
+    }
+
+    #[test]
+    fn told_to_stop_it_still_reads_what_the_kernel_had_taken_and_no_more() {
+        assert_eq!(captured(10, None, true), 10);
+        assert_eq!(captured(0, None, true), 0);
     }
 }
