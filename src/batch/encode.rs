@@ -105,11 +105,6 @@ impl Encoder {
         self.packets
     }
 
-    /// Bytes the open batch would have if sealed now, to within its own small fields.
-    pub fn pending_bytes(&self) -> usize {
-        if self.packets == 0 { 0 } else { self.open.len().saturating_add(self.contexts.len()) }
-    }
-
     /// Packets refused because they exceed [`Limits::hard_bytes`].
     pub const fn oversize(&self) -> u64 {
         self.oversize

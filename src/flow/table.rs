@@ -202,15 +202,6 @@ impl<V: Copy + Default> FlowTable<V> {
         fresh.then_some(&slot.value)
     }
 
-    /// As [`FlowTable::get`], to change it.
-    pub fn value_mut(&mut self, key: &FlowKey, hash: u64, now: Timestamp) -> Option<&mut V> {
-        let index = self.find(key, hash)?;
-        let idle = self.idle_limit(key.proto());
-        let slot = self.slots.get_mut(index)?;
-        let fresh = now.as_nanos().saturating_sub(slot.last_seen) <= idle;
-        fresh.then_some(&mut slot.value)
-    }
-
     /// Forgets a flow; its value.
     pub fn remove(&mut self, key: &FlowKey, hash: u64) -> Option<V> {
         let index = self.find(key, hash)?;

@@ -128,11 +128,6 @@ impl Dialer {
         Self { tls: Some(tls) }
     }
 
-    /// Whether connections are encrypted.
-    pub const fn is_secure(&self) -> bool {
-        self.tls.is_some()
-    }
-
     /// Connects, and waits up to 2 s for the first bytes of HTTP/2; every address of the name is tried in turn, each for at
     /// most 5 s.
     ///

@@ -67,7 +67,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
 
     let server = tokio::spawn(serve(parts.acceptor, Arc::clone(&shared), orders.clone()));
     let files = tokio::spawn(follow_file(parts.filter_file, Arc::clone(&shared), orders.clone()));
-    let stats = tokio::spawn(tell_stats(Arc::clone(&shared), parts.stats, orders.clone()));
+    let stats = tokio::spawn(tell_stats(Arc::clone(&shared), parts.stats));
 
     let mut told = orders.clone();
     // whoever gives orders outlives us; if not, there is nobody left to work for. What this answers is a lock on the order:
@@ -143,7 +143,7 @@ fn stamp(path: &std::path::Path) -> Stamp {
     Some((m.modified().ok(), m.len(), m.ino()))
 }
 
-async fn tell_stats(shared: Arc<Shared>, wanted: bool, _orders: watch::Receiver<Order>) {
+async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
     let mut ticks = interval(STATS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -52,10 +52,4 @@ impl BacklogSnapshot {
     pub fn dropped(&self) -> u64 {
         self.dropped_packets.iter().sum()
     }
-
-    /// How full the memory is, in percent.
-    pub fn fill_percent(&self) -> u32 {
-        let percent = self.in_memory_bytes.saturating_mul(100).checked_div(self.max_bytes).unwrap_or(0);
-        u32::try_from(percent.min(100)).unwrap_or(100)
-    }
 }
