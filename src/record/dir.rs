@@ -90,6 +90,8 @@ pub enum Access {
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    /// Its files are named after people: errors, which go into logs, do not name them.
+    nameless: bool,
     min_free: MinFree,
     /// Whether anybody may create files here.
     crowded: bool,
@@ -128,7 +130,15 @@ impl Dir {
             let reason = "everybody may write to this directory; choose another or: chmod o-w";
             return Err(RecordError::Unsafe { path: path.into(), reason });
         }
-        Ok(Self { fd, path: path.into(), min_free, crowded: others_write, granted: Cell::new(0), journal: RefCell::default() })
+        Ok(Self {
+            fd,
+            path: path.into(),
+            nameless: false,
+            min_free,
+            crowded: others_write,
+            granted: Cell::new(0),
+            journal: RefCell::default(),
+        })
     }
 
     /// Its path, for messages.
@@ -141,6 +151,18 @@ impl Dir {
         self.path.join(name)
     }
 
+    /// Its files are named after subscribers and their calls: no error will name one.
+    #[must_use]
+    pub(super) fn nameless(mut self) -> Self {
+        self.nameless = true;
+        self
+    }
+
+    /// The path of a file of it for an error.
+    pub(super) fn said(&self, name: &str) -> PathBuf {
+        self.path.join(if self.nameless { "(a call)" } else { name })
+    }
+
     /// Creates a file that must not exist: 0600, readable and appending. `None` when the name is taken.
     ///
     /// Every file this program leaves on a disk is made here.
@@ -150,14 +172,14 @@ impl Dir {
         match rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => Ok(Some(File::from(fd))),
             Err(Errno::EXIST) => Ok(None),
-            Err(e) => Err(RecordError::io("create", self.join(name), e)),
+            Err(e) => Err(RecordError::io("create", self.said(name), e)),
         }
     }
 
     /// Opens an existing file for reading and appending; `None` when there is none.
     pub(crate) fn open_existing(&self, name: &str) -> Result<Option<File>, RecordError> {
         self.check_name(name)?;
-        let path = self.join(name);
+        let path = self.said(name);
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
@@ -192,7 +214,7 @@ impl Dir {
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(e) => Err(RecordError::io("inspect", self.join(name), e)),
+            Err(e) => Err(RecordError::io("inspect", self.said(name), e)),
         }
     }
 
@@ -212,13 +234,13 @@ impl Dir {
                 self.journal_renamed(from, to);
                 Ok(true)
             }
-            Err(e) => Err(RecordError::io("rename", self.join(from), e)),
+            Err(e) => Err(RecordError::io("rename", self.said(from), e)),
         }
     }
 
     /// Renames over whatever has the name.
     fn replace(&self, from: &str, to: &str) -> Result<(), RecordError> {
-        rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| RecordError::io("rename", self.join(from), e))
+        rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| RecordError::io("rename", self.said(from), e))
     }
 
     /// Writes a small file whole: readers see the old one or the new one, never a part. Synced when `durable`.
@@ -226,12 +248,12 @@ impl Dir {
         let part = format!("{name}{PART}");
         self.remove(&part)?;
         let Some(mut file) = self.create_new(&part)? else {
-            return Err(RecordError::Unsafe { path: self.join(&part), reason: "somebody else creates files here" });
+            return Err(RecordError::Unsafe { path: self.said(&part), reason: "somebody else creates files here" });
         };
         let done = io::Write::write_all(&mut file, bytes).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
         if let Err(e) = done {
             self.remove(&part)?;
-            return Err(RecordError::io("write", self.join(&part), e));
+            return Err(RecordError::io("write", self.said(&part), e));
         }
         self.replace(&part, name)?;
         if durable {
@@ -245,7 +267,7 @@ impl Dir {
         let Some(file) = self.open_existing(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut io::Read::take(file, max_bytes), &mut bytes)
-            .map_err(|e| RecordError::io("read", self.join(name), e))?;
+            .map_err(|e| RecordError::io("read", self.said(name), e))?;
         Ok(Some(bytes))
     }
 
@@ -254,7 +276,7 @@ impl Dir {
         self.check_name(name)?;
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(RecordError::io("remove", self.join(name), e)),
+            Err(e) => Err(RecordError::io("remove", self.said(name), e)),
         }
     }
 
@@ -301,7 +323,7 @@ impl Dir {
         let journal = self.journal.take();
         for (name, extent) in &journal {
             if let Some(file) = self.open_existing(name)? {
-                file.set_len(extent.bytes).map_err(|e| RecordError::io("cut", self.join(name), e))?;
+                file.set_len(extent.bytes).map_err(|e| RecordError::io("cut", self.said(name), e))?;
             }
         }
         Ok(journal)
@@ -320,7 +342,7 @@ impl Dir {
         let keep = self.min_free.of(total);
         let Some(left) = free.saturating_sub(keep).checked_sub(bytes) else {
             let detail = format!("{free} bytes are free and {keep} must stay free");
-            return Err(RecordError::Full { path: self.join(name), detail });
+            return Err(RecordError::Full { path: self.said(name), detail });
         };
         // a share: the other directories on this file system have grants of their own
         self.granted.set((left / 4).min(GRANT_BYTES));

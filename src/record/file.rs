@@ -162,7 +162,7 @@ impl CaptureFile {
                 Ok(Some(disk)) => disk,
                 Err(e) => return Err(e),
             };
-            let len = disk.metadata().map_err(|e| RecordError::io("inspect", dir.join(&self.name), e))?.len();
+            let len = disk.metadata().map_err(|e| RecordError::io("inspect", dir.said(&self.name), e))?.len();
             if len != self.block.written() && !(self.block.is_torn() && len > self.block.written()) {
                 return Ok(false);
             }
@@ -171,7 +171,7 @@ impl CaptureFile {
         dir.reserve(&self.name, self.block.pending() as u64)?;
         if let Some(disk) = &mut self.disk {
             dir.note(&self.name, Extent { bytes: self.block.written(), packets: self.packets_written });
-            self.block.flush(disk).map_err(|e| RecordError::io("write", dir.join(&self.name), e))?;
+            self.block.flush(disk).map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
             self.packets_written = self.packets;
             if let Encoder::PcapNg(section) = &mut self.encoder {
                 section.written();
@@ -206,7 +206,7 @@ impl CaptureFile {
         match self.block.sha256() {
             Some(sum) => Ok(Some(sum)),
             None => match dir.open_existing(&self.name)? {
-                Some(f) => append::sha256(f).map(Some).map_err(|e| RecordError::io("read", dir.join(&self.name), e)),
+                Some(f) => append::sha256(f).map(Some).map_err(|e| RecordError::io("read", dir.said(&self.name), e)),
                 None => Ok(None),
             },
         }

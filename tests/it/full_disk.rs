@@ -113,6 +113,8 @@ fn run(dir: &Path, trial: Trial, min_free: u64) -> Left {
     wait_for(|| records(&calls).values().filter(|r| r["closed"] == true).count() == 4);
     let log = processor.stop();
     assert!(log.contains("\"lost\":0"), "{log}");
+    let named = records(&calls).into_values().any(|r| log.contains(r["call_id"].as_str().unwrap().split('@').next().unwrap()));
+    assert!(!named, "a call is named: {log}");
     (records(&calls), frames(&disk.outside().join("all.pcap")))
 }
 

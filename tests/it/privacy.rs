@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::whole::{Processor, lc};
+use crate::whole::{LC, Processor, lc, wait_for};
 
 fn captures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/voip");
@@ -108,10 +108,38 @@ fn hunting_and_processing_name_nobody() {
     assert!(named.is_empty(), "{named:?}: {log}");
 }
 
+#[test]
+fn call_files_that_cannot_be_written_are_not_named() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let captures: Vec<PathBuf> = captures().into_iter().filter(|c| c.ends_with("calls.pcap")).collect();
+    let secrets = secrets(&captures);
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t1, type: sip_user, pattern: alice}\n").unwrap();
+    let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state"];
+    let processor = Processor::start(dir, &[&["--insecure", "--filter-file", "f.yaml"], &files[..]].concat());
+    let address = format!("127.0.0.1:{}", processor.port);
+    // the folder is taken away from under it
+    fs::remove_dir(dir.join("calls")).unwrap();
+
+    let mut hunt = Command::new(LC);
+    hunt.args(["hunt", "voip", "-P", &address, "--insecure", "--id", "edge", "-r"]).args(&captures);
+    let mut hunter = hunt.current_dir(dir).env("HOME", dir).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(|| processor.has_said("hunters are paused"));
+    hunter.kill().unwrap();
+    hunter.wait().unwrap();
+    let log = processor.stop();
+
+    assert!(log.contains("calls/(a call)"), "{log}");
+    let named = named(&log, "", &secrets);
+    let ours = ["127.0.0.1", "t1"];
+    assert!(named.iter().all(|n| ours.contains(&n.as_str())), "{named:?}: {log}");
+    assert!(!log.contains("27388"), "{log}");
+}
+
 /// A hunter on these captures and a processor whose filters, which are changed once and then broken, want most of what there is. Gives the number
 /// of calls filed, and both logs.
 fn hunt(dir: &Path, captures: &[PathBuf]) -> (usize, String) {
-    fs::create_dir(dir).unwrap();
+    fs::create_dir_all(dir).unwrap();
     let filters = dir.join("f.yaml");
     fs::write(&filters, "filters:\n  - {id: t1, type: sip_user, pattern: alice}\n").unwrap();
     let processor = Processor::start(

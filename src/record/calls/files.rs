@@ -127,7 +127,7 @@ impl CallFiles {
                 return Ok((file, index));
             }
         }
-        Err(RecordError::Unsafe { path: self.dir.join(&call.stem), reason: "every name for its next file is taken" })
+        Err(RecordError::Unsafe { path: self.dir.said(&call.stem), reason: "every name for its next file is taken" })
     }
 
     /// Accounts for a file just created: its descriptor and its header.

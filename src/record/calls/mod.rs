@@ -262,7 +262,7 @@ impl CallFiles {
     /// [`RecordError::Unsafe`] when others may write to it; [`RecordError::Io`].
     pub fn open(dir: &Path, cfg: CallFilesConfig) -> Result<Self, RecordError> {
         Ok(Self {
-            dir: Dir::open(dir, Access::Private, cfg.min_free)?,
+            dir: Dir::open(dir, Access::Private, cfg.min_free)?.nameless(),
             cfg,
             ids: HashMap::default(),
             calls: HashMap::default(),
