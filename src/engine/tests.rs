@@ -2,6 +2,7 @@
 
 mod details;
 mod messages;
+mod reports;
 mod standards;
 mod unsignalled;
 

@@ -9,6 +9,7 @@
 use super::dir::Dir;
 use super::{FileFact, RecordError};
 use crate::packet::Timestamp;
+use crate::voip::event::RtcpFacts;
 
 /// Version of the fields below.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -202,7 +203,7 @@ pub struct Stream {
     pub late: u64,
     /// Packets seen twice.
     pub duplicates: u64,
-    /// Interarrival jitter at the end and its maximum, in ms (RFC 3550 §A.8).
+    /// Interarrival jitter, its mean and its maximum, in ms (RFC 3550 §A.8).
     pub jitter_ms: f64,
     /// See [`Self::jitter_ms`].
     pub jitter_max_ms: f64,
@@ -211,6 +212,9 @@ pub struct Stream {
     /// Mean opinion score, by [`CallRecord::quality_formula`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mos: Option<f64>,
+    /// What its sender and its receiver say of it in RTCP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp: Option<RtcpFacts>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -237,7 +241,7 @@ impl CallRecord {
     pub fn save(&self, dir: &Dir, stem: &str) -> Result<(), RecordError> {
         let name = name(stem);
         let mut bytes = serde_json::to_vec_pretty(self)
-            .map_err(|e| RecordError::Unreadable { path: dir.join(&name), reason: e.to_string() })?;
+            .map_err(|e| RecordError::Unreadable { path: dir.said(&name), reason: e.to_string() })?;
         bytes.push(b'\n');
         dir.write_whole(&name, &bytes, false)
     }

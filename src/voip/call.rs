@@ -10,6 +10,7 @@ use super::claim::Tie;
 use super::details::Details;
 use super::event::Hole;
 use super::hold::Hold;
+use super::mux::OfferedMux;
 use super::output::Context;
 use super::state::Machine;
 use super::streams::Streams;
@@ -106,6 +107,8 @@ pub struct Call {
     pub media: MediaPolicy,
     /// Claims, by number.
     pub claims: SmallVec<[u32; 4]>,
+    /// Offers to send RTCP beside RTP, for as long as the answer may still decline.
+    pub(super) offered_mux: Vec<OfferedMux>,
     /// By which rule a phone number filter chose it.
     pub phone_rule: Option<Arc<str>>,
     /// Contexts handed out: what ties the packet to the call (`None`: signalling), key, context.
@@ -146,6 +149,7 @@ impl Call {
             filter_version: 0,
             media: MediaPolicy::Full,
             claims: SmallVec::new(),
+            offered_mux: Vec::new(),
             phone_rule: None,
             contexts: Vec::new(),
             ssrcs: SmallVec::new(),

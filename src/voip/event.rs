@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::packet::{FiveTuple, InterfaceId, Timestamp};
 
@@ -148,10 +148,82 @@ pub struct StreamFacts {
     /// Digits sent as RFC 4733 events.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub dtmf: String,
+    /// What RTCP says of it; absent when no report of it was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp: Option<Box<RtcpFacts>>,
     /// First packet, nanoseconds since the epoch.
     pub first_ns: i64,
     /// Last packet, nanoseconds since the epoch.
     pub last_ns: i64,
+}
+
+/// What the sender and the receiver of a stream say of it in RTCP (RFC 3550 §6.4, RFC 3611 §4.7).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RtcpFacts {
+    /// Sender reports.
+    pub sender_reports: u64,
+    /// Packets sent, by the last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender_packets: Option<u32>,
+    /// Payload bytes sent, by the last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sender_bytes: Option<u32>,
+    /// Report blocks of the receiver.
+    pub receiver_reports: u64,
+    /// Packets lost since the beginning, by the last of them; negative when duplicates outnumber losses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<i32>,
+    /// Largest loss between two reports, percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_percent_max: Option<f64>,
+    /// Interarrival jitter at the receiver, by the last report, milliseconds; absent when the clock is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter_ms: Option<f64>,
+    /// The largest reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter_max_ms: Option<f64>,
+    /// From where it was captured to the receiver and back, by the last report that names a sender report seen here, milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<f64>,
+    /// The longest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trip_max_ms: Option<f64>,
+    /// The receiver's voice metrics, by its last extended report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voip_metrics: Option<VoipMetricsFacts>,
+}
+
+/// A voice metrics block (RFC 3611 §4.7); what its sender did not measure is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VoipMetricsFacts {
+    /// Lost in the network, percent.
+    pub loss_percent: f64,
+    /// Discarded by the jitter buffer, percent.
+    pub discard_percent: f64,
+    /// Lost and discarded within bursts, percent.
+    pub burst_density_percent: f64,
+    /// Mean length of bursts.
+    pub burst_ms: u16,
+    /// Mean length of gaps between them.
+    pub gap_ms: u16,
+    /// Round trip between the two ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trip_ms: Option<u16>,
+    /// Delay inside the receiver.
+    pub end_system_ms: u16,
+    /// R factor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r_factor: Option<u8>,
+    /// Listening quality.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos_lq: Option<f64>,
+    /// Conversational quality.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mos_cq: Option<f64>,
+    /// Nominal delay of the jitter buffer.
+    pub jitter_buffer_ms: u16,
 }
 
 /// A call, registration or message, at its end.

@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::filter::{FilterIndex, FilterKind, Hits};
+use crate::filter::{FilterIndex, FilterKind, FilterSet, Hits};
 use crate::packet::{Endpoint, FiveTuple, Timestamp};
-use crate::protocols::sdp;
+use crate::protocols::sdp::{self, Transport};
 use crate::protocols::sip::{self, Message, Start};
 
 use super::call::{CallRef, Party, Verdict};
 use super::claim::{Claim, Evidence, GRACE};
 use super::event::Place;
 use super::hold::Part;
+use super::mux::{OfferedMux, rtcp_beside};
 use super::output::Output;
 use super::state::{CallState, Step};
 use super::table::{CallTable, Wanted};
@@ -143,7 +144,7 @@ impl CallTable {
         }
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
-        self.find_hits(msg, sessions, tuple, &mut hits);
+        find_hits(&self.filters, msg, sessions, tuple, &mut hits);
         if !hits.is_empty() {
             self.add_filters(r, &hits);
             if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
@@ -151,40 +152,6 @@ impl CallTable {
             }
         }
         self.hits = hits;
-    }
-
-    fn find_hits(&self, msg: &Message<'_>, sessions: &[sdp::Session], tuple: &FiveTuple, hits: &mut Hits) {
-        let set = &*self.filters;
-        if set.has_identity() {
-            sip::identities(msg, &mut |field, who| {
-                let number = who.number.as_ref().map(sip::Number::as_str);
-                set.match_identity(field, who.user, who.host, number, hits);
-            });
-        }
-        if set.has_imsi() {
-            sip::imsis(msg, &mut |imsi| set.match_imsi(imsi, hits));
-        }
-        if set.has_imei() {
-            sip::imeis(msg, &mut |imei| set.match_imei(imei, hits));
-        }
-        if set.has_call_id()
-            && let Some(id) = msg.call_id()
-        {
-            set.match_call_id(&id, hits);
-        }
-        if set.has_ip() {
-            for ip in [tuple.src.ip, tuple.dst.ip] {
-                set.match_ip(ip, hits);
-            }
-            for ip in sessions.iter().flat_map(|s| &s.media).filter_map(|m| m.addr) {
-                set.match_ip(ip, hits);
-            }
-        }
-        if set.has_codec() {
-            for f in sessions.iter().flat_map(|s| &s.media).flat_map(|m| &m.formats) {
-                set.match_codec(f.codec.as_str(), hits);
-            }
-        }
     }
 
     /// Adds the filters that matched to the call's list; the most generous media policy wins.
@@ -241,26 +208,29 @@ impl CallTable {
         let Some(caller_side) = self.get(r).map(|c| c.is_caller(from_tag, request)) else { return };
         for (index, m) in session.media.iter().enumerate() {
             let media = u8::try_from(index).unwrap_or(u8::MAX);
-            if let (Some(ip), true) = (m.addr.filter(|ip| !ip.is_unspecified()), m.port != 0) {
+            if let (Some(ip), true) = (m.addr.filter(|ip| !ip.is_unspecified()), m.port != 0 && m.transport != Transport::Tcp) {
+                let beside = rtcp_beside(m);
+                self.forget_offered_mux(r, media, caller_side);
                 for pair in 0..m.ports.clamp(1, 8) {
                     let port = m.port.saturating_add(pair.saturating_mul(2));
                     self.claim(r, media, caller_side, Endpoint { ip, port }, Evidence::Sdp, seen, out);
-                    if !m.rtcp_mux && m.rtcp.is_none() && port < u16::MAX {
-                        self.claim(
-                            r,
-                            media,
-                            caller_side,
-                            Endpoint { ip, port: port.saturating_add(1) },
-                            Evidence::Rtcp,
-                            seen,
-                            out,
-                        );
+                    let Some(above) = port.checked_add(1).filter(|_| beside) else { continue };
+                    let at = Endpoint { ip, port: above };
+                    if m.rtcp_mux {
+                        self.note_offered_mux(r, OfferedMux { media, caller_side, otherwise: at });
+                    } else {
+                        self.claim(r, media, caller_side, at, Evidence::Rtcp, seen, out);
                     }
                 }
                 if let Some((rtcp_ip, port)) = m.rtcp {
                     let at = Endpoint { ip: rtcp_ip.unwrap_or(ip), port };
                     if port != 0 && !(m.rtcp_mux && port == m.port) {
                         self.claim(r, media, caller_side, at, Evidence::Rtcp, seen, out);
+                    }
+                }
+                if !m.rtcp_mux {
+                    for at in self.declined_mux(r, media, !caller_side) {
+                        self.claim(r, media, !caller_side, at, Evidence::Rtcp, seen, out);
                     }
                 }
             }
@@ -345,6 +315,40 @@ impl CallTable {
         if call.verdict == Verdict::Hold {
             self.let_go(r);
             self.set_verdict(r, Verdict::Drop);
+        }
+    }
+}
+
+/// Asks a set of filters about one message, the SDP it carries and where it was seen.
+pub fn find_hits(set: &FilterSet, msg: &Message<'_>, sessions: &[sdp::Session], tuple: &FiveTuple, hits: &mut Hits) {
+    if set.has_identity() {
+        sip::identities(msg, &mut |field, who| {
+            let number = who.number.as_ref().map(sip::Number::as_str);
+            set.match_identity(field, who.user, who.host, number, hits);
+        });
+    }
+    if set.has_imsi() {
+        sip::imsis(msg, &mut |imsi| set.match_imsi(imsi, hits));
+    }
+    if set.has_imei() {
+        sip::imeis(msg, &mut |imei| set.match_imei(imei, hits));
+    }
+    if set.has_call_id()
+        && let Some(id) = msg.call_id()
+    {
+        set.match_call_id(&id, hits);
+    }
+    if set.has_ip() {
+        for ip in [tuple.src.ip, tuple.dst.ip] {
+            set.match_ip(ip, hits);
+        }
+        for ip in sessions.iter().flat_map(|s| &s.media).filter_map(|m| m.addr) {
+            set.match_ip(ip, hits);
+        }
+    }
+    if set.has_codec() {
+        for f in sessions.iter().flat_map(|s| &s.media).flat_map(|m| &m.formats) {
+            set.match_codec(f.codec.as_str(), hits);
         }
     }
 }

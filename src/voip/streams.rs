@@ -11,6 +11,7 @@ use super::call::CallRef;
 use super::claim::{Claims, Tie};
 use super::event::StreamFacts;
 use super::media::MediaPacket;
+use super::reports::{self, Reported, Secure};
 use super::summary;
 use super::table::CallTable;
 
@@ -45,6 +46,8 @@ struct Stream {
     quality: rtp::Stream,
     events: dtmf::Events,
     digits: String,
+    /// What RTCP says of it.
+    reported: Option<Box<Reported>>,
 }
 
 /// All streams of one call.
@@ -54,6 +57,8 @@ pub struct Streams {
     all: Vec<Stream>,
     /// RTCP packets.
     reports: u64,
+    /// Which m-lines have SRTP.
+    secure: Secure,
 }
 
 impl Streams {
@@ -88,6 +93,7 @@ impl Streams {
     }
 
     fn note(&mut self, media: u8, caller_side: bool, m: &sdp::Media) {
+        self.secure.note(media, caller_side, m);
         self.formats.reserve_exact(m.formats.len());
         for f in &m.formats {
             let new = Format { caller_side, media, payload_type: f.payload_type, codec: f.codec, clock_hz: f.clock_hz };
@@ -107,10 +113,26 @@ impl Streams {
         named.clone().find(|f| to == Some((f.caller_side, f.media))).or_else(|| named.next())
     }
 
+    /// Gives each part of a compound report to the stream it speaks of. The parts of SRTCP cannot be read, nor those of a packet that is cut.
+    fn report(&mut self, p: &MediaPacket<'_, '_>, media: Option<u8>) {
+        if self.secure.covers(media) {
+            return;
+        }
+        for said in reports::read(p.payload) {
+            let score = |s: &Stream| if s.ssrc == said.ssrc() { said.fit(&s.tuple, &p.tuple) } else { 0 };
+            let best = self.all.iter().map(score).max().unwrap_or(0);
+            let mut fit = self.all.iter_mut().filter(|s| best > 0 && score(s) == best);
+            // of two that fit alike nobody can tell which is meant
+            if let (Some(stream), None) = (fit.next(), fit.next()) {
+                stream.reported.get_or_insert_default().take(&said, p.frame.ts);
+            }
+        }
+    }
+
     fn measure(&mut self, p: &MediaPacket<'_, '_>, tie: Tie, to: Option<(bool, u8)>) {
         if rtp::is_rtcp(p.payload) || is_cut_rtcp(p.payload) {
             self.reports = self.reports.saturating_add(1);
-            return;
+            return self.report(p, to.map(|(_, media)| media));
         }
         let Ok(header) = Header::parse(p.payload) else { return };
         let format = self.format(header.payload_type, to).copied();
@@ -157,6 +179,7 @@ impl Stream {
             quality: rtp::Stream::new(clock),
             events: dtmf::Events::default(),
             digits: String::new(),
+            reported: None,
         }
     }
 
@@ -220,6 +243,7 @@ impl Stream {
             mos: estimate.map(|e| round(e.mos)),
             mos_formula: formula,
             dtmf: self.digits.clone(),
+            rtcp: self.reported.as_ref().map(|r| Box::new(r.facts(q.clock_hz))),
             first_ns: q.first.as_nanos(),
             last_ns: q.last.as_nanos(),
         }
@@ -232,7 +256,7 @@ fn is_cut_rtcp(payload: &[u8]) -> bool {
 }
 
 /// To a thousandth: what the measurement is good for, and the same digits everywhere.
-fn round(x: f64) -> f64 {
+pub(super) fn round(x: f64) -> f64 {
     (x * 1000.0).round() / 1000.0
 }
 

@@ -341,6 +341,13 @@ impl CallTable {
         }
     }
 
+    /// Packets of this stretch of time may be missing, nobody knows how many, from every call that is not over.
+    pub fn note_gap(&mut self, cause: &'static str, from: Timestamp, to: Timestamp) {
+        for call in self.calls.iter_mut().flatten().filter(|c| !c.machine.state().is_final()) {
+            call.note_hole(cause, from, to, 0);
+        }
+    }
+
     /// Closes every call: end of input.
     pub fn finish(&mut self, out: &mut dyn Output) {
         while let Some(flow) = self.unclaimed.oldest() {

@@ -373,3 +373,43 @@ fn silence_suppression_is_no_loss_and_no_jitter() {
     assert_eq!((s.packets, s.lost, s.max_gap_ms), (20, 0, 3020.0));
     assert!(s.jitter_max_ms < 0.1, "{s:?}");
 }
+
+#[test]
+fn an_answer_without_rtcp_mux_puts_the_rtcp_of_both_sides_above_their_rtp() {
+    for (answer, expected) in [
+        (&["m=audio 5000 RTP/AVP 8"][..], &[4000, 4001, 5000, 5001][..]),
+        (&["m=audio 5000 RTP/AVP 8", "a=rtcp-mux"], &[4000, 5000]),
+    ] {
+        let mut w = everything();
+        w.udp(1, (5060, 5060), &offer("one", 1, &sdp(&["m=audio 4000 RTP/AVP 8", "a=rtcp-mux"])));
+        w.udp_back(2, (5060, 5060), &message("SIP/2.0 200 OK", "one", "1 INVITE", ";tag=b", &sdp(answer)));
+
+        assert_eq!(ports_of(&mut w, "one", &[4000, 4001, 5000, 5001]), expected, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_declined_rtcp_mux_is_known_of_the_m_line_and_side_it_was_offered_for() {
+    let mut w = everything();
+    let offered = ["m=audio 4000 RTP/AVP 8", "a=rtcp-mux", "m=video 4100 RTP/AVP 31", "a=rtcp-mux", "m=audio 4200 RTP/AVP 8"];
+    w.udp(1, (5060, 5060), &offer("one", 1, &sdp(&offered)));
+    let answered = ["m=audio 5000 RTP/AVP 8", "a=rtcp-mux", "m=video 5100 RTP/AVP 31", "m=audio 0 RTP/AVP 8"];
+    w.udp_back(2, (5060, 5060), &message("SIP/2.0 200 OK", "one", "1 INVITE", ";tag=b", &sdp(&answered)));
+
+    assert_eq!(ports_of(&mut w, "one", &[4001, 4101, 4201, 5001, 5101]), [4101, 4201, 5101]);
+    let (out, _) = w.end();
+    assert!(
+        out.calls[0].claims.iter().any(|c| c == "rtcp message 2 media 1 caller 198.51.100.2:4101"),
+        "{:?}",
+        out.calls[0].claims
+    );
+}
+
+#[test]
+fn what_is_not_rtp_has_no_rtcp_beside_it() {
+    let mut w = everything();
+    let lines = ["m=image 4000 udptl t38", "m=message 4100 TCP/MSRP *", "m=audio 4200 RTP/AVP 8"];
+    w.udp(1, (5060, 5060), &offer("one", 1, &sdp(&lines)));
+
+    assert_eq!(ports_of(&mut w, "one", &[4000, 4001, 4100, 4200, 4201]), [4000, 4200, 4201]);
+}

@@ -19,7 +19,7 @@ pub(super) fn tell(record: &mut CallRecord, entry: &Entry, all: &[CallFacts]) {
             reason: reason.to_owned(),
             from: Some(time(from)),
             until: Some(time(until)),
-            packets: Some(packets),
+            packets: Some(packets).filter(|n| *n > 0),
             hunter: hunter.to_string(),
         }));
     }
@@ -128,5 +128,6 @@ fn stream(s: &crate::voip::event::StreamFacts) -> json::Stream {
         jitter_ms: s.jitter_mean_ms,
         jitter_max_ms: s.jitter_max_ms,
         mos: s.mos,
+        rtcp: s.rtcp.as_deref().cloned(),
     }
 }
