@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lippycat::capture::{
-    CaptureError, KernelStats, LiveOptions, LiveSource, LiveState, Progress, Source, Wake, list_interfaces, open_live,
+    CaptureError, FileSource, KernelStats, LiveOptions, LiveSource, LiveState, Progress, Source, Wake, list_interfaces, open_live,
 };
 use lippycat::packet::Timestamp;
 
@@ -460,21 +460,21 @@ fn an_interface_that_goes_down_or_away_is_an_error_once_then_a_gap() {
         let error = first_error(&mut source);
         assert!(matches!(&error, CaptureError::InterfaceDown { name } if name == "ve1"), "{error}");
         assert_eq!(source.states().next().unwrap().state, LiveState::Down);
-        assert!(source.reopen().is_err());
+        assert!(source.recover().is_err());
         sh("ip link set ve1 up");
-        source.reopen().unwrap();
+        source.recover().unwrap();
         Sender::on("ve0").send(&frame(2));
         assert_eq!(drain(&mut source, |_, _, _| {}), 1);
 
         sh("ip link del ve1");
         let error = first_error(&mut source);
         assert!(matches!(&error, CaptureError::InterfaceGone { name, .. } if name == "ve1"), "{error}");
-        assert!(matches!(source.reopen(), Err(CaptureError::NoSuchInterface { .. })));
+        assert!(matches!(source.recover(), Err(CaptureError::NoSuchInterface { .. })));
         // The other interface goes on.
         std::net::UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", "127.0.0.1:9").unwrap();
         assert_eq!(drain(&mut source, |_, _, _| {}), 1);
         pair();
-        source.reopen().unwrap();
+        source.recover().unwrap();
         Sender::on("ve0").send(&frame(3));
         assert_eq!(drain(&mut source, |_, _, _| {}), 1);
 
@@ -483,6 +483,84 @@ fn an_interface_that_goes_down_or_away_is_an_error_once_then_a_gap() {
         assert!(gaps.iter().all(|g| g.interface.0 == 0 && g.after.is_some() && g.after < g.before), "{gaps:?}");
         assert!(source.states().all(|s| s.state == LiveState::Up));
         assert_closed(source.stats(), 4);
+    });
+}
+
+/// A running `lc`; killed when the test ends before it does.
+struct Lc(std::process::Child);
+
+impl Drop for Lc {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Lc {
+    /// Its log goes to `LOG` in `dir`.
+    fn start(dir: &std::path::Path, log: &str, arguments: &[&str]) -> Self {
+        let log = File::create(dir.join(log)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lc"));
+        Self(command.args(arguments).current_dir(dir).env("HOME", dir).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    /// SIGTERM; its exit code.
+    fn stop(mut self) -> Option<i32> {
+        sh(&format!("kill -TERM {}", self.0.id()));
+        self.0.wait().unwrap().code()
+    }
+}
+
+#[test]
+fn a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_calls() {
+    in_namespace("a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_calls", || {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        let says = |log: &str, what: &str| {
+            (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                std::fs::read_to_string(dir.join(log)).is_ok_and(|said| said.contains(what))
+            })
+        };
+        let mut call = Vec::new();
+        let mut source = FileSource::open(&[concat!(env!("CARGO_MANIFEST_DIR"), "/captures/voip/plain.pcap")]).unwrap();
+        while source.poll(&mut |f| call.push(f.data.to_vec())).unwrap() != Progress::End {}
+        let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state"];
+        let processor = Lc::start(dir, "p", &[&["process", "--insecure", "--listen", "127.0.0.1:55555"], &files[..]].concat());
+        assert!(says("p", "listening"));
+        let hunt = ["hunt", "voip", "--insecure", "-P", "127.0.0.1:55555", "-i", "ve1", "--no-filter-policy", "allow"];
+        let hunter = Lc::start(dir, "h", &[&hunt[..], &["--durability", "memory", "--keep-duplicates"]].concat());
+        assert!(says("h", "connected"));
+
+        let (before, after) = call.split_at(20);
+        let mut sender = Sender::on("ve0");
+        before.iter().for_each(|f| sender.send(f));
+        std::thread::sleep(Duration::from_millis(200));
+        sh("ip link del ve1");
+        assert!(says("h", "capture interrupted"));
+        let status = |what: &str| {
+            let show = ["show", "status", "-P", "127.0.0.1:55555", "--insecure", "--output-format", "json", "-q"];
+            (0..150).any(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                let out = Command::new(env!("CARGO_BIN_EXE_lc")).args(show).env("HOME", dir).output().unwrap();
+                String::from_utf8_lossy(&out.stdout).contains(what)
+            })
+        };
+        assert!(status("\"warning_hunters\":1"), "the next heartbeat says it");
+        pair();
+        assert!(says("h", "capturing again"));
+        let mut sender = Sender::on("ve0");
+        after.iter().for_each(|f| sender.send(f));
+        assert!(status("\"healthy_hunters\":1"));
+        assert_eq!((hunter.stop(), processor.stop()), (Some(0), Some(0)));
+
+        let records = std::fs::read_dir(dir.join("calls")).unwrap().map(|e| e.unwrap().path());
+        let record = records.into_iter().find(|p| p.extension().is_some_and(|e| e == "json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(record).unwrap()).unwrap();
+        let count = |what: &str| record["packets"][what].as_u64().unwrap();
+        assert_eq!(count("sip") + count("rtp") + count("rtcp"), call.len() as u64, "{record}");
+        assert_eq!((&record["complete"], &record["holes"][0]["reason"]), (&false.into(), &"interface_down".into()), "{record}");
+        assert!(record["holes"][0].get("packets").is_none(), "nobody knows how many: {record}");
     });
 }
 

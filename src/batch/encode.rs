@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use super::declare::{GRPC_PREFIX, grpc_prefix};
 use super::protobuf::{Out, Piece, WireType, batch, bytes_len, field_len, key, packet, varint_len};
 use super::{BatchSeq, BatchStats, Context, ContextKey, Epoch, Limits, SealedBatch};
-use crate::packet::{Frame, Timestamp};
+use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::reason::DropReason;
 
 /// Sealed buffers remembered for reuse: as many as are usually in flight between two acknowledgements.
@@ -60,6 +60,8 @@ pub struct Encoder {
     known: HashMap<ContextKey, u32, ahash::RandomState>,
     last_known: Option<(ContextKey, u32)>,
     shared: Vec<u32>,
+    /// By interface; empty for one whose name the receiver knows.
+    names: Vec<Box<str>>,
     packets: u32,
     captured_bytes: u64,
     first_ts: Timestamp,
@@ -80,6 +82,7 @@ impl Encoder {
             known: HashMap::default(),
             last_known: None,
             shared: Vec::new(),
+            names: Vec::new(),
             packets: 0,
             captured_bytes: 0,
             first_ts: Timestamp::default(),
@@ -120,6 +123,17 @@ impl Encoder {
         self.packets > 0 && age >= self.config.limits.age
     }
 
+    /// From here on packets of this interface carry its name; without one the receiver looks the interface up in the registration.
+    pub fn name_interface(&mut self, interface: InterfaceId, name: &str) {
+        let at = usize::from(interface.0);
+        if self.names.len() <= at {
+            self.names.resize_with(at.saturating_add(1), Box::default);
+        }
+        if let Some(known) = self.names.get_mut(at) {
+            *known = name.into();
+        }
+    }
+
     /// Adds a packet that belongs to `owner` and, when several calls share it, to those in `shared` too. `repeat` says it
     /// went out before in another batch, for another call.
     pub fn push(&mut self, frame: &Frame<'_>, owner: Option<Owner<'_>>, shared: &[Owner<'_>], repeat: bool) -> Pushed {
@@ -134,7 +148,8 @@ impl Encoder {
             let index = self.context(*owner);
             self.shared.push(index);
         }
-        let head = Head::of(frame, context, &self.shared, repeat);
+        let name = self.names.get(usize::from(frame.interface.0)).map_or("", |name| name);
+        let head = Head::of(frame, name, context, &self.shared, repeat);
         let total =
             self.open.len().saturating_add(head.outer_len()).saturating_add(self.contexts.len()).saturating_add(self.tail_max());
         let limits = &self.config.limits;
@@ -146,7 +161,7 @@ impl Encoder {
             self.oversize = self.oversize.saturating_add(1);
             return Pushed::Refused(DropReason::Oversize);
         }
-        head.write(&mut self.open, frame, context, &self.shared, repeat);
+        head.write(&mut self.open, frame, name, context, &self.shared, repeat);
         if self.packets == 0 {
             self.first_ts = frame.ts;
         }
@@ -281,7 +296,7 @@ struct Head {
 }
 
 impl Head {
-    fn of(frame: &Frame<'_>, context: u32, shared: &[u32], repeat: bool) -> Self {
+    fn of(frame: &Frame<'_>, name: &str, context: u32, shared: &[u32], repeat: bool) -> Self {
         let data = frame.data.len();
         let shared_len = shared.iter().map(|i| varint_len(u64::from(*i))).sum();
         let body_len = field_len(packet::TIMESTAMP_NS, frame.ts.as_nanos().cast_unsigned())
@@ -292,6 +307,7 @@ impl Head {
             + field_len(packet::CONTEXT, u64::from(context))
             + field_len(packet::REPEAT, u64::from(repeat))
             + if shared.is_empty() { 0 } else { bytes_len(packet::SHARED_CONTEXTS, shared_len) }
+            + if name.is_empty() { 0 } else { bytes_len(packet::INTERFACE_NAME, name.len()) }
             + bytes_len(packet::DATA, data);
         Self { shared_len, body_len }
     }
@@ -301,7 +317,7 @@ impl Head {
     }
 
     /// Small fields first, the bytes last: two copies into the batch, or three when the packet is shared.
-    fn write(&self, out: &mut BytesMut, frame: &Frame<'_>, context: u32, shared: &[u32], repeat: bool) {
+    fn write(&self, out: &mut BytesMut, frame: &Frame<'_>, name: &str, context: u32, shared: &[u32], repeat: bool) {
         let mut head = Piece::<HEAD_MAX>::new();
         head.open(batch::PACKETS, self.body_len);
         head.number(packet::TIMESTAMP_NS, frame.ts.as_nanos().cast_unsigned());
@@ -318,6 +334,11 @@ impl Head {
             for index in shared {
                 out.varint(u64::from(*index));
             }
+        }
+        if !name.is_empty() {
+            out.put(head.as_slice());
+            head = Piece::new();
+            out.text(packet::INTERFACE_NAME, name);
         }
         head.open(packet::DATA, frame.data.len());
         out.put(head.as_slice());

@@ -165,7 +165,8 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn of(p: &PacketView<'a>, interfaces: &'a [String], meta: LegacyMeta<'a>) -> Self {
-        let interface = interfaces.get(p.interface_index() as usize).map_or("", String::as_str);
+        let registered = || interfaces.get(p.interface_index() as usize).map_or("", String::as_str);
+        let interface = p.interface_name().unwrap_or_else(registered);
         let Some(context) = p.context() else {
             return Self { interface, filter_ids: Vec::new(), sip: meta.sip, rtp: meta.rtp }.without_empty();
         };

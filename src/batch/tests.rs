@@ -31,6 +31,25 @@ fn a_packet_comes_out_as_it_went_in() {
 }
 
 #[test]
+fn packets_of_an_interface_that_was_named_carry_its_name_and_no_others() {
+    let mut encoder = encoder(Limits::default());
+    encoder.name_interface(InterfaceId(4), "late0");
+    for interface in [3, 4, 5] {
+        let frame = Frame { interface: InterfaceId(interface), ..frame(7, &[1, 2, 3]) };
+        assert_eq!(encoder.push(&frame, None, &[], false), Pushed::Stored);
+    }
+
+    let view = read(&encoder.seal(99, 5, &BatchStats::default()).unwrap());
+
+    let named: Vec<_> = view.packets().map(|p| (p.interface_index(), p.interface_name(), p.data())).collect();
+    assert_eq!(named, [(3, None, &[1, 2, 3][..]), (4, Some("late0"), &[1, 2, 3]), (5, None, &[1, 2, 3])]);
+    let registered: Vec<String> = (0..6).map(|n| format!("eth{n}")).collect();
+    let old = rewrite(&view, BatchSeq(1), &registered, |_| LegacyMeta::default());
+    let old = BatchView::parse(old.bytes.slice(GRPC_PREFIX..), &ViewLimits::default()).unwrap();
+    assert_eq!(old.packets().map(|p| p.interface_name()).collect::<Vec<_>>(), [Some("eth3"), Some("late0"), Some("eth5")]);
+}
+
+#[test]
 fn each_context_is_written_once_per_batch() {
     let (a, b) = (context("a", &[]), context("b", &[]));
     let mut encoder = encoder(Limits::default());

@@ -496,7 +496,7 @@ impl<'a> PacketView<'a> {
         self.raw.interface
     }
 
-    /// The interface's name, from peers that send it per packet.
+    /// The interface's name, where it came with the packet.
     pub fn interface_name(&self) -> Option<&'a str> {
         let name = self.legacy_raw()?.interface_name.text(&self.view.message);
         (!name.is_empty()).then_some(name)

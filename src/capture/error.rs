@@ -27,7 +27,7 @@ pub enum CaptureError {
         /// The interface.
         name: String,
     },
-    /// The interface vanished while capturing; [`super::LiveSource::reopen`] tries again.
+    /// The interface vanished while capturing; [`super::Source::recover`] tries again.
     #[error("cannot capture on {name} any longer: {reason}; trying again until it is back")]
     InterfaceGone {
         /// The interface.
@@ -69,8 +69,7 @@ pub enum CaptureError {
         /// In words.
         reason: String,
         /// The system's answer.
-        #[source]
-        source: io::Error,
+        io: io::Error,
     },
     /// Nothing was given to read, or too much.
     #[error("cannot read {count} capture files: {must}")]

@@ -5,9 +5,10 @@
 //! record behind a damaged one.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use smallvec::SmallVec;
@@ -114,11 +115,13 @@ impl FileReader {
         let (name, input) = if path == Path::new("-") {
             let name = "standard input".to_owned();
             let stdin = io::stdin().as_fd().try_clone_to_owned();
-            let fd = stdin.map_err(|source| CaptureError::Open { file: name.clone(), reason: source.to_string(), source })?;
+            let fd = stdin.map_err(|source| CaptureError::Open { file: name.clone(), reason: source.to_string(), io: source })?;
             (name, File::from(fd))
         } else {
             let name = path.display().to_string();
-            let file = File::open(path).map_err(|source| cannot_open(name.clone(), source))?;
+            // a fifo is opened before anybody writes to it: what is waited for then is its first bytes
+            let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+            let file = opened.map_err(|source| cannot_open(name.clone(), source))?;
             if file.metadata().is_ok_and(|m| m.is_dir()) {
                 return Err(cannot_open(name, io::ErrorKind::IsADirectory.into()));
             }
@@ -349,7 +352,7 @@ fn cannot_open(file: String, source: io::Error) -> CaptureError {
     ];
     let words = known.iter().find(|(kind, _)| *kind == source.kind()).map(|(_, words)| (*words).to_owned());
     let reason = words.unwrap_or_else(|| source.to_string());
-    CaptureError::Open { file, reason, source }
+    CaptureError::Open { file, reason, io: source }
 }
 
 /// What a file that is no capture seems to be.

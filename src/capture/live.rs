@@ -3,7 +3,7 @@
 //! ```text
 //! open:  activate ─ link type ─ non-blocking ─ [refuse everything ─ drain ─ count from here ─ filter]
 //! run:   wait(descriptors, waker, timeout) ─ dispatch(≤ QUOTA per handle) ─ …
-//! gone:  error once, the other interfaces go on ─ reopen() by the caller, with back-off ─ a Gap
+//! gone:  error once, the other interfaces go on ─ recover() by the caller, with back-off ─ a Gap
 //! ```
 //! Promises: no frame of a filtered handle that the kernel counted goes uncounted here, so that K1 closes at rest;
 //! nanosecond kernel timestamps; a wake-up ends every wait. Never immediate mode (it costs a system call per frame here
@@ -60,7 +60,7 @@ pub enum LiveState {
     Up,
     /// There, but administratively down; frames come again by themselves when it is up.
     Down,
-    /// Vanished, or its handle failed; [`LiveSource::reopen`].
+    /// Vanished, or its handle failed; [`Source::recover`].
     Gone,
 }
 
@@ -140,27 +140,6 @@ impl LiveSource {
     /// Gaps that were forgotten because there were more.
     pub fn forgotten_gaps(&self) -> u64 {
         self.forgotten_gaps
-    }
-
-    /// Opens again what is gone and looks whether what was down is up. Call with back-off while [`Self::states`] shows
-    /// anything but `Up`.
-    ///
-    /// # Errors
-    /// The first interface that still does not deliver; all are tried.
-    pub fn reopen(&mut self) -> Result<(), CaptureError> {
-        let mut first = None;
-        for handle in &mut self.handles {
-            let result = match handle.state {
-                LiveState::Up => Ok(()),
-                LiveState::Down => handle.look().and_then(|()| match handle.state {
-                    LiveState::Down => Err(CaptureError::InterfaceDown { name: handle.name.clone() }),
-                    LiveState::Up | LiveState::Gone => Ok(()),
-                }),
-                LiveState::Gone => handle.open_again(&self.options),
-            };
-            first = first.or(result.err());
-        }
-        first.map_or(Ok(()), Err)
     }
 
     fn begin_gap(&mut self, interface: InterfaceId, after: Option<Timestamp>) {
@@ -251,6 +230,26 @@ impl Source for LiveSource {
 
     fn interfaces(&self) -> &[InterfaceInfo] {
         &self.interfaces
+    }
+
+    fn is_whole(&self) -> bool {
+        self.handles.iter().all(|h| h.state == LiveState::Up)
+    }
+
+    fn recover(&mut self) -> Result<(), CaptureError> {
+        let mut first = None;
+        for handle in &mut self.handles {
+            let result = match handle.state {
+                LiveState::Up => Ok(()),
+                LiveState::Down => handle.look().and_then(|()| match handle.state {
+                    LiveState::Down => Err(CaptureError::InterfaceDown { name: handle.name.clone() }),
+                    LiveState::Up | LiveState::Gone => Ok(()),
+                }),
+                LiveState::Gone => handle.open_again(&self.options),
+            };
+            first = first.or(result.err());
+        }
+        first.map_or(Ok(()), Err)
     }
 
     fn stats(&mut self) -> KernelStats {

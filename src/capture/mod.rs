@@ -15,6 +15,7 @@
 //! | [`LiveSource`] (`live`, `handle`) | non-blocking libpcap handles, one per interface |
 //! | `kernel` | the filter a handle keeps for life |
 //! | [`open_live`] (`fanout`) | several threads on one interface |
+//! | [`Outages`] | an interface that went down or away is tried again |
 //! | [`BpfTest`], [`BpfFilter`] | pushed filters, evaluated in user space |
 //! | [`list_interfaces`] | for `lc list interfaces` |
 //! | `sys` | the system calls; the one file with `unsafe` |
@@ -34,6 +35,7 @@ mod kernel;
 mod list;
 mod live;
 mod merge;
+mod outage;
 mod pace;
 mod paced;
 mod pcapng;
@@ -52,6 +54,7 @@ pub use kernel::voip_ports;
 pub use list::{InterfaceListing, list_interfaces};
 pub use live::{Gap, InterfaceState, LiveOptions, LiveSource, LiveState, MAX_GAPS, Waker};
 pub use merge::{FileSource, MAX_FILES};
+pub use outage::Outages;
 pub use pace::{MAX_PAUSE, Pace, Speed, UnknownSpeed};
 pub use paced::Paced;
 pub use replay::Replay;
@@ -88,6 +91,19 @@ pub trait Source: Send {
     /// The file that an interface belongs to, by number and name; `None` for a live source. The frames of one burst are of one file.
     fn file_of(&self, _interface: InterfaceId) -> Option<(usize, &str)> {
         None
+    }
+
+    /// Whether everything it captures from delivers.
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    /// Opens again what is gone, and looks again at what is down; for a caller that makes pauses between attempts.
+    ///
+    /// # Errors
+    /// The first that still does not deliver.
+    fn recover(&mut self) -> Result<(), CaptureError> {
+        Ok(())
     }
 
     /// The counters since the source was opened.

@@ -149,8 +149,7 @@ impl From<FilterFileError> for Stop {
 /// A source's error with the exit code it means.
 pub(super) fn source_error(e: CaptureError) -> Stop {
     let missing = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
-    let exit = if matches!(&e, CaptureError::NoSuchInterface { .. })
-        || matches!(&e, CaptureError::Open { source, .. } if missing(source))
+    let exit = if matches!(&e, CaptureError::NoSuchInterface { .. }) || matches!(&e, CaptureError::Open { io, .. } if missing(io))
     {
         Exit::NotFound
     } else if matches!(&e, CaptureError::Bpf { .. } | CaptureError::Option { .. }) {

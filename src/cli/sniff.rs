@@ -67,6 +67,11 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
         min_free: MinFree::default(),
         count: (config.capture.count > 0).then_some(config.capture.count),
     };
+    if config.mode == Mode::Generic && sniffer.write.is_none() {
+        tracing::warn!(
+            "packets are only counted: without a mode there are no events; try 'lc sniff voip', or -w FILE to keep what matches"
+        );
+    }
     let (filter, voip) = (config.sniff.bpf_filter.as_deref(), (config.mode == Mode::Voip).then_some(&config.voip));
     if config.capture.threads > 1 {
         return Err(Stop::usage("--capture-threads: lc sniff captures with one thread; lc hunt takes more"));

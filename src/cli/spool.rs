@@ -201,7 +201,8 @@ fn write(file: &mut Unified, item: &Item) -> Result<(), Stop> {
     let view = BatchView::parse(message, &ViewLimits::default()).map_err(|e| Stop::new(Exit::Failure, e))?;
     for p in view.packets() {
         let filters: Vec<&str> = p.context().into_iter().flat_map(|c| c.filter_ids()).collect();
-        let origin = record::Origin { hunter: view.hunter_id(), interface: "", filters: &filters.join(",") };
+        let origin =
+            record::Origin { hunter: view.hunter_id(), interface: p.interface_name().unwrap_or(""), filters: &filters.join(",") };
         let packet = Packet { ts: p.ts(), wire_len: p.wire_len(), link: p.link(), data: p.data(), origin };
         file.write(&packet).map_err(|e| Stop::from(anyhow::Error::from(e)))?;
     }

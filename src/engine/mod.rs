@@ -189,6 +189,11 @@ impl Engine {
         self.calls.finish(out);
     }
 
+    /// An interface did not deliver in this stretch of time: it stands in the calls that are alive.
+    pub fn note_outage(&mut self, from: Timestamp, to: Timestamp) {
+        self.calls.note_gap("interface_down", from, to.max(from));
+    }
+
     /// Counters at this moment; their sum is every frame taken.
     pub fn counters(&self) -> Counters {
         let mut c = self.counters;

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::batch::{BatchStats, ContextKey, Encoder, Pushed, SealedBatch};
-use crate::capture::{CaptureError, KernelStats, Progress, Source};
+use crate::capture::{CaptureError, KernelStats, Outages, Progress, Source};
 use crate::engine::{Counters, Engine};
 use crate::filter::FilterSet;
 use crate::packet::{FiveTuple, Frame, Timestamp};
@@ -18,6 +18,8 @@ use crate::voip::event::Event;
 use crate::voip::output::{Output, Owner};
 
 use crate::telemetry::clock;
+
+use super::names::Names;
 
 /// Frames handed to the engine at once.
 const BURST: usize = 32;
@@ -185,6 +187,10 @@ pub struct Inspector {
     pub engine: Engine,
     /// What they become.
     pub encoder: Encoder,
+    /// What the processor knows of the source's interfaces.
+    pub names: Names,
+    /// What does not deliver is tried again.
+    pub outages: Outages,
     /// Which snapshot is ours.
     pub index: usize,
     /// A file: wait for room instead of giving anything up, and end with it.
@@ -306,6 +312,10 @@ impl Inspector {
                     break Ok(());
                 }
             }
+            self.names.learn(&*self.source, &mut self.encoder);
+            if let Some(since) = self.outages.poll(&mut *self.source) {
+                self.engine.note_outage(since, clock::wall());
+            }
             let (count, room) = (self.count, left(self.count, number).min(BURST));
             let stats = self.batch_stats();
             let (engine, source) = (&mut self.engine, &mut self.source);
@@ -344,12 +354,12 @@ impl Inspector {
                     opened = out.opened;
                     self.publish();
                     if let Err(e) = self.source.wait(IDLE_WAIT) {
-                        self.degraded(&e);
+                        self.degraded(&e, newest);
                     }
                 }
                 Ok(Progress::End) => break Ok(()),
                 Err(e) if self.offline => break Err(e),
-                Err(e) => self.degraded(&e),
+                Err(e) => self.degraded(&e, newest),
             }
         };
         self.finish(filter_version);
@@ -358,6 +368,9 @@ impl Inspector {
 
     /// Settles what is still held and hands over the last batch.
     fn finish(&mut self, filter_version: u64) {
+        if let Some(since) = self.outages.end() {
+            self.engine.note_outage(since, clock::wall());
+        }
         let stats = self.batch_stats();
         let shared = Arc::clone(&self.shared);
         let mut out =
@@ -367,12 +380,10 @@ impl Inspector {
         self.publish();
     }
 
-    /// An interface that went away: said, counted as a warning, tried again by the source.
-    fn degraded(&self, e: &CaptureError) {
-        tracing::warn!(error = %e, "capture interrupted; trying again");
-        if let Some(p) = self.shared.progress.get(self.index) {
-            p.lock().degraded = true;
-        }
+    /// An interface that went away: said, counted as a warning, tried again.
+    fn degraded(&mut self, e: &CaptureError, newest: Timestamp) {
+        self.outages.begin(e, newest);
+        self.publish();
         clock::pause(IDLE_WAIT);
     }
 
@@ -389,7 +400,7 @@ impl Inspector {
             oversize: self.encoder.oversize(),
             open: u64::from(self.encoder.pending()),
             calls: self.engine.calls().len(),
-            degraded: false,
+            degraded: self.outages.is_on(),
         };
         *slot.lock() = facts;
     }
@@ -461,6 +472,8 @@ mod tests {
             source: Box::new(Slices { in_ring }),
             engine: Engine::new(config, shared.filters.current(), Arc::new(Libpcap)),
             encoder: Encoder::new(encoder),
+            names: Names::new(Arc::from([])),
+            outages: Outages::default(),
             index: 0,
             offline: false,
             count,

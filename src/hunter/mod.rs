@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`topology`] | every thread, task and channel |
 //! | [`inspect`] | one capture thread: source → engine → batches |
+//! | [`names`] | interfaces that the registration does not name |
 //! | [`control`] | filters in, heartbeat facts out |
 //!
 //! Promises: capture never waits for the network (files do: they lose nothing); every captured packet is in exactly one counter of the
@@ -11,6 +12,7 @@
 
 pub mod control;
 pub mod inspect;
+pub mod names;
 pub mod topology;
 
 use crate::capture::{CaptureError, KernelStats};
@@ -54,10 +56,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Wanted packets that were lost: given up by the uplink, too large, or not delivered by the kernel.
+    /// Packets that were lost: given up by the uplink, too large, not delivered by the kernel, or held for a call and given up for want of room.
     pub fn lost(&self) -> u64 {
         let kernel = self.kernel.kernel_dropped.saturating_add(self.kernel.interface_dropped);
-        self.given_up_after_match().saturating_add(kernel)
+        self.given_up_after_match().saturating_add(kernel).saturating_add(self.engine.crowded_out())
     }
 
     fn given_up_after_match(&self) -> u64 {

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, interval_at, timeout};
 
 use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
-use crate::capture::{CaptureError, Source};
+use crate::capture::{CaptureError, Outages, Source};
 use crate::engine::{Engine, EngineConfig};
 use crate::filter::{BpfCompiler, CompileOptions, Filter};
 use crate::spool::{Disk, Queue};
@@ -31,6 +31,7 @@ use crate::uplink::{
 
 use super::control::{Facts, Plane};
 use super::inspect::{Inspector, Shared};
+use super::names::Names;
 use super::{Hunt, HunterError, Report};
 
 /// A statistics line this often.
@@ -117,6 +118,7 @@ async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<En
     let backlog = &shared.backlog;
     let epochs: Vec<Epoch> = (0..parts.sources.len()).map(|n| epoch(parts.facts.instance, n)).collect();
     parts.facts.epochs.clone_from(&epochs);
+    let registered: Arc<[String]> = parts.facts.interfaces.clone().into();
     let plane = Arc::new(Plane::new(parts.facts, Arc::clone(shared), parts.compile, parts.local));
     let hunter_id = Arc::clone(&parts.uplink.hunter_id);
 
@@ -137,6 +139,8 @@ async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<En
             source,
             engine: Engine::new(parts.engine, shared.filters.current(), Arc::clone(&parts.bpf)),
             encoder: Encoder::new(EncoderConfig { hunter_id: Arc::clone(&hunter_id), epoch: *epoch, limits: parts.limits }),
+            names: Names::new(Arc::clone(&registered)),
+            outages: Outages::default(),
             index,
             offline: parts.offline,
             count: parts.count,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::capture::{CaptureError, KernelStats, Progress, Source};
+use crate::capture::{CaptureError, KernelStats, Outages, Progress, Source};
 use crate::engine::{Counters, Engine, EngineConfig};
 use crate::filter::{BpfCompiler, FilterSet};
 use crate::packet::{Frame, InterfaceId, Timestamp};
@@ -131,10 +131,14 @@ fn read(
     let mut given: Vec<u64> = Vec::new();
     let mut next_timers = TIMERS_EVERY;
     let mut newest = Timestamp::MIN;
+    let mut outages = Outages::default();
     loop {
         let left = count.map_or(u64::MAX, |n| n.saturating_sub(taken));
         if left == 0 || stop.load(Ordering::Relaxed) || out.failed.is_some() {
             return Ok(());
+        }
+        if let Some(since) = outages.poll(source) {
+            engine.note_outage(since, now());
         }
         out.learn(source);
         given.resize(out.files, 0);
@@ -151,7 +155,12 @@ fn read(
             }
             taken = taken.wrapping_add(frames.len() as u64);
             newest = frames.last().map_or(newest, |f| newest.max(f.ts));
-        })?;
+        });
+        let progress = match progress.map_err(|e| outages.take(e, newest)) {
+            Ok(progress) => progress,
+            Err(None) => Progress::Idle,
+            Err(Some(e)) => return Err(e.into()),
+        };
         match progress {
             Progress::End => return Ok(()),
             // a replay that waits for its next frame
@@ -165,7 +174,9 @@ fn read(
                 newest = newest.max(now());
                 engine.handle_timeout(newest, out);
                 out.events.flush()?;
-                source.wait(IDLE_WAIT)?;
+                if let Err(Some(e)) = source.wait(IDLE_WAIT).map_err(|e| outages.take(e, newest)) {
+                    return Err(e.into());
+                }
             }
         }
     }

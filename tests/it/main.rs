@@ -9,6 +9,7 @@ mod dependencies;
 mod full_disk;
 mod fuzz_corpora;
 mod golden;
+mod interfaces;
 mod layering;
 mod live;
 mod many_calls;

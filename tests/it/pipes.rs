@@ -37,9 +37,14 @@ impl Waiting {
     }
 
     /// Sends a signal; it must end, and well, while its input stays open.
-    fn stop(mut self, signal: &str) {
+    fn stop(self, signal: &str) {
         let killed = Command::new("kill").args([signal, &self.0.id().to_string()]).status().unwrap();
         assert!(killed.success());
+        self.ends();
+    }
+
+    /// It ends by itself, and well.
+    fn ends(mut self) {
         let mut ended = None;
         wait_for(|| {
             ended = self.0.try_wait().unwrap();
@@ -69,6 +74,25 @@ fn a_signal_is_heard_while_a_pipe_says_nothing() {
         Waiting::start(tmp.path(), arguments, b"").stop(signal);
         Waiting::start(tmp.path(), arguments, &beginning(2)).stop(signal);
     }
+}
+
+#[test]
+fn a_signal_is_heard_while_nobody_writes_to_a_fifo_and_its_writer_may_come_late() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    assert!(Command::new("mkfifo").arg(dir.join("fifo")).status().unwrap().success());
+    let hunt = ["hunt", "-P", "127.0.0.1:1", "--insecure", "-r", "fifo"];
+    for (arguments, signal) in
+        [(&["sniff", "-r", "fifo"][..], "-TERM"), (&["sniff", "voip", "-r", "fifo"], "-INT"), (&hunt, "-TERM")]
+    {
+        Waiting::start(dir, arguments, b"").stop(signal);
+    }
+
+    let late = Waiting::start(dir, &["sniff", "-r", "fifo", "-w", "kept.pcap"], b"");
+    fs::write(dir.join("fifo"), beginning(3)).unwrap();
+    late.ends();
+
+    assert_eq!(frames(&dir.join("kept.pcap")), frames(&calls_capture())[..3]);
 }
 
 #[test]
