@@ -66,6 +66,8 @@ async fn supervise(config: ProcessConfig, matches: &ArgMatches, started: &Starte
         unique = c.unique,
         duplicate = c.duplicate,
         written = c.committed,
+        doubled = c.doubled,
+        unwanted = c.unwanted,
         left_to_hunters = c.in_queue,
         lost = c.dropped,
         refused = %c.refused(),

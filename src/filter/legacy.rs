@@ -40,6 +40,23 @@ pub fn to_legacy(filter: &Filter, knows_uri: bool) -> Translation {
     told
 }
 
+/// What a peer without our extensions is to select by `filter`, told as `told`: for what it understands exactly, its own meaning; for the
+/// rest ours, which is narrower than what it does.
+pub fn meant_of_legacy(filter: &Filter, told: &Translation) -> Filter {
+    let theirs = |pattern: String| Filter { kind: told.kind, pattern, dialect: Dialect::Legacy, ..filter.clone() };
+    if told.kind == FilterKind::PhoneNumber {
+        // it compares the ends of numbers, and by which prefixes is its own affair
+        let digits = told.pattern.trim_start_matches('*');
+        let end = digits.len().saturating_sub(phone::MIN_SUFFIX_DIGITS);
+        return match digits.get(end..) {
+            Some(_) if digits.ends_with('*') => theirs(told.pattern.clone()),
+            Some(last) if last.len() == phone::MIN_SUFFIX_DIGITS => theirs(format!("*{last}")),
+            Some(_) | None => filter.clone(),
+        };
+    }
+    if told.exact { theirs(told.pattern.clone()) } else { filter.clone() }
+}
+
 /// The pattern as peers with our extensions read it.
 pub fn to_native(filter: &Filter) -> Cow<'_, str> {
     let contains = match (filter.dialect, filter.kind) {
@@ -153,6 +170,23 @@ mod tests {
         assert_eq!(told(FilterKind::PhoneNumber, "123-4567"), (FilterKind::PhoneNumber, "*1234567".into(), true));
         assert_eq!(told(FilterKind::PhoneNumber, "110"), (FilterKind::SipUri, "110@*".into(), true));
         assert_eq!(told(FilterKind::PhoneNumber, "+4930*"), (FilterKind::PhoneNumber, "4930*".into(), true));
+    }
+
+    #[test]
+    fn what_they_do_exactly_is_meant_as_they_mean_it_and_the_rest_as_we_do() {
+        let meant = |kind, pattern| {
+            let f = Filter::new("f", kind, pattern);
+            let m = meant_of_legacy(&f, &to_legacy(&f, true));
+            (m.kind, m.pattern, m.dialect)
+        };
+
+        assert_eq!(meant(FilterKind::SipUser, "alice"), (FilterKind::SipUri, "alice@*".into(), Dialect::Legacy));
+        assert_eq!(meant(FilterKind::SipUser, "al*ce"), (FilterKind::SipUser, "al*ce".into(), Dialect::Native));
+        assert_eq!(
+            meant(FilterKind::PhoneNumber, "+49 30 1234567"),
+            (FilterKind::PhoneNumber, "*1234567".into(), Dialect::Legacy)
+        );
+        assert_eq!(meant(FilterKind::PhoneNumber, "+4930*"), (FilterKind::PhoneNumber, "4930*".into(), Dialect::Legacy));
     }
 
     #[test]

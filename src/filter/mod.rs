@@ -34,7 +34,7 @@ use crate::pattern::{MAX_PATTERN_BYTES, PatternError};
 pub use bpf::{BpfCompiler, BpfGate, MAX_BPF_FILTERS, PacketTest};
 pub use hits::{FilterIndex, Hits, MAX_HITS};
 pub use kinds::{FilterKind, KINDS, Kind, Mode, Scope, capabilities};
-pub use legacy::{Translation, to_legacy, to_native};
+pub use legacy::{Translation, meant_of_legacy, to_legacy, to_native};
 pub use phone::{BadPlan, PhonePlan};
 pub use set::{CompileOptions, FilterSet};
 pub use store::{Change, Store, StoreError, Update, diff};

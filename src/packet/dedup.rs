@@ -132,6 +132,14 @@ impl Dedup {
         false
     }
 
+    /// Whether `id` was seen less than [`WINDOW`] ago; remembers nothing.
+    pub fn knows(&self, id: u64, ts: Timestamp) -> bool {
+        let Some((tags, times)) = self.sets.get(self.place(id)).map(|set| set.split_at(WAYS)) else { return false };
+        let tag = tag_of(id, InterfaceId(0));
+        let is_live = |at: u64| ts.as_nanos().abs_diff(at.cast_signed()) < self.window;
+        tags.iter().zip(times).any(|(t, at)| (*t ^ tag) & TAG == 0 && is_live(*at))
+    }
+
     /// What was recognised since the beginning.
     pub const fn counters(&self) -> Counters {
         self.counters

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! P1  received = unique + duplicate + Σ rejected
-//! P2  unique   = committed + in_queue + dropped
+//! P2  unique   = committed + in_queue + dropped + doubled + unwanted
 //! ```
 //! Each term is counted where it happens, never computed from the others: a difference other than 0 is a defect.
 
@@ -61,6 +61,10 @@ pub struct Counts {
     pub in_queue: u64,
     /// Packets no file could take.
     pub dropped: u64,
+    /// Further copies of one packet, from hunters of the predecessor.
+    pub doubled: u64,
+    /// Packets of calls that hunters of the predecessor select although no filter means them.
+    pub unwanted: u64,
     /// Packets of refused batches, as far as they could be read, by [`Refused`].
     pub rejected: [u64; Refused::ALL.len()],
     /// Streams that ended with a refusal, by [`Refused`].
@@ -76,7 +80,7 @@ impl Counts {
     pub fn imbalance(&self) -> [i128; 2] {
         let sum = |terms: &[u64]| terms.iter().fold(0_i128, |s, n| s.saturating_add(i128::from(*n)));
         let p1 = sum(&[self.received]) - sum(&[self.unique, self.duplicate]) - sum(&self.rejected);
-        [p1, sum(&[self.unique]) - sum(&[self.committed, self.in_queue, self.dropped])]
+        [p1, sum(&[self.unique]) - sum(&[self.committed, self.in_queue, self.dropped, self.doubled, self.unwanted])]
     }
 
     /// Both differences, for a log line.
@@ -127,6 +131,14 @@ impl Counters {
         c.in_queue = c.in_queue.saturating_sub(packets);
         add(&mut c.committed, packets.saturating_sub(dropped));
         add(&mut c.dropped, dropped);
+    }
+
+    /// No file is to have these of it.
+    pub(super) fn left_out(&self, doubled: u64, unwanted: u64) {
+        let mut c = self.0.lock();
+        c.in_queue = c.in_queue.saturating_sub(doubled.saturating_add(unwanted));
+        add(&mut c.doubled, doubled);
+        add(&mut c.unwanted, unwanted);
     }
 
     /// A stream ended with a refusal of a batch of so many packets, where that is known.

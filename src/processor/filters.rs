@@ -64,13 +64,16 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
+    fn knows_uri(&self) -> bool {
+        self.capabilities.iter().any(|c| FilterKind::parse(c) == Some(FilterKind::SipUri))
+    }
+
     /// A filter in words it understands, and whether it then selects what was asked for and nothing more.
     fn tell(&self, f: &Filter) -> (wire::Filter, bool) {
         if self.extended {
             return (to_wire(f), true);
         }
-        let knows_uri = self.capabilities.iter().any(|c| FilterKind::parse(c) == Some(FilterKind::SipUri));
-        let told = filter::to_legacy(f, knows_uri);
+        let told = filter::to_legacy(f, self.knows_uri());
         (wire::Filter { r#type: told.kind.wire(), pattern: told.pattern, ..to_wire(f) }, told.exact)
     }
 }
@@ -153,6 +156,14 @@ impl Distribution {
     fn wanted(&self, s: &Subscriber) -> (u64, Held) {
         let store = self.store.read();
         (store.version(), store.for_hunter(&s.id, &s.capabilities).cloned().collect())
+    }
+
+    /// What an old hunter is to select, with the version, and whether it cannot say all of that and selects more.
+    pub fn meant(&self, s: &Subscriber) -> (u64, Vec<Filter>, bool) {
+        let (version, wanted) = self.wanted(s);
+        let told: Vec<_> = wanted.iter().map(|f| (f, filter::to_legacy(f, s.knows_uri()))).collect();
+        let narrows = told.iter().any(|(_, t)| !t.exact);
+        (version, told.iter().map(|(f, t)| filter::meant_of_legacy(f, t)).collect(), narrows)
     }
 
     /// What a hunter is to hold, in its words.

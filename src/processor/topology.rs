@@ -165,6 +165,8 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
                 committed = c.committed,
                 in_queue = c.in_queue,
                 dropped = c.dropped,
+                doubled = c.doubled,
+                unwanted = c.unwanted,
                 declared = c.declared,
                 undeclared = c.undeclared,
                 refused = %c.refused(),

@@ -15,11 +15,13 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::calls::{Calls, Owned};
+use super::old::{Judged, LeftOut, OldHunters};
 use super::replay::replay;
 use crate::batch::PacketView;
 use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::processor::data::ack;
+use crate::processor::roster::Hunter;
 use crate::processor::shared::{Incoming, Job, Shared};
 use crate::protocols::sip;
 use crate::record::calls::{CallFiles, ClosedCall, Part, Written};
@@ -69,12 +71,15 @@ struct Pending {
     batch: Incoming,
     /// Packets of it that no file can take.
     dropped: u64,
+    /// Packets of it that no file is to have.
+    left_out: LeftOut,
 }
 
 struct Writer {
     shared: Arc<Shared>,
     out: Outputs,
     calls: Calls,
+    old: OldHunters,
     /// A packet may be cut into the pcapng comment only with its ids joined; joined once per change.
     filters: String,
     said: HashSet<String>,
@@ -95,6 +100,7 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         shared,
         out,
         calls,
+        old: OldHunters::default(),
         filters: String::new(),
         said: HashSet::new(),
         refused: false,
@@ -145,7 +151,8 @@ impl Writer {
                 self.calls.heard(&batch.hunter, batch.received);
                 self.note_missing(&batch);
                 let dropped = self.write_batch(&batch);
-                group.push(Pending { batch: *batch, dropped });
+                let left_out = self.old.take_left_out();
+                group.push(Pending { batch: *batch, dropped, left_out });
             }
             Job::Stopping { hunter } => {
                 tracing::info!(%hunter, "hunter stops");
@@ -170,6 +177,12 @@ impl Writer {
     /// Writes a batch; how many of its packets no file can take.
     fn write_batch(&mut self, batch: &Incoming) -> u64 {
         let mut dropped = 0_u64;
+        if batch.announced.is_none() {
+            let subscriber = self.shared.roster.lock().get(&batch.hunter).map(Hunter::subscriber);
+            if let Some(s) = subscriber {
+                self.old.meet(&batch.hunter, &self.shared.filters, &s);
+            }
+        }
         for p in batch.view.packets() {
             if self.given_up {
                 break;
@@ -199,14 +212,14 @@ impl Writer {
     }
 
     fn write_packet(&mut self, batch: &Incoming, p: &PacketView<'_>, packet: &Packet<'_>) {
-        if !p.repeat() {
-            self.insist(packet, |out, packet| out.unified.as_mut().map_or(Ok(()), |u| u.write(packet)));
+        if batch.announced.is_none() {
+            return self.write_old_packet(batch, p, packet);
         }
-        let legacy = if p.context().is_none() { p.legacy() } else { None };
-        let legacy_call = legacy.as_ref().and_then(|l| l.sip.as_ref()).map(|s| s.call_id.clone()).filter(|id| !id.is_empty());
-        let owners = p.context().into_iter().chain(p.shared());
+        if !p.repeat() {
+            self.write_unified(packet);
+        }
         let mut owned = false;
-        for context in owners {
+        for context in p.context().into_iter().chain(p.shared()) {
             owned = true;
             let call = Owned {
                 call_id: context.call_id(),
@@ -217,15 +230,39 @@ impl Writer {
             };
             self.write_call(batch, &call, &mut context.filter_ids(), packet);
         }
-        if let (false, Some(id)) = (owned, legacy_call) {
-            owned = true;
-            let media = legacy.as_ref().is_some_and(|l| l.rtp.is_some());
-            let call = Owned { call_id: &id, sip: !media, phone_rule: "", holes: "", again: false };
-            self.write_call(batch, &call, &mut p.matched_filter_ids(), packet);
-        }
         if !owned {
-            self.insist(packet, |out, packet| out.rotating.as_mut().map_or(Ok(()), |r| r.write(packet)));
+            self.write_rotating(packet);
         }
+    }
+
+    /// One packet of a hunter of the predecessor: its metadata says which call it belongs to.
+    fn write_old_packet(&mut self, batch: &Incoming, p: &PacketView<'_>, packet: &Packet<'_>) {
+        let meta = p.legacy();
+        let call_id = meta.as_ref().and_then(|l| l.sip.as_ref()).map(|s| s.call_id.clone()).filter(|id| !id.is_empty());
+        let media = meta.is_some_and(|l| l.rtp.is_some());
+        let judged = self.old.judge(&batch.hunter, call_id.as_deref(), media, packet);
+        let call_only = matches!(judged, Judged::CallOnly(..));
+        let (Judged::Filed(keep, named) | Judged::CallOnly(keep, named)) = judged else { return };
+        let packet = &Packet { data: packet.data.get(..keep).unwrap_or(packet.data), ..*packet };
+        if !call_only {
+            self.write_unified(packet);
+        }
+        match call_id {
+            Some(id) => {
+                let call = Owned { call_id: &id, sip: !media, phone_rule: "", holes: "", again: false };
+                let mut filters = p.matched_filter_ids().chain(named.iter().map(|id| &**id));
+                self.write_call(batch, &call, &mut filters, packet);
+            }
+            None => self.write_rotating(packet),
+        }
+    }
+
+    fn write_unified(&mut self, packet: &Packet<'_>) {
+        self.insist(packet, |out, packet| out.unified.as_mut().map_or(Ok(()), |u| u.write(packet)));
+    }
+
+    fn write_rotating(&mut self, packet: &Packet<'_>) {
+        self.insist(packet, |out, packet| out.rotating.as_mut().map_or(Ok(()), |r| r.write(packet)));
     }
 
     fn write_call(&mut self, batch: &Incoming, call: &Owned<'_>, filters: &mut dyn Iterator<Item = &str>, packet: &Packet<'_>) {
@@ -334,8 +371,10 @@ impl Writer {
             }
         }
         self.checkpoint();
-        for Pending { batch, dropped } in &group {
-            self.shared.counters.committed(batch.view.len() as u64, *dropped);
+        for Pending { batch, dropped, left_out } in &group {
+            let filed = (batch.view.len() as u64).saturating_sub(left_out.total());
+            self.shared.counters.committed(filed, *dropped);
+            self.shared.counters.left_out(left_out.doubled, left_out.unwanted);
             self.shared.ingest.store(&batch.hunter, batch.epoch, batch.seq);
         }
         for Pending { batch, .. } in group {

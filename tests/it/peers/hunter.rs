@@ -362,14 +362,102 @@ fn a_call_from_an_old_hunter_is_filed_by_the_metadata_of_its_packets() {
     assert_eq!((frames(of("_sip.pcap")), frames(of("_rtp.pcap"))), (sip, rtp));
 }
 
+/// A packet of a call as the voice mode of an old hunter sends it: first with what it knows of it, then once more without.
+fn twice(id: &str, (frame, media): &(Frame, bool)) -> [Value; 2] {
+    let mut known = packet(frame);
+    known["metadata"] = json!({"sip": {"call_id": id}});
+    if *media {
+        known["metadata"]["rtp"] = json!({"ssrc": 1, "payload_type": 8});
+    }
+    let mut again = packet(frame);
+    // it stamps packets when it converts them
+    again["timestamp_ns"] = json!(frame.0 + 40_000);
+    [known, again]
+}
+
+#[test]
+fn what_an_old_hunter_sends_twice_is_filed_once_and_counted() {
+    let tmp = tempfile::tempdir().unwrap();
+    let more = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "-w", "all.pcap"];
+    let Some(processor) = start(tmp.path(), FILTERS, &more) else { return };
+    let mut old = Old::at(&processor);
+    old.register("edge", VOIP);
+    let (id, call) = first_call();
+
+    old.ask(&json!({"open": "StreamPackets", "on": "data"}));
+    let sent: Vec<Value> = call.iter().flat_map(|p| twice(&id, p)).collect();
+    for (n, packets) in sent.chunks(64).enumerate() {
+        old.exchange("StreamPackets", &batch(n + 1, packets), n + 1);
+    }
+    old.ask(&json!({"close": "StreamPackets"}));
+    let log = processor.stop();
+
+    let original: Vec<_> = call.iter().map(|(f, _)| f.clone()).collect();
+    assert_eq!(frames(&tmp.path().join("all.pcap")), original);
+    let kept = |end: &str| frames(&named(&tmp.path().join("calls"), end)).len();
+    assert_eq!((kept("_sip.pcap"), kept("_rtp.pcap")), (6, 100));
+    assert!(log.contains("\"written\":106,\"doubled\":106,\"unwanted\":0"), "{log}");
+    assert!(log.contains("p1=0 p2=0"), "{log}");
+    let record = std::fs::read_to_string(named(&tmp.path().join("calls"), ".json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["filter_ids"], json!(["user"]), "its packets name no filter, its messages match one");
+}
+
+#[test]
+fn a_call_that_only_an_old_hunters_wider_words_select_is_not_filed() {
+    let tmp = tempfile::tempdir().unwrap();
+    // it is told `*ice` and no policy
+    let filters = "filters:\n  - {id: case, type: sip_user, pattern: a*ice, media: headers}\n";
+    let Some(processor) = start(tmp.path(), filters, &["--per-call-pcap", "--per-call-pcap-dir", "calls", "-w", "all.pcap"])
+    else {
+        return;
+    };
+    let mut old = Old::at(&processor);
+    old.register("edge", VOIP);
+
+    old.ask(&json!({"open": "StreamPackets", "on": "data"}));
+    // alice's call, carol's, and another of alice's
+    let calls = [call_of(1), call_of(2), call_of(6)];
+    let sent: Vec<Value> =
+        calls.iter().flat_map(|(id, call)| call.iter().flat_map(|p| twice(id, p)).collect::<Vec<_>>()).collect();
+    for (n, packets) in sent.chunks(64).enumerate() {
+        old.exchange("StreamPackets", &batch(n + 1, packets), n + 1);
+    }
+    old.ask(&json!({"close": "StreamPackets"}));
+    let log = processor.stop();
+
+    let kept = frames(&tmp.path().join("all.pcap"));
+    assert_eq!(kept.len(), 212);
+    assert!(!kept.iter().any(|f| String::from_utf8_lossy(&f.2).contains("carol")));
+    assert!(log.contains("\"written\":212,\"doubled\":318,\"unwanted\":106") && log.contains("p1=0 p2=0"), "{log}");
+    let records = crate::whole::records(&tmp.path().join("calls"));
+    assert_eq!(records.keys().collect::<Vec<_>>(), [&calls[0].0, &calls[2].0]);
+    // nor what was said: it sends whole media whatever the policy
+    let media = frames(&named(&tmp.path().join("calls"), "_rtp.pcap"));
+    assert!(media.iter().all(|(_, wire, data)| data.len() == 14 + 20 + 8 + 12 && usize::try_from(*wire).unwrap() > data.len()));
+}
+
+/// The first file in a folder whose name ends so.
+fn named(dir: &Path, end: &str) -> std::path::PathBuf {
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.iter().find(|f| f.to_str().unwrap().ends_with(end)).unwrap_or_else(|| panic!("{end}: {files:?}")).clone()
+}
+
 type Frame = (i64, u32, Vec<u8>);
 
 /// The first call of the capture: its Call-ID, its packets, and whether each is media.
 fn first_call() -> (String, Vec<(Frame, bool)>) {
+    call_of(1)
+}
+
+/// The same for another of them.
+fn call_of(number: usize) -> (String, Vec<(Frame, bool)>) {
     let text = |f: &Frame| String::from_utf8_lossy(&f.2).into_owned();
     let value = |t: &str, name: &str| t.split(name).nth(1).map(|v| v.split(['\r', ' ']).next().unwrap().to_owned());
     let all = calls();
-    let id = value(&text(&all[0]), "Call-ID: ").unwrap();
+    let ids = all.iter().filter_map(|f| value(&text(f), "Call-ID: "));
+    let id = ids.into_iter().find(|id| id.starts_with(&format!("{number}-"))).unwrap();
     let signalling = |f: &Frame| text(f).contains(&id);
     let ports: Vec<u16> =
         all.iter().filter(|f| signalling(f)).filter_map(|f| value(&text(f), "m=audio ")?.parse().ok()).collect();
