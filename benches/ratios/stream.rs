@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use lippycat::batch::{BatchView, Encoder, EncoderConfig, Epoch, GRPC_PREFIX, Limits, Pushed, SealedBatch, ViewLimits};
 use lippycat::capture::{FileSource, Progress, Source};
 use lippycat::net::{AcceptLimits, Acceptor, Dialer};
-use lippycat::processor::{self, Order, Outputs};
+use lippycat::processor::{self, Access as Callers, Order, Outputs};
 use lippycat::record::dir::{Access, Dir, MinFree};
 use lippycat::uplink::{
     self, Backlog, BacklogConfig, Control, Ending, FilterChange, HeartbeatFacts, LinkState, Offer, RegistrationFacts,
@@ -109,7 +109,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
         };
         let parts = processor::Parts {
             id: "bench".to_owned(),
-            bound: false,
+            access: Callers::default(),
             acceptor,
             max_hunters: 1,
             outputs,

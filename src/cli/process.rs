@@ -5,9 +5,9 @@ use std::sync::Arc;
 use clap::ArgMatches;
 
 use crate::config::{CallLayout, ListenHost, ProcessConfig, ServerSecurity};
-use crate::net::{AcceptLimits, Acceptor, Reloading, ServerTls, listen_addresses};
+use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, listen_addresses};
 use crate::processor::filters::read_file;
-use crate::processor::{self, Order, Outputs, Parts, ProcessorError};
+use crate::processor::{self, Access, Order, Outputs, Parts, ProcessorError};
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
@@ -89,7 +89,7 @@ async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
     let p = &config.processor;
     let filters = filters(config)?;
     let (outputs, state) = outputs(config)?;
-    let (tls, bound) = tls(&config.security)?;
+    let (tls, access) = tls(&config.security)?;
     let (host, port) = p.listen();
     let host = host.map(|h| match h {
         ListenHost::Address(ip) => ip.to_string(),
@@ -103,7 +103,7 @@ async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
     let acked = state.map(|s| s.acked).unwrap_or_default();
     let parts = Parts {
         id: config.id.clone(),
-        bound,
+        access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
         outputs,
@@ -176,8 +176,10 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
     Ok((outputs, state))
 }
 
-fn tls(security: &ServerSecurity) -> Result<(Tls, bool), Stop> {
-    let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth } = security else { return Ok((None, false)) };
+fn tls(security: &ServerSecurity) -> Result<(Tls, Access), Stop> {
+    let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth, api_keys_file } = security else {
+        return Ok((None, Access::default()));
+    };
     let source = ServerTls {
         cert: cert_file.clone(),
         key: key_file.clone(),
@@ -185,5 +187,7 @@ fn tls(security: &ServerSecurity) -> Result<(Tls, bool), Stop> {
         require_client: *client_auth,
     };
     let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;
-    Ok((Some(Arc::new(reloading)), *client_auth))
+    let keys = api_keys_file.clone().map(|path| Reloading::new(Keys::at(path)).map(Arc::new));
+    let keys = keys.transpose().map_err(|e| Stop::new(Exit::Usage, e))?;
+    Ok((Some(Arc::new(reloading)), Access::new(*client_auth, keys)))
 }

@@ -37,5 +37,8 @@ pub(super) fn dialer(security: &ClientSecurity) -> Result<Dialer, Stop> {
         skip_verify: tls.skip_verify,
     };
     let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;
-    Ok(Dialer::tls(Arc::new(reloading)))
+    let dialer = Dialer::tls(Arc::new(reloading)).with_key(tls.api_key_file.clone());
+    // what cannot be read is an error now, not at the first connection
+    dialer.key().map_err(|e| Stop::new(Exit::Usage, e))?;
+    Ok(dialer)
 }

@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn keys_of_the_predecessor_say_why_they_are_not_here() {
-        assert!(unknown("security.api_keys.enabled", false).contains("client certificates"));
+        assert!(unknown("security.api_keys.enabled", false).contains("api_keys_file"));
         assert!(unknown("insecure", false).contains("hunter.insecure"));
     }
 

@@ -45,6 +45,8 @@ pub enum ServerSecurity {
         client_ca_file: Option<PathBuf>,
         /// Whether clients must.
         client_auth: bool,
+        /// Hashes of the API keys that clients may show.
+        api_keys_file: Option<PathBuf>,
     },
 }
 
@@ -295,7 +297,13 @@ fn client_security(
         )));
     }
     if insecure {
+        if tls.api_key_file.is_some() {
+            problems.push(Problem::whole("--insecure and --api-key-file exclude each other: the key would travel in plain text"));
+        }
         return ClientSecurity::PlainText;
+    }
+    if tls.skip_verify && tls.api_key_file.is_some() {
+        problems.push(Problem::whole("--tls-skip-verify and --api-key-file exclude each other: whoever answers would get the key"));
     }
     if tls.cert_file.is_some() != tls.key_file.is_some() {
         problems.push(Problem::whole("a certificate and its key go together: give both --tls-cert and --tls-key"));
@@ -319,6 +327,9 @@ fn server_security(tls: &ServerTls, insecure: bool, environment: &Environment, p
         if tls.client_auth {
             problems.push(Problem::whole("--insecure and --tls-client-auth exclude each other"));
         }
+        if tls.api_keys_file.is_some() {
+            problems.push(Problem::whole("--insecure and --api-keys exclude each other: keys would travel in plain text"));
+        }
         return ServerSecurity::PlainText;
     }
     if tls.client_auth && tls.ca_file.is_none() {
@@ -330,6 +341,7 @@ fn server_security(tls: &ServerTls, insecure: bool, environment: &Environment, p
             key_file: key.clone(),
             client_ca_file: tls.ca_file.clone(),
             client_auth: tls.client_auth,
+            api_keys_file: tls.api_keys_file.clone(),
         };
     }
     problems.push(Problem::whole(

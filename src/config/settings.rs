@@ -198,6 +198,8 @@ pub struct ClientTls {
     pub server_name: Option<String>,
     /// Verify nothing.
     pub skip_verify: bool,
+    /// File with the API key that calls carry.
+    pub api_key_file: Option<PathBuf>,
 }
 
 /// Section `voip`.
@@ -339,6 +341,8 @@ pub struct ServerTls {
     pub ca_file: Option<PathBuf>,
     /// Demand a client certificate.
     pub client_auth: bool,
+    /// File with the hashes of API keys.
+    pub api_keys_file: Option<PathBuf>,
 }
 
 /// Section `remote`.

@@ -175,7 +175,7 @@ fn unknown_keys_name_the_line_and_the_nearest_key() {
         [
             "yaml:4: unknown key 'hunter.batchsize'; did you mean 'hunter.batch_size'?",
             "yaml:5: unknown key 'procesor'; did you mean 'processor'?",
-            "yaml:7: unknown option; API keys are not supported; use client certificates (processor.tls.client_auth)",
+            "yaml:7: unknown option; API keys are hashes in a file of their own (processor.tls.api_keys_file)",
         ]
     );
     assert_eq!(

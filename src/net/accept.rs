@@ -172,8 +172,18 @@ pub struct PeerInfo {
     pub local: SocketAddr,
     /// What its certificate says it is; nothing without one, or without an `lc:` URI in it.
     pub identity: Option<PeerIdentity>,
+    /// Whether it showed a certificate, with a name or without.
+    pub certificate: bool,
     /// Whether the connection is encrypted.
     pub tls: bool,
+}
+
+impl PeerInfo {
+    /// Somebody at `remote`, without a certificate unless `identity` names one.
+    #[must_use]
+    pub const fn new(remote: SocketAddr, local: SocketAddr, identity: Option<PeerIdentity>, tls: bool) -> Self {
+        Self { remote, local, certificate: identity.is_some(), identity, tls }
+    }
 }
 
 /// An accepted connection; while it lives it counts against [`AcceptLimits`]. tonic puts its [`PeerInfo`] into the extensions
@@ -457,7 +467,7 @@ impl Acceptor {
                 return None;
             }
         };
-        let peer = PeerInfo { remote, local, identity: None, tls: self.tls.is_some() };
+        let peer = PeerInfo::new(remote, local, None, self.tls.is_some());
         let Some(tls) = &self.tls else {
             count(&self.open.counters.accepted);
             return Some(Connection { io: Io::Plain(socket), peer, _slot: slot });
@@ -562,8 +572,10 @@ async fn shake_hands(socket: TcpStream, peer: PeerInfo, slot: Slot, config: Arc<
         return Ended::NotHttp2(peer.remote);
     }
     let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let certificate = leaf.is_some();
     let identity = leaf.and_then(|leaf| CertFacts::read(leaf)).and_then(|facts| facts.identity);
-    Ended::Good(Connection { io: Io::Tls(Box::new(stream.into())), peer: PeerInfo { identity, ..peer }, _slot: slot })
+    let peer = PeerInfo { identity, certificate, ..peer };
+    Ended::Good(Connection { io: Io::Tls(Box::new(stream.into())), peer, _slot: slot })
 }
 
 /// Who it was is for DEBUG: addresses are not logged above it.

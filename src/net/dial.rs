@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::reload::Reloading;
-use super::tls::{ALPN, ClientTls, explain, server_name};
+use super::keys::ApiKey;
+use super::tls::{ALPN, ClientTls, TlsError, explain, server_name};
 use super::{Io, tune};
 
 /// The port processors listen on.
@@ -90,6 +92,9 @@ pub enum DialError {
         /// Why.
         cause: io::Error,
     },
+    /// The API key cannot be read.
+    #[error(transparent)]
+    Key(#[from] TlsError),
     /// Somebody answers, but not as it should.
     #[error("{target}: {why}")]
     Tls {
@@ -113,19 +118,35 @@ impl DialError {
 #[derive(Clone, Debug)]
 pub struct Dialer {
     tls: Option<Arc<Reloading<ClientTls>>>,
+    key: Option<PathBuf>,
 }
 
 impl Dialer {
     /// Plain text, for `--insecure`.
     #[must_use]
     pub const fn insecure() -> Self {
-        Self { tls: None }
+        Self { tls: None, key: None }
     }
 
     /// TLS 1.3 by `tls`, as it stands when a connection is made.
     #[must_use]
     pub const fn tls(tls: Arc<Reloading<ClientTls>>) -> Self {
-        Self { tls: Some(tls) }
+        Self { tls: Some(tls), key: None }
+    }
+
+    /// Calls carry the API key in this file; over TLS alone.
+    #[must_use]
+    pub fn with_key(self, file: Option<PathBuf>) -> Self {
+        Self { key: file, ..self }
+    }
+
+    /// The key as it stands in its file now, if calls carry one.
+    ///
+    /// # Errors
+    /// [`DialError::Key`].
+    pub fn key(&self) -> Result<Option<ApiKey>, DialError> {
+        let file = self.key.as_deref().filter(|_| self.tls.is_some());
+        Ok(file.map(ApiKey::read).transpose()?)
     }
 
     /// Connects, and waits up to 2 s for the first bytes of HTTP/2; every address of the name is tried in turn, each for at

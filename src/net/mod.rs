@@ -1,4 +1,4 @@
-//! Endpoints: TLS from files, certificates (issue, show, check, reload), dialling, accepting, back-off.
+//! Endpoints: TLS from files, certificates (issue, show, check, reload), API keys, dialling, accepting, back-off.
 //!
 //! Promises: TLS 1.3 only, HTTP/2 agreed by ALPN, never a silent fall-back to plain text; every refusal is one sentence that
 //! says what, where, why and what to try; no session is resumed, so each connection shows its certificate. Refuses:
@@ -10,6 +10,7 @@ pub mod certs;
 pub mod check;
 pub mod dial;
 pub mod facts;
+pub mod keys;
 pub mod reload;
 pub mod tls;
 
@@ -30,6 +31,7 @@ pub use self::accept::{
 pub use self::backoff::Backoff;
 pub use self::dial::{DialError, Dialer, Target};
 pub use self::facts::{CertFacts, PeerIdentity, Role};
+pub use self::keys::{ApiKey, Keys};
 pub use self::reload::Reloading;
 pub use self::tls::{ClientTls, ServerTls, TlsError};
 

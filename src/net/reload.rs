@@ -15,6 +15,8 @@ use super::tls::{ClientTls, ServerTls, TlsError, read};
 pub trait Load {
     /// What is made.
     type Config;
+    /// What the files are, in the plural.
+    const WHAT: &'static str;
     /// Reads the files.
     ///
     /// # Errors
@@ -26,6 +28,7 @@ pub trait Load {
 
 impl Load for ServerTls {
     type Config = ServerConfig;
+    const WHAT: &'static str = "certificates";
     fn load(&self) -> Result<ServerConfig, TlsError> {
         self.load()
     }
@@ -36,6 +39,7 @@ impl Load for ServerTls {
 
 impl Load for ClientTls {
     type Config = ClientConfig;
+    const WHAT: &'static str = "certificates";
     fn load(&self) -> Result<ClientConfig, TlsError> {
         self.load()
     }
@@ -80,9 +84,9 @@ impl<L: Load> Reloading<L> {
         };
         let changed = if due { self.reload() } else { Ok(false) };
         match changed {
-            Ok(true) => tracing::info!("certificates changed; new connections use the new ones"),
+            Ok(true) => tracing::info!("{} changed; new connections use the new ones", L::WHAT),
             Ok(false) => {}
-            Err(e) => tracing::warn!(error = %e, "certificates not reloaded; the old ones stay in force"),
+            Err(e) => tracing::warn!(error = %e, "{} not reloaded; the old ones stay in force", L::WHAT),
         }
         self.current()
     }

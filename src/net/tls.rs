@@ -83,6 +83,26 @@ pub enum TlsError {
         /// How long until then.
         wait: String,
     },
+    /// Others may read a secret.
+    #[error("others may read the {what} {} (mode {mode:04o}); `chmod 600` keeps it to its owner", path.display())]
+    Exposed {
+        /// Which.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A file of API keys is not one.
+    #[error("{}, line {line}: {why}", path.display())]
+    BadKeys {
+        /// Where.
+        path: PathBuf,
+        /// Which line.
+        line: usize,
+        /// Why.
+        why: String,
+    },
     /// No certificate authority to check the processor with.
     #[error("no CA to check the processor's certificate with; give --tls-ca FILE, or --insecure for plain text")]
     NoCa,

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::data::remote_of;
 use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
+use crate::net::Role;
 use crate::telemetry::{Escaped, clock};
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{
@@ -117,7 +118,11 @@ impl ManagementService for Management {
     }
 
     async fn get_filters(&self, request: Request<FilterRequest>) -> Result<Response<FilterResponse>, Status> {
+        let (_, peer) = remote_of(&request);
         let id = request.into_inner().hunter_id;
+        if peer.as_ref().and_then(|p| p.identity.as_ref()).is_some_and(|who| who.role == Role::Hunter) {
+            self.shared.check_identity(peer.as_ref(), &id)?;
+        }
         if id.is_empty() {
             return Ok(Response::new(FilterResponse { filters: self.shared.filters.all() }));
         }

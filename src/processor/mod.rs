@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`topology`] | every thread, task and channel |
 //! | [`data`] | the data stream |
+//! | [`access`] | who may call what |
 //! | [`ingest`] | what arrived, what is stored |
 //! | [`counts`] | what became of every packet |
 //! | [`management`], [`roster`], [`filters`] | the control plane |
@@ -17,6 +18,7 @@
 //! Promises: a batch is acknowledged once it is written to every file it belongs to, and written once however often it comes; a full disk
 //! stops acknowledgements, never loses what was acknowledged.
 
+pub mod access;
 mod branches;
 pub mod counts;
 pub mod data;
@@ -33,6 +35,7 @@ use crate::filter::Filter;
 use crate::net::Acceptor;
 use crate::record::state::Acked;
 
+pub use access::Access;
 pub use branches::record::Outputs;
 pub use counts::Counts;
 pub use topology::{orders, run};
@@ -55,8 +58,8 @@ pub enum Order {
 pub struct Parts {
     /// Its name.
     pub id: String,
-    /// Whether hunter ids are bound to certificates.
-    pub bound: bool,
+    /// Who may call what.
+    pub access: Access,
     /// Where it listens.
     pub acceptor: Acceptor,
     /// Most hunters.

@@ -54,7 +54,7 @@ pub enum Job {
 pub struct Shared {
     /// This processor's name.
     pub id: String,
-    /// Whether clients must show certificates: then ids are bound to them.
+    /// Whether clients must say who they are: then ids are bound to that.
     pub bound: bool,
     /// Hunters.
     pub roster: Mutex<Roster>,
@@ -131,7 +131,7 @@ impl Shared {
         }
     }
 
-    /// A hunter's id must be the one of its certificate, where certificates are in use.
+    /// A hunter's id must be the one of its certificate or key, where these are in use.
     ///
     /// # Errors
     /// `PERMISSION_DENIED`.
@@ -141,7 +141,7 @@ impl Shared {
             Some(i) if i.role == Role::Hunter && i.id == hunter => Ok(()),
             Some(i) if i.role == Role::Processor => Ok(()),
             Some(i) => Err(Status::permission_denied(format!(
-                "the certificate is for {} '{}', not for hunter '{hunter}'; use the certificate issued with: lc certs issue hunter {hunter}",
+                "this peer is {} '{}', not hunter '{hunter}'; use the certificate issued with: lc certs issue hunter {hunter}",
                 i.role, i.id
             ))),
             None if self.bound => Err(Status::permission_denied(format!(

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tonic::transport::Server;
 
+use super::access::{Access, AccessLayer};
 use super::branches::record;
 use super::data::DataService;
 use super::filters::read_file;
@@ -53,7 +54,7 @@ pub fn orders() -> (watch::Sender<Order>, watch::Receiver<Order>) {
 pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome, ProcessorError> {
     let (jobs, queue) = mpsc::channel(JOBS);
     let ingest = Ingest::restore(&parts.acked);
-    let shared = Arc::new(Shared::new(parts.id, parts.bound, parts.max_hunters, ingest, parts.filter_version, jobs));
+    let shared = Arc::new(Shared::new(parts.id, parts.access.is_bound(), parts.max_hunters, ingest, parts.filter_version, jobs));
     shared.filters.replace(parts.filters, "file").map_err(|e| ProcessorError::Filters(e.to_string()))?;
 
     let writer = Arc::clone(&shared);
@@ -65,7 +66,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     };
     std::thread::Builder::new().name("lc-record".to_owned()).spawn(work).map_err(ProcessorError::Thread)?;
 
-    let server = tokio::spawn(serve(parts.acceptor, Arc::clone(&shared), orders.clone()));
+    let server = tokio::spawn(serve(parts.acceptor, parts.access, Arc::clone(&shared), orders.clone()));
     let files = tokio::spawn(follow_file(parts.filter_file, Arc::clone(&shared), orders.clone()));
     let stats = tokio::spawn(tell_stats(Arc::clone(&shared), parts.stats));
 
@@ -91,7 +92,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     Ok(Outcome { counts: shared.counters.counts() })
 }
 
-async fn serve(acceptor: Acceptor, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
+async fn serve(acceptor: Acceptor, access: Access, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
     let management = ManagementServiceServer::new(Management::new(Arc::clone(&shared)))
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(ANSWER_MAX);
@@ -101,6 +102,7 @@ async fn serve(acceptor: Acceptor, shared: Arc<Shared>, mut orders: watch::Recei
     let served = http2(Server::builder())
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .layer(AccessLayer(access))
         .add_service(management)
         .add_service(DataService::new(shared))
         .serve_with_incoming_shutdown(acceptor, stop)

@@ -6,7 +6,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::channel::connect;
 use super::run::SessionError;
@@ -93,7 +92,7 @@ pub struct StatusAnswer {
 /// [`SessionError`].
 pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<StatusAnswer, SessionError> {
     let sockets = Arc::new(Mutex::new(Vec::new()));
-    let channel: Channel = connect(dialer, target, &sockets).await?;
+    let channel = connect(dialer, target, &sockets).await?;
     let mut client = ManagementServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
     let failed =
         |status: Status| SessionError::Call { target: target.to_string(), what: "GetHunterStatus", status: Box::new(status) };

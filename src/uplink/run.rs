@@ -20,11 +20,10 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_stream::Stream;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::backlog::{Backlog, PeerKind};
-use super::channel::connect;
+use super::channel::{Link, connect};
 use super::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, WireFilter};
 use super::legacy::Legacy;
 use super::stream;
@@ -317,8 +316,8 @@ fn stopped(target: &Target) -> SessionError {
 
 /// Everything a session needs.
 struct Up {
-    control: ManagementServiceClient<Channel>,
-    data: Channel,
+    control: ManagementServiceClient<Link>,
+    data: Link,
     kind: PeerKind,
     resume: Vec<(Epoch, BatchSeq)>,
     legacy: Option<Legacy>,
@@ -391,7 +390,7 @@ fn filter(f: crate::wire::management::Filter) -> WireFilter {
 
 /// Follows the processor's filters; returns when the stream ends.
 async fn follow_filters(
-    mut client: ManagementServiceClient<Channel>,
+    mut client: ManagementServiceClient<Link>,
     config: &UplinkConfig,
     control: &Arc<dyn Control>,
     durable: bool,
@@ -427,7 +426,7 @@ fn change(update: FilterUpdate, durable: bool) -> Option<FilterChange> {
 }
 
 /// Sends a heartbeat every 5 s; returns when the stream ends.
-async fn beat(mut client: ManagementServiceClient<Channel>, config: &UplinkConfig, control: &Arc<dyn Control>) -> Status {
+async fn beat(mut client: ManagementServiceClient<Link>, config: &UplinkConfig, control: &Arc<dyn Control>) -> Status {
     let mut ticks = interval(HEARTBEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beats = Beats { ticks, id: Arc::clone(&config.hunter_id), control: Arc::clone(control) };
@@ -445,7 +444,7 @@ async fn beat(mut client: ManagementServiceClient<Channel>, config: &UplinkConfi
 }
 
 /// The last heartbeat of a graceful stop.
-async fn say_goodbye(mut client: ManagementServiceClient<Channel>, config: &UplinkConfig, control: &Arc<dyn Control>) {
+async fn say_goodbye(mut client: ManagementServiceClient<Link>, config: &UplinkConfig, control: &Arc<dyn Control>) {
     let mut facts = control.heartbeat();
     facts.health = Health::Stopping;
     let last = tokio_stream::once(heartbeat(&config.hunter_id, facts));

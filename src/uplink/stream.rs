@@ -16,10 +16,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use prost::Message;
 use tonic::Status;
-use tonic::transport::Channel;
 use tower::{Service, ServiceExt};
 
 use super::backlog::{Backlog, Connection, Credit, Outgoing, PeerKind};
+use super::channel::Link;
 use super::legacy::Legacy;
 use crate::batch::{BatchSeq, Epoch, with_ranges};
 use crate::wire::data::{FlowControl, StreamControl};
@@ -71,7 +71,7 @@ impl Body for SendBody {
 /// # Errors
 /// What the peer or the network said.
 pub(super) async fn run(
-    mut channel: Channel,
+    mut channel: Link,
     backlog: Arc<Backlog>,
     connection: Connection,
     kind: PeerKind,

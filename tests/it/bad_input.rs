@@ -253,7 +253,12 @@ fn hunters_with_the_wrong_certificate_or_none_are_told_what_to_do() {
     ends(&hunt(&["--tls-ca", "c/ca.crt"]), &["no certificate"], 3, &["demands a certificate", "--tls-cert"]);
     ends(&with("d", "hunter-h", "c/ca.crt"), &["another CA"], 3, &["does not trust the CA of this side's certificate"]);
     ends(&with("c", "hunter-h", "d/ca.crt"), &["another CA here"], 3, &["not signed by the CA given here", "--tls-ca"]);
-    ends(&with("c", "subscriber-s", "c/ca.crt"), &["another role"], 3, &["not for hunter 'h'", "lc certs issue hunter h"]);
+    ends(
+        &with("c", "subscriber-s", "c/ca.crt"),
+        &["another role"],
+        3,
+        &["RegisterHunter is for hunter", "lc certs issue hunter"],
+    );
     let unverified = hunt(&["--tls-skip-verify", "--tls-cert", "c/hunter-h.crt", "--tls-key", "c/hunter-h.key"]);
     assert_eq!(unverified.status.code(), Some(0), "{}", String::from_utf8_lossy(&unverified.stderr));
     assert!(String::from_utf8_lossy(&unverified.stderr).contains("INSECURE"));

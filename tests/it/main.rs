@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test helpers")]
 
+mod access;
 mod bad_input;
 mod command_line;
 mod corpora;

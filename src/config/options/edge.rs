@@ -42,6 +42,9 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("tls-skip-verify")
         .default("false")
         .help("Do not verify the processor (dangerous)"),
+    remote("remote.tls.api_key_file", Kind::Path, Group::Security)
+        .flag("api-key-file")
+        .help("File with the API key to show, one line, mode 0600"),
     remote("remote.insecure", Kind::Switch, Group::Security)
         .flag("insecure")
         .default("false")

@@ -101,6 +101,10 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("tls-skip-verify")
         .default("false")
         .help("Do not verify the processor (dangerous)"),
+    hunt("hunter.tls.api_key_file", Kind::Path, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
+        .flag("api-key-file")
+        .help("File with the API key to show, one line, mode 0600"),
     hunt("hunter.insecure", Kind::Switch, Group::Security)
         .also_on(Commands::SPOOL_DRAIN)
         .flag("insecure")

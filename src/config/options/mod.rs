@@ -220,7 +220,7 @@ pub fn find(key: &str) -> Option<&'static Opt> {
 /// An exact key, or a section when it ends in a dot. Refusing them is deliberate: a security setting that is silently
 /// ignored is worse than a start that fails.
 pub const NOT_HERE: &[(&str, &str)] = &[
-    ("security.", "API keys are not supported; use client certificates (processor.tls.client_auth)"),
+    ("security.", "API keys are hashes in a file of their own (processor.tls.api_keys_file)"),
     ("hunter.buffer_size", "there is no packet queue between capture and analysis; see capture.pcap_buffer_size"),
     ("hunter.batch_queue_size", "unacknowledged batches are bounded in bytes by hunter.max_memory"),
     ("hunter.voip_filter.", "pattern search chooses its own method"),

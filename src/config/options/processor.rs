@@ -102,6 +102,9 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("tls-client-auth")
         .default("false")
         .help("Demand a certificate of every client"),
+    process("processor.tls.api_keys_file", Kind::Path, Group::Security)
+        .flag("api-keys")
+        .help("File of API keys that are accepted: ROLE ID sha256:HASH"),
     process("processor.insecure", Kind::Switch, Group::Security)
         .flag("insecure")
         .default("false")

@@ -1,0 +1,281 @@
+//! Who may call what: the table, and the guard that applies it before any service sees a call.
+//!
+//! ```text
+//! request ─▶ method known? ─▶ who is it? (x-api-key, else certificate) ─▶ row and column of the table ─▶ service
+//!            no: denied       wrong key: unauthenticated                   no: denied, counted
+//! ```
+//!
+//! Promises: what the table does not name is denied; a call that is denied reaches no service and leaves a count. That a hunter acts in
+//! its own name alone is checked where the name is read ([`super::shared::Shared::check_identity`]).
+//!
+//! To add a method: one row in [`RULES`]; a test holds the table against the protocol files.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use http::{Request, Response};
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::net::{Keys, PeerIdentity, PeerInfo, Reloading, Role};
+use crate::telemetry::{Escaped, Every};
+
+/// The header with a key (reference name).
+pub const API_KEY: &str = "x-api-key";
+/// Lines per second about calls that were denied.
+static DENIED: Every = Every::second(10);
+
+/// A column of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Named by a certificate or a key.
+    Is(Role),
+    /// Over TLS, where neither certificates nor keys are demanded.
+    Anybody,
+}
+
+/// A row: a method and who may call it.
+#[derive(Debug)]
+pub struct Rule {
+    /// Path of the method.
+    pub path: &'static str,
+    /// Who may.
+    pub may: &'static [Who],
+}
+
+const HUNTER: Who = Who::Is(Role::Hunter);
+const PROCESSOR: Who = Who::Is(Role::Processor);
+const ADMIN: Who = Who::Is(Role::Admin);
+const SUBSCRIBER: Who = Who::Is(Role::Subscriber);
+
+/// Brings packets: hunters, and processors that pass on what theirs brought. Nobody else, so that no evidence has a feigned origin.
+const FEED: &[Who] = &[HUNTER, PROCESSOR, Who::Anybody];
+/// Joins as a processor below this one.
+const JOIN: &[Who] = &[PROCESSOR, Who::Anybody];
+/// Reads which filters there are; a hunter only its own.
+const READ_FILTERS: &[Who] = &[HUNTER, PROCESSOR, ADMIN, SUBSCRIBER, Who::Anybody];
+/// Looks at nodes and counters.
+const LOOK: &[Who] = &[PROCESSOR, ADMIN, SUBSCRIBER, Who::Anybody];
+/// Sees packets and calls.
+const WATCH: &[Who] = &[ADMIN, SUBSCRIBER];
+/// Reads filters of a processor below this one.
+const READ_BELOW: &[Who] = &[PROCESSOR, ADMIN, SUBSCRIBER];
+/// Changes filters here.
+const CHANGE: &[Who] = &[ADMIN];
+/// Changes filters of a processor below this one, or passes such an order on.
+const CHANGE_BELOW: &[Who] = &[PROCESSOR, ADMIN];
+
+/// The table. What is not in it is denied.
+pub const RULES: &[Rule] = &[
+    Rule { path: "/lippycat.data.DataService/StreamPackets", may: FEED },
+    Rule { path: "/lippycat.data.DataService/SubscribePackets", may: WATCH },
+    Rule { path: "/lippycat.data.DataService/SubscribeCorrelatedCalls", may: WATCH },
+    Rule { path: "/lippycat.management.ManagementService/RegisterHunter", may: FEED },
+    Rule { path: "/lippycat.management.ManagementService/RegisterProcessor", may: JOIN },
+    Rule { path: "/lippycat.management.ManagementService/Heartbeat", may: FEED },
+    Rule { path: "/lippycat.management.ManagementService/GetFilters", may: READ_FILTERS },
+    Rule { path: "/lippycat.management.ManagementService/SubscribeFilters", may: FEED },
+    Rule { path: "/lippycat.management.ManagementService/GetHunterStatus", may: LOOK },
+    Rule { path: "/lippycat.management.ManagementService/UpdateFilter", may: CHANGE },
+    Rule { path: "/lippycat.management.ManagementService/DeleteFilter", may: CHANGE },
+    Rule { path: "/lippycat.management.ManagementService/ListAvailableHunters", may: LOOK },
+    Rule { path: "/lippycat.management.ManagementService/GetTopology", may: LOOK },
+    Rule { path: "/lippycat.management.ManagementService/SubscribeTopology", may: LOOK },
+    Rule { path: "/lippycat.management.ManagementService/UpdateFilterOnProcessor", may: CHANGE_BELOW },
+    Rule { path: "/lippycat.management.ManagementService/DeleteFilterOnProcessor", may: CHANGE_BELOW },
+    Rule { path: "/lippycat.management.ManagementService/GetFiltersFromProcessor", may: READ_BELOW },
+    Rule { path: "/lippycat.management.ManagementService/RequestAuthToken", may: CHANGE },
+];
+
+/// How callers are told apart.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Every client shows a certificate.
+    pub certificates: bool,
+    /// Keys that stand for a role and an id.
+    pub keys: Option<Arc<Reloading<Keys>>>,
+    counters: Arc<AccessCounters>,
+}
+
+/// Calls that were denied.
+#[derive(Debug, Default)]
+pub struct AccessCounters {
+    unknown_method: AtomicU64,
+    wrong_key: AtomicU64,
+    nameless: AtomicU64,
+    wrong_role: AtomicU64,
+}
+
+/// Calls that were denied, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccessCounts {
+    /// The table has no such method.
+    pub unknown_method: u64,
+    /// A key that is in no file here.
+    pub wrong_key: u64,
+    /// Nobody said who is calling, and it matters.
+    pub nameless: u64,
+    /// Not for this role.
+    pub wrong_role: u64,
+}
+
+impl AccessCounts {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.unknown_method.saturating_add(self.wrong_key).saturating_add(self.nameless).saturating_add(self.wrong_role)
+    }
+}
+
+/// Why a call is denied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Denial {
+    UnknownMethod,
+    WrongKey,
+    Nameless { certificate: bool },
+    WrongRole { who: PeerIdentity, rule: &'static [Who], method: String },
+}
+
+impl Access {
+    /// Clients show certificates (`certificates`), or one of `keys`, or nothing.
+    #[must_use]
+    pub fn new(certificates: bool, keys: Option<Arc<Reloading<Keys>>>) -> Self {
+        Self { certificates, keys, counters: Arc::default() }
+    }
+
+    /// Whether whoever calls must say who it is.
+    pub const fn is_bound(&self) -> bool {
+        self.certificates || self.keys.is_some()
+    }
+
+    /// What was denied so far.
+    pub fn counts(&self) -> AccessCounts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let c = &self.counters;
+        AccessCounts {
+            unknown_method: of(&c.unknown_method),
+            wrong_key: of(&c.wrong_key),
+            nameless: of(&c.nameless),
+            wrong_role: of(&c.wrong_role),
+        }
+    }
+
+    /// Whether the call may go on, and in whose name where that is known.
+    fn decide(&self, path: &str, peer: Option<&PeerInfo>, key: Option<&[u8]>) -> Result<Option<PeerIdentity>, Denial> {
+        let rule = RULES.iter().find(|rule| rule.path == path).ok_or(Denial::UnknownMethod)?;
+        let named = match (&self.keys, key) {
+            (Some(keys), Some(key)) => Some(keys.fresh().find(key).ok_or(Denial::WrongKey)?),
+            _ => peer.and_then(|p| p.identity.clone()),
+        };
+        match named {
+            Some(who) if rule.may.contains(&Who::Is(who.role)) => Ok(Some(who)),
+            Some(who) => {
+                let method = path.rsplit('/').next().unwrap_or_default().to_owned();
+                Err(Denial::WrongRole { who, rule: rule.may, method })
+            }
+            None if self.is_bound() => Err(Denial::Nameless { certificate: peer.is_some_and(|p| p.certificate) }),
+            // in plain text nobody can be told from anybody, and somebody said that this is wanted
+            None if peer.is_some_and(|p| !p.tls) || rule.may.contains(&Who::Anybody) => Ok(None),
+            None => Err(Denial::Nameless { certificate: peer.is_some_and(|p| p.certificate) }),
+        }
+    }
+
+    fn refuse(&self, denial: &Denial, path: &str) -> Status {
+        let c = &self.counters;
+        let (counter, status) = match denial {
+            Denial::UnknownMethod => {
+                (&c.unknown_method, Status::permission_denied("no such method is served here; unknown methods are denied"))
+            }
+            Denial::WrongKey => {
+                let text =
+                    "this API key is not known here; check the file given with --api-key-file, and the processor's --api-keys";
+                (&c.wrong_key, Status::unauthenticated(text))
+            }
+            Denial::Nameless { certificate } => (&c.nameless, Status::unauthenticated(self.who_are_you(*certificate))),
+            Denial::WrongRole { who, rule, method } => (&c.wrong_role, Status::permission_denied(not_for(who, rule, method))),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(suppressed) = DENIED.pass() {
+            let (path, why) = (Escaped(path.as_bytes()), status.message());
+            tracing::warn!(target: "audit", method = %path, why, suppressed, "call denied");
+        }
+        status
+    }
+
+    fn who_are_you(&self, certificate: bool) -> String {
+        let means = match (self.certificates, self.keys.is_some()) {
+            (false, true) => "give an API key with --api-key-file",
+            (true, true) => {
+                "give a certificate of `lc certs issue ROLE ID` with --tls-cert and --tls-key, or an API key with --api-key-file"
+            }
+            (_, false) => "give a certificate of `lc certs issue ROLE ID` with --tls-cert and --tls-key",
+        };
+        let why = if certificate { "the certificate names no role" } else { "this call needs to know who calls" };
+        format!("{why}; {means}")
+    }
+}
+
+fn not_for(who: &PeerIdentity, rule: &[Who], method: &str) -> String {
+    let roles: Vec<&str> = rule.iter().filter_map(|w| if let Who::Is(role) = w { Some(role.name()) } else { None }).collect();
+    let first = roles.first().copied().unwrap_or("admin");
+    let roles = roles.join(", ");
+    format!("{method} is for {roles}, not for the {} '{}'; use what was issued with: lc certs issue {first} ID", who.role, who.id)
+}
+
+/// Puts an [`Access`] before services.
+#[derive(Clone, Debug)]
+pub struct AccessLayer(pub Access);
+
+impl<S> Layer<S> for AccessLayer {
+    type Service = Guard<S>;
+
+    fn layer(&self, inner: S) -> Guard<S> {
+        Guard { access: self.0.clone(), inner }
+    }
+}
+
+/// A service behind an [`Access`]. A call in the name of a key carries that name in its [`PeerInfo`].
+#[derive(Clone, Debug)]
+pub struct Guard<S> {
+    access: Access,
+    inner: S,
+}
+
+impl<S> Service<Request<Body>> for Guard<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<Ready<Result<Response<Body>, Infallible>>, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let peer = request.extensions().get::<PeerInfo>();
+        // the key goes no further than here
+        let key = request.headers().get(API_KEY).map(http::HeaderValue::as_bytes);
+        match self.access.decide(request.uri().path(), peer, key) {
+            Ok(who) => {
+                if let Some(peer) = request.extensions_mut().get_mut::<PeerInfo>() {
+                    peer.identity = who;
+                }
+                request.headers_mut().remove(API_KEY);
+                Either::Right(self.inner.call(request))
+            }
+            Err(denial) => {
+                let status = self.access.refuse(&denial, request.uri().path());
+                Either::Left(ready(Ok(status.into_http())))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
