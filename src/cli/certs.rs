@@ -1,4 +1,4 @@
-//! `lc certs init`, `issue`, `show`, `check`.
+//! `lc certs init`, `issue`, `renew`, `revoke`, `show`, `check`.
 //!
 //! Exit codes: 0 done, or every point of a check is good (warnings included); 1 a check found something bad, or files cannot be
 //! written; 2 a name or id that cannot stand in a certificate; 4 no CA or no such file.
@@ -14,6 +14,7 @@ use super::start;
 use crate::net::certs::{self, CertsError, Issued, Order};
 use crate::net::check::{self, Report, Verdict};
 use crate::net::facts::date;
+use crate::net::revoke::{self, Revocation, Which};
 use crate::net::{CertFacts, Role};
 
 /// What is asked of the certificate room.
@@ -43,6 +44,26 @@ enum Request {
         /// Days it is valid.
         days: u32,
     },
+    /// The same again, with a new key, in the place of the old files.
+    Renew {
+        /// Where the CA and the certificate are.
+        dir: PathBuf,
+        /// Role of the node.
+        role: String,
+        /// Name of the node.
+        id: String,
+        /// Days it is valid.
+        days: u32,
+    },
+    /// A certificate that no longer counts.
+    Revoke {
+        /// Where the CA and its list are.
+        dir: PathBuf,
+        /// Role and name of a node.
+        node: Option<(String, String)>,
+        /// Serial number, without a node.
+        serial: Option<String>,
+    },
     /// What certificates say.
     Show {
         /// Without a file, those in `dir`.
@@ -58,6 +79,8 @@ enum Request {
         key: Option<PathBuf>,
         /// CA (PEM).
         ca: PathBuf,
+        /// Revocation list (PEM).
+        crl: Option<PathBuf>,
         /// Name it must be valid for.
         server_name: Option<String>,
     },
@@ -91,13 +114,22 @@ fn request(name: &str, dir: PathBuf, matches: &ArgMatches) -> Result<Request, St
             ips: matches.get_many::<IpAddr>("ip").into_iter().flatten().copied().collect(),
             days: days(),
         },
+        "renew" => {
+            Request::Renew { dir, role: text("role").unwrap_or_default(), id: text("id").unwrap_or_default(), days: days() }
+        }
+        "revoke" => Request::Revoke { dir, node: text("role").zip(text("id")), serial: text("serial") },
         "show" => Request::Show { dir, files: matches.get_many::<PathBuf>("files").into_iter().flatten().cloned().collect() },
-        "check" => Request::Check {
-            cert: path("tls-cert").unwrap_or_default(),
-            key: path("tls-key"),
-            ca: path("tls-ca").unwrap_or_else(|| dir.join(certs::CA_CERT)),
-            server_name: text("tls-server-name"),
-        },
+        "check" => {
+            let ca = path("tls-ca").unwrap_or_else(|| dir.join(certs::CA_CERT));
+            let beside = Some(ca.with_file_name(revoke::CA_CRL)).filter(|list| list.exists());
+            Request::Check {
+                cert: path("tls-cert").unwrap_or_default(),
+                key: path("tls-key"),
+                crl: path("tls-crl").or(beside),
+                ca,
+                server_name: text("tls-server-name"),
+            }
+        }
         _ => return Err(Stop::usage("certs what? see 'lc certs --help'")),
     })
 }
@@ -114,16 +146,41 @@ fn answer(request: &Request) -> Result<Answer, Stop> {
     match request {
         Request::Init { dir, name, days } => Ok(issued(&certs::init(dir, name, *days)?)),
         Request::Issue { dir, role, id, dns, ips, days } => {
-            let role = Role::by_name(role).ok_or_else(|| Stop::usage(format!("`{role}` is not a role")))?;
-            let order = Order { role, id: id.clone(), dns: dns.clone(), ips: ips.clone(), days: *days };
+            let order = Order { role: by_name(role)?, id: id.clone(), dns: dns.clone(), ips: ips.clone(), days: *days };
             Ok(issued(&certs::issue(dir, &order)?))
         }
+        Request::Renew { dir, role, id, days } => Ok(issued(&revoke::renew(dir, by_name(role)?, id, *days)?)),
+        Request::Revoke { dir, node, serial } => {
+            let which = match (node, serial) {
+                (Some((role, id)), _) => Which::Node { role: by_name(role)?, id: id.clone() },
+                (None, Some(serial)) => Which::Serial(serial.clone()),
+                (None, None) => return Err(Stop::usage("revoke what? give ROLE and ID of a node, or --serial HEX")),
+            };
+            Ok(revoked(&revoke::revoke(dir, &which)?))
+        }
         Request::Show { dir, files } => show(dir, files),
-        Request::Check { cert, key, ca, server_name } => {
-            let report = check::check(cert, key.as_deref(), ca, server_name.as_deref())?;
+        Request::Check { cert, key, ca, crl, server_name } => {
+            let report = check::check(cert, key.as_deref(), ca, crl.as_deref(), server_name.as_deref())?;
             Ok(checked(cert, &report))
         }
     }
+}
+
+fn by_name(role: &str) -> Result<Role, Stop> {
+    Role::by_name(role).ok_or_else(|| Stop::usage(format!("`{role}` is not a role")))
+}
+
+fn revoked(revocation: &Revocation) -> Answer {
+    let mut text = String::new();
+    line(&mut text, "revoked", &revocation.serial);
+    line(&mut text, "list", &format!("{} ({} certificates)", revocation.list.display(), revocation.total));
+    let note = if revocation.already {
+        "it stood there already"
+    } else {
+        "processors that were given this list (--tls-crl) cut its connections within a second; copy it to those elsewhere"
+    };
+    line(&mut text, "note", note);
+    Answer { text, failed: None }
 }
 
 fn issued(issued: &Issued) -> Answer {
@@ -144,6 +201,7 @@ fn show(dir: &Path, files: &[PathBuf]) -> Result<Answer, Stop> {
         return Err(Stop::new(Exit::NotFound, why).hint("make some with 'lc certs init' and 'lc certs issue'"));
     }
     let mut text = String::new();
+    let list = Some(dir.join(revoke::CA_CRL)).filter(|list| files.is_empty() && list.exists());
     for file in &listed {
         for of_file in certs::show(file)? {
             if !text.is_empty() {
@@ -151,6 +209,11 @@ fn show(dir: &Path, files: &[PathBuf]) -> Result<Answer, Stop> {
             }
             line(&mut text, "file", &file.display().to_string());
             facts(&mut text, &of_file);
+            if let Some(list) = &list
+                && revoke::is_on(list, &of_file)?
+            {
+                line(&mut text, "REVOKED", &format!("says {}", list.display()));
+            }
         }
     }
     Ok(Answer { text, failed: None })
@@ -255,6 +318,7 @@ mod tests {
             cert: path("processor-mid.crt"),
             key: Some(path("processor-mid.key")),
             ca: path("ca.crt"),
+            crl: Some(path("ca.crl")),
             server_name: Some("localhost".into()),
         });
 
@@ -284,7 +348,7 @@ mod tests {
         answer(&Request::Init { dir: other.clone(), name: "x".into(), days: 30 }).unwrap();
         answer(&issue(&other, "hunter", "a")).unwrap();
         let cert = other.join("hunter-a.crt");
-        let found = answer(&Request::Check { cert, key: None, ca: dir.join("ca.crt"), server_name: None }).unwrap();
+        let found = answer(&Request::Check { cert, key: None, ca: dir.join("ca.crt"), crl: None, server_name: None }).unwrap();
         assert!(found.failed.unwrap().contains("not signed by the CA"));
         assert!(found.text.contains("BAD"), "{}", found.text);
     }

@@ -151,6 +151,22 @@ fn certs() -> Command {
             list_arg("ip").value_name("ADDRESS").value_parser(value_parser!(std::net::IpAddr)).help("Addresses it is reached by"),
         )
         .arg(days("90").help("Days it is valid"));
+    let node = |command: Command, required: bool| {
+        let roles = ["hunter", "processor", "admin", "subscriber"];
+        command
+            .arg(Arg::new("role").value_name("ROLE").required(required).value_parser(roles).help("What the node may do"))
+            .arg(Arg::new("id").value_name("ID").required(required).help("Name of the node"))
+    };
+    let renew = node(Command::new("renew"), true)
+        .about("Issue a node's certificate again: same names, new key, in the place of the old files")
+        .arg(days("90").help("Days it is valid"));
+    let revoke = node(Command::new("revoke"), false).about("Put a certificate on the CA's revocation list, ca.crl in --dir").arg(
+        Arg::new("serial")
+            .long("serial")
+            .value_name("HEX")
+            .conflicts_with_all(["role", "id"])
+            .help("A certificate that is not at hand, by its serial number"),
+    );
     let show = Command::new("show").about("Print what certificates say").arg(
         Arg::new("files")
             .value_name("FILE")
@@ -163,11 +179,12 @@ fn certs() -> Command {
         .arg(path("tls-cert", "Certificate (PEM)").required(true))
         .arg(path("tls-key", "Its private key (PEM)"))
         .arg(path("tls-ca", "CA (PEM) [default: ca.crt in --dir]"))
+        .arg(path("tls-crl", "Revocation list (PEM) [default: ca.crl beside the CA, if there]"))
         .arg(Arg::new("tls-server-name").long("tls-server-name").value_name("NAME").help("Name it must be valid for"));
     with_options(Command::new("certs").about("A private CA and the certificates of nodes"), Commands::CERTS, true)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([init, issue, show, check])
+        .subcommands([init, issue, renew, revoke, show, check])
         .after_help(CERTS_EXAMPLES)
 }
 

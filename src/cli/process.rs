@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 
-use crate::config::{CallLayout, ListenHost, ProcessConfig, ServerSecurity};
+use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, listen_addresses};
 use crate::processor::filters::read_file;
 use crate::processor::{self, Access, Order, Outputs, Parts, ProcessorError};
@@ -96,7 +96,7 @@ async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
         ListenHost::Name(name) => name,
     });
     let addresses = listen_addresses(host.as_deref(), port).await.map_err(|e| Stop::new(Exit::Usage, e))?;
-    let acceptor = Acceptor::bind(&addresses, tls.clone(), AcceptLimits::default()).map_err(|e| Stop::new(Exit::Failure, e))?;
+    let acceptor = Acceptor::bind(&addresses, tls.clone(), limits(p)).map_err(|e| Stop::new(Exit::Failure, e))?;
     for address in acceptor.addresses() {
         tracing::info!(%address, tls = tls.is_some(), "listening");
     }
@@ -115,6 +115,13 @@ async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
         stats: p.display_stats,
     };
     Ok((parts, tls))
+}
+
+/// Each hunter has two connections, and two more while it makes others in their place; the rest is for everybody else.
+fn limits(p: &config::Processor) -> AcceptLimits {
+    let usual = AcceptLimits::default();
+    let hunters = usize::try_from(p.max_hunters).unwrap_or(usize::MAX);
+    AcceptLimits { connections: usual.connections.max(hunters.saturating_mul(2).saturating_add(64)), age: p.max_connection_age, ..usual }
 }
 
 fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
@@ -177,7 +184,7 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
 }
 
 fn tls(security: &ServerSecurity) -> Result<(Tls, Access), Stop> {
-    let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth, api_keys_file } = security else {
+    let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth, crl_file, api_keys_file } = security else {
         return Ok((None, Access::default()));
     };
     let source = ServerTls {
@@ -185,6 +192,7 @@ fn tls(security: &ServerSecurity) -> Result<(Tls, Access), Stop> {
         key: key_file.clone(),
         client_ca: client_ca_file.clone(),
         require_client: *client_auth,
+        crl: crl_file.clone(),
     };
     let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;
     let keys = api_keys_file.clone().map(|path| Reloading::new(Keys::at(path)).map(Arc::new));

@@ -34,6 +34,7 @@ pub(super) fn dialer(security: &ClientSecurity) -> Result<Dialer, Stop> {
         cert: tls.cert_file.clone(),
         key: tls.key_file.clone(),
         server_name: tls.server_name.clone(),
+        crl: tls.crl_file.clone(),
         skip_verify: tls.skip_verify,
     };
     let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;

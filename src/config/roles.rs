@@ -45,6 +45,8 @@ pub enum ServerSecurity {
         client_ca_file: Option<PathBuf>,
         /// Whether clients must.
         client_auth: bool,
+        /// Certificates of clients that no longer count.
+        crl_file: Option<PathBuf>,
         /// Hashes of the API keys that clients may show.
         api_keys_file: Option<PathBuf>,
     },
@@ -335,12 +337,16 @@ fn server_security(tls: &ServerTls, insecure: bool, environment: &Environment, p
     if tls.client_auth && tls.ca_file.is_none() {
         problems.push(Problem::whole("--tls-client-auth needs the CA of the clients: use --tls-ca FILE"));
     }
+    if tls.crl_file.is_some() && tls.ca_file.is_none() {
+        problems.push(Problem::whole("--tls-crl is about certificates of clients, and needs their CA: use --tls-ca FILE"));
+    }
     if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
         return ServerSecurity::Tls {
             cert_file: cert.clone(),
             key_file: key.clone(),
             client_ca_file: tls.ca_file.clone(),
             client_auth: tls.client_auth,
+            crl_file: tls.crl_file.clone(),
             api_keys_file: tls.api_keys_file.clone(),
         };
     }

@@ -198,6 +198,8 @@ pub struct ClientTls {
     pub server_name: Option<String>,
     /// Verify nothing.
     pub skip_verify: bool,
+    /// Certificates of the other side that no longer count (PEM).
+    pub crl_file: Option<PathBuf>,
     /// File with the API key that calls carry.
     pub api_key_file: Option<PathBuf>,
 }
@@ -259,6 +261,9 @@ pub struct Processor {
     pub id: Option<String>,
     /// Hunters connected at once.
     pub max_hunters: u32,
+    /// Connections older than this are rolled; zero is never.
+    #[serde(deserialize_with = "nanos")]
+    pub max_connection_age: Duration,
     /// Filter file.
     pub filter_file: Option<PathBuf>,
     /// Statistics line every 5 s.
@@ -341,6 +346,8 @@ pub struct ServerTls {
     pub ca_file: Option<PathBuf>,
     /// Demand a client certificate.
     pub client_auth: bool,
+    /// Certificates of clients that no longer count (PEM).
+    pub crl_file: Option<PathBuf>,
     /// File with the hashes of API keys.
     pub api_keys_file: Option<PathBuf>,
 }

@@ -7,35 +7,43 @@
 //!
 //! Promises: a slow or silent peer delays nobody else; a connection that comes out has finished its handshake and agreed on
 //! HTTP/2; nothing is spawned, all work happens in [`Stream::poll_next`]. Refuses and counts ([`AcceptCounters`]): connections
-//! above [`AcceptLimits`], handshakes that fail or take too long, peers that do not speak HTTP/2. While the most handshakes
+//! above [`AcceptLimits`], handshakes that fail or take too long, peers that do not speak HTTP/2, silent ones, revoked ones.
+//! A connection whose certificate is revoked while it is open is cut within a second; one that is old is rolled. While the most handshakes
 //! are pending, further peers wait in the kernel's queue.
 
-use std::collections::HashMap;
+mod connection;
+mod counts;
+mod error;
+mod open;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, Server};
-use tracing::{debug, warn};
+use tonic::transport::server::Server;
+use tracing::{debug, info, warn};
 
-use super::facts::{CertFacts, PeerIdentity};
+use self::connection::Gate;
+pub use self::connection::{Connection, PeerInfo};
+use self::counts::count;
+pub use self::counts::{AcceptCounters, AcceptCounts};
+pub use self::error::ListenError;
+use self::open::{Open, Slot};
+use super::facts::CertFacts;
 use super::reload::Reloading;
-use super::tls::{ALPN, ServerTls, explain};
+use super::revoked::CertId;
+use super::tls::{ALPN, ServerSetup, ServerTls, explain};
 use super::{Io, tune};
 use crate::telemetry::Every;
 
@@ -52,6 +60,13 @@ pub const HEADER_LIST_MAX: u32 = 16 * 1024;
 /// Most streams reset by the peer that are not yet dealt with ("rapid reset", CVE-2023-44487).
 pub const PENDING_RESETS_MAX: usize = 20;
 
+/// A peer begins HTTP/2 within this time; a round trip, most of the time.
+pub const FIRST_WORD: Duration = Duration::from_secs(10);
+/// Endless calls have this long to end by themselves on a connection that is old; then it is cut.
+pub const ROLL_GRACE: Duration = Duration::from_secs(30);
+
+/// Certificates and revocation lists are looked at this often while nobody connects.
+const LOOK: Duration = Duration::from_secs(1);
 /// Connections the kernel keeps for us while they are not accepted.
 const BACKLOG: i32 = 1024;
 /// Pause after the process ran out of descriptors or memory: trying at once would spin.
@@ -78,6 +93,11 @@ pub struct AcceptLimits {
     pub connections: usize,
     /// Of these, from one address: 256, so that one machine cannot take all; a whole site may stand behind one address.
     pub per_address: usize,
+    /// Of these, in one name: 4. A hunter has two, and two more while it makes others in their place.
+    pub per_identity: usize,
+    /// Connections older than this are rolled: endless calls end, and the peer connects again. One hour, give or take a tenth, so that
+    /// not all do so at once; zero: never.
+    pub age: Duration,
     /// Handshakes pending at once: 64, some tens of KiB each; at least 1.
     pub pending: usize,
     /// Longest handshake: 5 s, several round trips around the world.
@@ -86,63 +106,13 @@ pub struct AcceptLimits {
 
 impl Default for AcceptLimits {
     fn default() -> Self {
-        Self { connections: 1024, per_address: 256, pending: 64, handshake: Duration::from_secs(5) }
-    }
-}
-
-/// Why an address cannot be listened on.
-#[derive(Debug, Error)]
-pub enum ListenError {
-    /// Another socket has it.
-    #[error("cannot listen on {address}: another program has this address; stop it (`ss -ltnp` shows it) or choose another port")]
-    InUse {
-        /// Where.
-        address: SocketAddr,
-    },
-    /// Not allowed.
-    #[error("cannot listen on {address}: permission denied; choose a port above 1023 or grant CAP_NET_BIND_SERVICE")]
-    Denied {
-        /// Where.
-        address: SocketAddr,
-    },
-    /// No interface has it.
-    #[error("cannot listen on {address}: no interface of this machine has this address; see `ip address`, or listen on every address with `:{}`", address.port())]
-    NotHere {
-        /// Where.
-        address: SocketAddr,
-    },
-    /// Anything else.
-    #[error("cannot listen on {address}: {cause}; check the address")]
-    Other {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        cause: io::Error,
-    },
-    /// The name has no address.
-    #[error("cannot listen on `{host}`: the name does not resolve ({cause}); give an address of this machine")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// Why.
-        cause: io::Error,
-    },
-    /// Nothing to listen on was given.
-    #[error("there is no address to listen on; give one with --listen")]
-    Nowhere,
-}
-
-impl ListenError {
-    fn new(address: SocketAddr, cause: io::Error) -> Self {
-        let kind = cause.kind();
-        if kind == io::ErrorKind::AddrInUse {
-            Self::InUse { address }
-        } else if kind == io::ErrorKind::PermissionDenied {
-            Self::Denied { address }
-        } else if kind == io::ErrorKind::AddrNotAvailable {
-            Self::NotHere { address }
-        } else {
-            Self::Other { address, cause }
+        Self {
+            connections: 1024,
+            per_address: 256,
+            per_identity: 4,
+            age: Duration::from_hours(1),
+            pending: 64,
+            handshake: Duration::from_secs(5),
         }
     }
 }
@@ -163,191 +133,20 @@ pub async fn listen_addresses(host: Option<&str>, port: u16) -> Result<Vec<Socke
     }
 }
 
-/// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerInfo {
-    /// Where the peer is; IPv4 as IPv4, also on a socket for both.
-    pub remote: SocketAddr,
-    /// The address of ours it reached.
-    pub local: SocketAddr,
-    /// What its certificate says it is; nothing without one, or without an `lc:` URI in it.
-    pub identity: Option<PeerIdentity>,
-    /// Whether it showed a certificate, with a name or without.
-    pub certificate: bool,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-}
-
-impl PeerInfo {
-    /// Somebody at `remote`, without a certificate unless `identity` names one.
-    #[must_use]
-    pub const fn new(remote: SocketAddr, local: SocketAddr, identity: Option<PeerIdentity>, tls: bool) -> Self {
-        Self { remote, local, certificate: identity.is_some(), identity, tls }
-    }
-}
-
-/// An accepted connection; while it lives it counts against [`AcceptLimits`]. tonic puts its [`PeerInfo`] into the extensions
-/// of each request.
-#[derive(Debug)]
-pub struct Connection {
-    io: Io,
-    peer: PeerInfo,
-    _slot: Slot,
-}
-
-impl Connection {
-    /// Who is at the other end.
-    pub const fn peer(&self) -> &PeerInfo {
-        &self.peer
-    }
-
-    /// The bytes, as they are read and written.
-    pub const fn io(&self) -> &Io {
-        &self.io
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = PeerInfo;
-
-    fn connect_info(&self) -> PeerInfo {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-}
-
-/// What an [`Acceptor`] did so far; `accepted` and the refusals together are all connections that came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AcceptCounts {
-    /// Connections handed out.
-    pub accepted: u64,
-    /// Refused because [`AcceptLimits::connections`] were open.
-    pub refused_full: u64,
-    /// Refused because [`AcceptLimits::per_address`] were open from there.
-    pub refused_address: u64,
-    /// Handshakes cut after [`AcceptLimits::handshake`].
-    pub handshakes_late: u64,
-    /// Handshakes that failed.
-    pub handshakes_failed: u64,
-    /// Peers that did not agree on HTTP/2.
-    pub not_http2: u64,
-    /// Connections lost before they could be used, and times the process had no descriptors or memory for one.
-    pub errors: u64,
-    /// Open at this moment, pending handshakes included.
-    pub open: u64,
-}
-
-/// Counts of an [`Acceptor`], readable from anywhere while it runs.
-#[derive(Debug, Default)]
-pub struct AcceptCounters {
-    accepted: AtomicU64,
-    refused_full: AtomicU64,
-    refused_address: AtomicU64,
-    handshakes_late: AtomicU64,
-    handshakes_failed: AtomicU64,
-    not_http2: AtomicU64,
-    errors: AtomicU64,
-    open: AtomicU64,
-}
-
-impl AcceptCounters {
-    /// The counts of this moment.
-    pub fn read(&self) -> AcceptCounts {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        AcceptCounts {
-            accepted: of(&self.accepted),
-            refused_full: of(&self.refused_full),
-            refused_address: of(&self.refused_address),
-            handshakes_late: of(&self.handshakes_late),
-            handshakes_failed: of(&self.handshakes_failed),
-            not_http2: of(&self.not_http2),
-            errors: of(&self.errors),
-            open: of(&self.open),
-        }
-    }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// How many connections are open, by address. Bounded by [`AcceptLimits::connections`].
-#[derive(Debug, Default)]
-struct Open {
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-    counters: Arc<AcceptCounters>,
-}
-
-/// A connection's place in [`Open`]; given back on drop.
-#[derive(Debug)]
-struct Slot {
-    open: Arc<Open>,
-    address: IpAddr,
-}
-
-impl Slot {
-    /// A place, or the counter of what stands against it.
-    fn take<'a>(open: &'a Arc<Open>, address: IpAddr, limits: &AcceptLimits) -> Result<Self, &'a AtomicU64> {
-        let mut by_address = open.by_address.lock();
-        if open.counters.open.load(Ordering::Relaxed) >= limits.connections as u64 {
-            return Err(&open.counters.refused_full);
-        }
-        let of_address = by_address.get(&address).copied().unwrap_or(0);
-        if of_address >= limits.per_address {
-            return Err(&open.counters.refused_address);
-        }
-        by_address.insert(address, of_address.saturating_add(1));
-        count(&open.counters.open);
-        Ok(Self { open: Arc::clone(open), address })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut by_address = self.open.by_address.lock();
-        if let Some(n) = by_address.get_mut(&self.address) {
-            *n = n.saturating_sub(1);
-            if *n == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-        self.open.counters.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// How a handshake ended.
 enum Ended {
-    Good(Connection),
+    Good(Box<Shaken>),
     Late(SocketAddr),
     Failed(SocketAddr, io::Error),
     NotHttp2(SocketAddr),
+}
+
+/// A peer after its handshake.
+struct Shaken {
+    io: Io,
+    peer: PeerInfo,
+    certificate: Option<CertId>,
+    slot: Slot,
 }
 
 type Handshake = Pin<Box<dyn Future<Output = Ended> + Send>>;
@@ -361,6 +160,8 @@ pub struct Acceptor {
     limits: AcceptLimits,
     handshakes: FuturesUnordered<Handshake>,
     pause: Option<Pin<Box<Sleep>>>,
+    looks: Interval,
+    in_force: Option<Arc<ServerSetup>>,
     open: Arc<Open>,
 }
 
@@ -388,7 +189,11 @@ impl Acceptor {
             listeners.push(listen(address, only_v6).map_err(|e| ListenError::new(address, e))?);
         }
         let limits = AcceptLimits { pending: limits.pending.max(1), ..limits };
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
+            looks,
+            in_force: tls.as_ref().map(|tls| tls.current()),
             listeners,
             turn: 0,
             tls,
@@ -467,22 +272,65 @@ impl Acceptor {
                 return None;
             }
         };
-        let peer = PeerInfo::new(remote, local, None, self.tls.is_some());
+        let peer = PeerInfo { rolls: self.rolls(remote), ..PeerInfo::new(remote, local, None, self.tls.is_some()) };
         let Some(tls) = &self.tls else {
             count(&self.open.counters.accepted);
-            return Some(Connection { io: Io::Plain(socket), peer, _slot: slot });
+            return Some(Connection::new(Io::Plain(socket), peer, Arc::default(), slot));
         };
-        self.handshakes.push(Box::pin(shake_hands(socket, peer, slot, tls.fresh(), self.limits.handshake)));
+        self.handshakes.push(Box::pin(shake_hands(socket, peer, slot, Arc::clone(&tls.fresh().config), self.limits.handshake)));
         None
+    }
+
+    /// When a connection that begins now is to be rolled.
+    fn rolls(&self, remote: SocketAddr) -> Option<Instant> {
+        let tenth = self.limits.age.checked_div(10).filter(|tenth| !tenth.is_zero())?;
+        let spread = ahash::RandomState::new().hash_one(remote) % 21;
+        // nine tenths, and up to two more
+        let age = tenth.saturating_mul(9).saturating_add(tenth.saturating_mul(u32::try_from(spread).unwrap_or(0)) / 10);
+        Instant::now().checked_add(age)
+    }
+
+    /// Takes the connection of a peer that has shown who it is.
+    fn welcome(&self, shaken: Shaken) -> Option<Connection> {
+        let Shaken { io, peer, certificate, mut slot } = shaken;
+        let counters = &self.open.counters;
+        if !slot.name(peer.identity.as_ref(), &self.limits) {
+            count(&counters.refused_identity);
+            refused(peer.remote, "too many connections are open in the name of this certificate; is it used twice?");
+            return None;
+        }
+        let gate = Arc::new(Gate::default());
+        if let Some(certificate) = certificate {
+            // the handshake may have begun before the list changed
+            if self.tls.as_ref().is_some_and(|tls| tls.current().revoked.has(&certificate)) {
+                count(&counters.revoked);
+                refused(peer.remote, "the peer's certificate was revoked");
+                return None;
+            }
+            slot.certify(certificate, Arc::clone(&gate));
+        }
+        count(&counters.accepted);
+        Some(Connection::new(io, peer, gate, slot))
+    }
+
+    /// Looks for changed files, and cuts connections of certificates that were revoked.
+    fn look(&mut self) {
+        let Some(tls) = &self.tls else { return };
+        let fresh = tls.fresh();
+        if self.in_force.as_ref().is_some_and(|before| Arc::ptr_eq(before, &fresh)) {
+            return;
+        }
+        let cut = self.open.cut(&fresh.revoked);
+        if cut > 0 {
+            info!(target: "audit", connections = cut, "connections cut: their certificates were revoked");
+        }
+        self.in_force = Some(fresh);
     }
 
     fn end(&self, ended: Ended) -> Option<Connection> {
         let counters = &self.open.counters;
         match ended {
-            Ended::Good(connection) => {
-                count(&counters.accepted);
-                return Some(connection);
-            }
+            Ended::Good(shaken) => return self.welcome(*shaken),
             Ended::Late(remote) => {
                 count(&counters.handshakes_late);
                 refused(remote, &format!("the TLS handshake was not finished within {:?}", self.limits.handshake));
@@ -515,6 +363,9 @@ impl Stream for Acceptor {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        while this.looks.poll_tick(cx).is_ready() {
+            this.look();
+        }
         loop {
             if let Poll::Ready(Some(ended)) = Pin::new(&mut this.handshakes).poll_next(cx) {
                 match this.end(ended) {
@@ -575,7 +426,8 @@ async fn shake_hands(socket: TcpStream, peer: PeerInfo, slot: Slot, config: Arc<
     let certificate = leaf.is_some();
     let identity = leaf.and_then(|leaf| CertFacts::read(leaf)).and_then(|facts| facts.identity);
     let peer = PeerInfo { identity, certificate, ..peer };
-    Ended::Good(Connection { io: Io::Tls(Box::new(stream.into())), peer, _slot: slot })
+    let certificate = leaf.and_then(|leaf| CertId::read(leaf));
+    Ended::Good(Box::new(Shaken { io: Io::Tls(Box::new(stream.into())), peer, certificate, slot }))
 }
 
 /// Who it was is for DEBUG: addresses are not logged above it.

@@ -1,8 +1,10 @@
-//! A private CA and the certificates of nodes: `lc certs init`, `issue`, `show`; `check` is in [`super::check`].
+//! A private CA and the certificates of nodes: `lc certs init`, `issue`, `show`; `check` is in [`super::check`], `renew` and `revoke`
+//! are in [`super::revoke`].
 //!
 //! | file | holds |
 //! |---|---|
 //! | `ca.crt`, `ca.key` | the CA: ECDSA P-256, signs leaves only (path length 0) |
+//! | `ca.crl` | its revocation list |
 //! | `ROLE-ID.crt`, `ROLE-ID.key` | a node: its names, and the URI `lc:ROLE:ID` that says who it is |
 //!
 //! Promises: every file is new (`O_EXCL`) and readable by its owner alone; either both files of a pair are written or none; a
@@ -25,6 +27,7 @@ use thiserror::Error;
 use x509_parser::time::ASN1Time;
 
 use super::facts::{CertFacts, PeerIdentity, Role};
+use super::revoke::{CA_CRL, write_empty};
 use super::tls::{self, TlsError, certificates};
 
 /// Days a CA is valid unless said otherwise: ten years.
@@ -37,7 +40,7 @@ pub const CA_CERT: &str = "ca.crt";
 pub const CA_KEY: &str = "ca.key";
 
 /// Certificates start an hour before they are made, for clocks that are behind.
-const CLOCK_SKEW: Duration = Duration::from_hours(1);
+pub(super) const CLOCK_SKEW: Duration = Duration::from_hours(1);
 /// Longest id: a common name has room for 64 characters (RFC 5280 appendix A.1, ub-common-name).
 const ID_MAX: usize = 64;
 /// Names and addresses in one certificate; it must stay small enough for a handshake.
@@ -91,6 +94,20 @@ pub enum CertsError {
         /// What was given.
         name: String,
     },
+    /// Not usable as a serial number.
+    #[error("`{serial}` is not a serial number; `lc certs show` prints them in hexadecimal")]
+    BadSerial {
+        /// What was given.
+        serial: String,
+    },
+    /// Another CA signed it.
+    #[error("{} was not issued by the CA in {}; only its own CA can revoke a certificate", path.display(), dir.display())]
+    NotOurs {
+        /// The certificate.
+        path: PathBuf,
+        /// Where the CA is.
+        dir: PathBuf,
+    },
     /// Too many names.
     #[error("{count} names and addresses are too many for one certificate; give at most {NAMES_MAX}")]
     TooManyNames {
@@ -132,6 +149,7 @@ impl CertsError {
             Self::BadId { .. }
                 | Self::BadName { .. }
                 | Self::BadDns { .. }
+                | Self::BadSerial { .. }
                 | Self::TooManyNames { .. }
                 | Self::BadDays { .. }
                 | Self::Tls(TlsError::BadName { .. })
@@ -175,14 +193,17 @@ pub fn init(dir: &Path, name: &str, days: u32) -> Result<Issued, CertsError> {
     if name.is_empty() || name.chars().count() > ID_MAX || name.chars().any(char::is_control) {
         return Err(CertsError::BadName { name: name.to_owned() });
     }
-    let pair = Pair::free(dir, CA_CERT.to_owned(), CA_KEY.to_owned())?;
+    let pair = Pair { cert: dir.join(CA_CERT), key: dir.join(CA_KEY) };
+    free(&[&pair.cert, &pair.key, &dir.join(CA_CRL)])?;
     let now = UnixTime::now().as_secs();
     let mut params = params(name, now, until(now, days)?, days)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = pair.new_key()?;
     let cert = params.self_signed(&key).map_err(|e| pair.failed(e))?;
-    pair.write(&cert, &key, Vec::new())
+    let issued = pair.write(&cert, &key, Vec::new())?;
+    write_empty(dir)?;
+    Ok(issued)
 }
 
 /// Makes the certificate that `order` describes, signed by the CA in `dir`, and writes it there.
@@ -193,9 +214,16 @@ pub fn init(dir: &Path, name: &str, days: u32) -> Result<Issued, CertsError> {
 /// [`CertsError`]; nothing was written then.
 pub fn issue(dir: &Path, order: &Order) -> Result<Issued, CertsError> {
     check_id(&order.id)?;
+    let pair = Pair::of(dir, order.role, &order.id);
+    free(&[&pair.cert, &pair.key])?;
+    let (cert, key, notes) = sign(dir, order, &pair)?;
+    pair.write(&cert, &key, notes)
+}
+
+/// The certificate that `order` describes and its key, for the files of `pair`, and what was decided without being asked for.
+pub(super) fn sign(dir: &Path, order: &Order, pair: &Pair) -> Result<(rcgen::Certificate, KeyPair, Vec<String>), CertsError> {
     let mut notes = Vec::new();
     let (dns, ips) = names(order, &mut notes)?;
-    let pair = Pair::free(dir, format!("{}-{}.crt", order.role, order.id), format!("{}-{}.key", order.role, order.id))?;
     let ca = Ca::read(dir)?;
 
     let now = UnixTime::now().as_secs();
@@ -219,7 +247,7 @@ pub fn issue(dir: &Path, order: &Order) -> Result<Issued, CertsError> {
     };
     let key = pair.new_key()?;
     let cert = params.signed_by(&key, &ca.issuer).map_err(|e| pair.failed(e))?;
-    pair.write(&cert, &key, notes)
+    Ok((cert, key, notes))
 }
 
 /// What the certificates of a PEM file say, in their order.
@@ -251,13 +279,13 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>, CertsError> {
 }
 
 /// A CA, read and found fit to sign.
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    not_after: i64,
+pub(super) struct Ca {
+    pub(super) issuer: Issuer<'static, KeyPair>,
+    pub(super) not_after: i64,
 }
 
 impl Ca {
-    fn read(dir: &Path) -> Result<Self, CertsError> {
+    pub(super) fn read(dir: &Path) -> Result<Self, CertsError> {
         let (cert, key) = (dir.join(CA_CERT), dir.join(CA_KEY));
         if !cert.exists() {
             return Err(CertsError::NoCa { dir: dir.into() });
@@ -275,23 +303,25 @@ impl Ca {
     }
 }
 
-/// The two files of a certificate that are to be written.
-struct Pair {
-    cert: PathBuf,
-    key: PathBuf,
+/// Refuses early what `O_EXCL` would refuse late.
+fn free(paths: &[&PathBuf]) -> Result<(), CertsError> {
+    // a dangling link is in the way too
+    match paths.iter().find(|path| path.symlink_metadata().is_ok()) {
+        Some(path) => Err(CertsError::Exists { path: (*path).clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The two files of a certificate.
+pub(super) struct Pair {
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
 }
 
 impl Pair {
-    /// Refuses early what `O_EXCL` would refuse late.
-    fn free(dir: &Path, cert: String, key: String) -> Result<Self, CertsError> {
-        let (cert, key) = (dir.join(cert), dir.join(key));
-        for path in [&cert, &key] {
-            // A dangling link is in the way too.
-            if path.symlink_metadata().is_ok() {
-                return Err(CertsError::Exists { path: path.clone() });
-            }
-        }
-        Ok(Self { cert, key })
+    /// Those of a node, in the CA's directory.
+    pub(super) fn of(dir: &Path, role: Role, id: &str) -> Self {
+        Self { cert: dir.join(format!("{role}-{id}.crt")), key: dir.join(format!("{role}-{id}.key")) }
     }
 
     fn failed(&self, cause: rcgen::Error) -> CertsError {
@@ -318,7 +348,7 @@ impl Pair {
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CertsError> {
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CertsError> {
     let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let failed = |cause| CertsError::Write { path: path.into(), cause };
     let mut file = match opened {
@@ -333,7 +363,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CertsError> {
     Ok(())
 }
 
-fn check_id(id: &str) -> Result<(), CertsError> {
+pub(super) fn check_id(id: &str) -> Result<(), CertsError> {
     let first = id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
     if first && rest && id.len() <= ID_MAX { Ok(()) } else { Err(CertsError::BadId { id: id.to_owned() }) }
@@ -395,179 +425,4 @@ fn params(common_name: &str, now: u64, not_after: i64, days: u32) -> Result<Cert
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::process::Command;
-
-    use super::*;
-    use crate::net::check::{Verdict, check};
-
-    fn order(role: Role, id: &str) -> Order {
-        Order { role, id: id.to_owned(), dns: Vec::new(), ips: Vec::new(), days: LEAF_DAYS }
-    }
-
-    fn with_ca() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        init(dir.path(), "test CA", CA_DAYS).unwrap();
-        dir
-    }
-
-    #[test]
-    fn every_role_is_issued_a_certificate_that_passes_its_check() {
-        let dir = with_ca();
-
-        for role in Role::ALL {
-            let issued = issue(dir.path(), &order(role, "n-1")).unwrap();
-
-            let facts = &issued.facts;
-            assert_eq!(facts.identity, Some(PeerIdentity { role, id: "n-1".into() }));
-            assert_eq!((facts.common_name.as_str(), facts.issuer.as_str(), facts.is_ca), ("n-1", "test CA", false));
-            assert_eq!((facts.for_servers, facts.for_clients), (role == Role::Processor, true));
-            assert_eq!(facts.not_after - facts.not_before, 90 * 86_400 + 3600);
-            assert_eq!(show(&issued.cert).unwrap(), std::slice::from_ref(facts));
-            let report = check(&issued.cert, Some(&issued.key), &dir.path().join(CA_CERT), None).unwrap();
-            assert!(report.findings.iter().all(|f| f.verdict == Verdict::Good), "{report:?}");
-        }
-        assert_eq!(list(dir.path()).unwrap().len(), 5);
-    }
-
-    #[test]
-    fn files_are_their_owners_and_never_written_over() {
-        let dir = with_ca();
-        let issued = issue(dir.path(), &order(Role::Hunter, "edge")).unwrap();
-        let before = fs::read(&issued.key).unwrap();
-
-        let again = issue(dir.path(), &order(Role::Hunter, "edge")).unwrap_err();
-        let ca_again = init(dir.path(), "other", 1).unwrap_err();
-
-        assert!(matches!(&again, CertsError::Exists { .. }) && again.to_string().contains("choose another directory"));
-        assert!(matches!(ca_again, CertsError::Exists { path } if path.ends_with(CA_CERT)));
-        assert_eq!(fs::read(&issued.key).unwrap(), before);
-        for file in [CA_CERT, CA_KEY, "hunter-edge.crt", "hunter-edge.key"] {
-            assert_eq!(fs::metadata(dir.path().join(file)).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
-        }
-    }
-
-    #[test]
-    fn a_processor_without_names_is_for_this_machine_and_says_so() {
-        let dir = with_ca();
-
-        let local = issue(dir.path(), &order(Role::Processor, "a")).unwrap();
-        let named = Order { dns: vec!["mid.example".into(), "*.mid.example".into()], ..order(Role::Processor, "b") };
-        let named = issue(dir.path(), &Order { ips: vec!["2001:db8::1".parse().unwrap()], ..named }).unwrap();
-
-        assert_eq!(local.facts.dns[0], "localhost");
-        assert_eq!(local.facts.ips, [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]);
-        assert!(local.notes[0].starts_with("no name was given"), "{:?}", local.notes);
-        assert_eq!((named.facts.dns.len(), named.facts.ips.len(), named.notes.len()), (2, 1, 0));
-    }
-
-    #[test]
-    fn what_cannot_stand_in_a_certificate_is_refused_and_nothing_written() {
-        let dir = with_ca();
-        let long = "x".repeat(65);
-
-        for id in ["", "../x", "a/b", "-a", ".a", "a:b", "a b", "ä", long.as_str()] {
-            assert!(matches!(issue(dir.path(), &order(Role::Hunter, id)), Err(CertsError::BadId { .. })), "{id}");
-        }
-        for name in ["", "192.0.2.1", "a b", "x..y"] {
-            let order = Order { dns: vec![name.to_owned()], ..order(Role::Processor, "p") };
-            assert!(matches!(issue(dir.path(), &order), Err(CertsError::BadDns { .. })), "{name}");
-        }
-        let many = Order { dns: vec!["a".into(); 101], ..order(Role::Processor, "p") };
-        assert!(matches!(issue(dir.path(), &many), Err(CertsError::TooManyNames { count: 101 })));
-        for days in [0, u32::MAX] {
-            let order = Order { days, ..order(Role::Hunter, "a") };
-            let issued = issue(dir.path(), &order);
-            // A far end is cut to the CA's.
-            assert_eq!(issued.is_ok(), days != 0, "{issued:?}");
-        }
-        assert!(init(&dir.path().join("new"), "a\nb", 1).is_err() && init(&dir.path().join("new"), "a", u32::MAX).is_err());
-        assert_eq!(list(dir.path()).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn no_leaf_outlives_its_ca() {
-        let dir = tempfile::tempdir().unwrap();
-        let ca = init(dir.path(), "short", 5).unwrap();
-
-        let issued = issue(dir.path(), &order(Role::Hunter, "edge")).unwrap();
-
-        assert_eq!(issued.facts.not_after, ca.facts.not_after);
-        assert!(issued.notes[0].contains("when the CA ends"), "{:?}", issued.notes);
-        let report = check(&issued.cert, None, &ca.cert, None).unwrap();
-        assert!(report.is_good() && report.findings[0].verdict == Verdict::Warn, "{report:?}");
-        assert!(report.findings[0].text.contains("expires in "), "{report:?}");
-    }
-
-    #[test]
-    fn only_a_ca_signs() {
-        let (dir, empty) = (with_ca(), tempfile::tempdir().unwrap());
-        let leaf = issue(dir.path(), &order(Role::Hunter, "a")).unwrap();
-        fs::copy(&leaf.cert, empty.path().join(CA_CERT)).unwrap();
-        fs::copy(&leaf.key, empty.path().join(CA_KEY)).unwrap();
-
-        let by_leaf = issue(empty.path(), &order(Role::Hunter, "b"));
-        let by_nobody = issue(&empty.path().join("none"), &order(Role::Hunter, "b")).unwrap_err();
-
-        assert!(matches!(by_leaf, Err(CertsError::NotACa { .. })), "{by_leaf:?}");
-        assert!(by_nobody.is_not_found() && by_nobody.to_string().contains("lc certs init"));
-    }
-
-    #[test]
-    fn a_check_names_every_point_that_is_bad() {
-        let (dir, other) = (with_ca(), with_ca());
-        let mine = issue(dir.path(), &order(Role::Processor, "p")).unwrap();
-        let theirs = issue(other.path(), &order(Role::Processor, "p")).unwrap();
-        fs::set_permissions(&theirs.key, fs::Permissions::from_mode(0o644)).unwrap();
-
-        let report = check(&mine.cert, Some(&theirs.key), &other.path().join(CA_CERT), Some("elsewhere.example")).unwrap();
-
-        let of = |verdict| report.findings.iter().filter(move |f| f.verdict == verdict).map(|f| f.text.as_str());
-        let bad: Vec<&str> = of(Verdict::Bad).collect();
-        assert_eq!(bad.len(), 3, "{report:?}");
-        for (found, part) in bad.iter().zip(["not signed by the CA", "does not belong to", "not for `elsewhere.example` but for"])
-        {
-            assert!(found.contains(part), "{found}");
-        }
-        assert!(of(Verdict::Warn).eq(of(Verdict::Warn).filter(|text| text.contains("chmod 600"))));
-        assert_eq!((report.count(Verdict::Warn), report.is_good()), (1, false));
-        // A CA is no node.
-        let ca = check(&dir.path().join(CA_CERT), None, &dir.path().join(CA_CERT), None).unwrap();
-        assert!(!ca.is_good(), "{ca:?}");
-    }
-
-    #[test]
-    fn openssl_agrees() {
-        let run = |arguments: &[&str]| Command::new("openssl").args(arguments).output();
-        if run(&["version"]).is_err() {
-            crate::not_run::say_unless_it_must("openssl_agrees", "there is no openssl");
-            return;
-        }
-        let dir = with_ca();
-        issue(dir.path(), &Order { dns: vec!["mid.example".into()], ..order(Role::Processor, "mid") }).unwrap();
-        issue(dir.path(), &order(Role::Hunter, "edge-1")).unwrap();
-        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        let ca = path(CA_CERT);
-        let verify = |purpose: &str, file: &str| {
-            let run = run(&["verify", "-x509_strict", "-CAfile", &ca, "-purpose", purpose, &path(file)]);
-            run.unwrap().status.success()
-        };
-        let text = |file: &str| String::from_utf8(run(&["x509", "-in", &path(file), "-noout", "-text"]).unwrap().stdout).unwrap();
-
-        assert!(verify("sslserver", "processor-mid.crt") && verify("sslclient", "processor-mid.crt"));
-        assert!(verify("sslclient", "hunter-edge-1.crt") && !verify("sslserver", "hunter-edge-1.crt"));
-        for part in ["CA:TRUE, pathlen:0", "Certificate Sign, CRL Sign", "prime256v1"] {
-            assert!(text(CA_CERT).contains(part), "{part}");
-        }
-        for part in ["URI:lc:processor:mid", "DNS:mid.example", "TLS Web Server Authentication", "Digital Signature"] {
-            assert!(text("processor-mid.crt").contains(part), "{part}");
-        }
-        let public = |arguments: &[&str]| run(arguments).unwrap().stdout;
-        let (cert, key) = (path("hunter-edge-1.crt"), path("hunter-edge-1.key"));
-        assert_eq!(public(&["x509", "-in", &cert, "-noout", "-pubkey"]), public(&["pkey", "-in", &key, "-pubout"]));
-        let fingerprint = show(Path::new(&cert)).unwrap().remove(0).fingerprint;
-        let theirs = String::from_utf8(public(&["x509", "-in", &cert, "-noout", "-fingerprint", "-sha256"])).unwrap();
-        assert_eq!(theirs.trim().rsplit('=').next().unwrap().replace(':', "").to_lowercase(), fingerprint);
-    }
-}
+mod tests;

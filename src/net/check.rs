@@ -12,6 +12,7 @@ use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 
 use super::certs::CertsError;
 use super::facts::{CertFacts, Role, date};
+use super::revoked::{CertId, Lists};
 use super::tls::{self, TlsError, certificates, explain_certificate, private_key, roots, span};
 
 /// A certificate that ends sooner is warned about.
@@ -64,12 +65,18 @@ impl Report {
     }
 }
 
-/// Checks validity, signature, usage and names of the first certificate in `cert`, that `key` belongs to it and is kept to its
-/// owner, and that it is for `server_name`; `key` and `server_name` may be left out.
+/// Checks validity, signature, usage and names of the first certificate in `cert`, that `crl` does not revoke it, that `key` belongs to it
+/// and is kept to its owner, and that it is for `server_name`; `crl`, `key` and `server_name` may be left out.
 ///
 /// # Errors
 /// [`CertsError::Tls`] when a file cannot be read at all; everything else is in the [`Report`].
-pub fn check(cert: &Path, key: Option<&Path>, ca: &Path, server_name: Option<&str>) -> Result<Report, CertsError> {
+pub fn check(
+    cert: &Path,
+    key: Option<&Path>,
+    ca: &Path,
+    crl: Option<&Path>,
+    server_name: Option<&str>,
+) -> Result<Report, CertsError> {
     let what = "certificate";
     let chain = certificates(what, cert)?;
     let leaf = chain.first().ok_or_else(|| tls::damaged(what, cert))?;
@@ -80,6 +87,9 @@ pub fn check(cert: &Path, key: Option<&Path>, ca: &Path, server_name: Option<&st
     let now = UnixTime::now();
     validity(&mut report, now);
     signature(&mut report, &chain, ca, now)?;
+    if let Some(crl) = crl {
+        revocation(&mut report, leaf, crl)?;
+    }
     if let Some(key) = key {
         key_fits(&mut report, &chain, cert, key)?;
     }
@@ -103,9 +113,9 @@ fn validity(report: &mut Report, now: UnixTime) {
         report.say(Verdict::Bad, format!("it becomes valid only in {wait}; check this machine's clock"));
     } else if left < 0 {
         let ago = span(left.saturating_neg());
-        report.say(Verdict::Bad, format!("it expired {ago} ago, on {}; issue a new one (`lc certs issue`)", date(until)));
+        report.say(Verdict::Bad, format!("it expired {ago} ago, on {}; issue a new one (`lc certs renew`)", date(until)));
     } else if left < SOON_SECS {
-        let text = format!("it expires in {}, on {}; issue a new one (`lc certs issue`) soon", span(left), date(until));
+        let text = format!("it expires in {}, on {}; issue a new one (`lc certs renew`) soon", span(left), date(until));
         report.say(Verdict::Warn, text);
     } else {
         report.say(Verdict::Good, format!("it is valid until {}, {} from now", date(until), span(left)));
@@ -148,6 +158,19 @@ fn signature(report: &mut Report, chain: &[CertificateDer<'static>], ca: &Path, 
                 format!("`{}` in {} is not the certificate of a CA; give --tls-ca the CA's", facts.common_name, ca.display());
             report.say(Verdict::Bad, text);
         }
+    }
+    Ok(())
+}
+
+fn revocation(report: &mut Report, leaf: &CertificateDer<'static>, crl: &Path) -> Result<(), CertsError> {
+    let lists = Lists::read(crl)?;
+    let Some(id) = CertId::read(leaf) else { return Ok(()) };
+    if lists.revoked.has(&id) {
+        report.say(Verdict::Bad, format!("it was revoked, says {}; issue a new one (`lc certs renew`)", crl.display()));
+    } else if lists.issuers.iter().any(|issuer| id.is_by(issuer)) {
+        report.say(Verdict::Good, format!("it is not among the {} that {} revokes", lists.revoked.len(), crl.display()));
+    } else {
+        report.say(Verdict::Warn, format!("{} is a list of another CA and says nothing of it; give its own CA's", crl.display()));
     }
     Ok(())
 }

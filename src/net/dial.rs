@@ -15,8 +15,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::reload::Reloading;
 use super::keys::ApiKey;
+use super::reload::Reloading;
 use super::tls::{ALPN, ClientTls, TlsError, explain, server_name};
 use super::{Io, tune};
 

@@ -158,7 +158,7 @@ fn common_name(name: &x509_parser::x509::X509Name<'_>) -> String {
     name.iter_common_name().next().and_then(|cn| cn.as_str().ok()).unwrap_or_default().to_owned()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
     let mut out = String::with_capacity(bytes.len().saturating_mul(2));
     for b in bytes {

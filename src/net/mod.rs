@@ -1,7 +1,7 @@
 //! Endpoints: TLS from files, certificates (issue, show, check, reload), API keys, dialling, accepting, back-off.
 //!
 //! Promises: TLS 1.3 only, HTTP/2 agreed by ALPN, never a silent fall-back to plain text; every refusal is one sentence that
-//! says what, where, why and what to try; no session is resumed, so each connection shows its certificate. Refuses:
+//! says what, where, why and what to try; a connection whose certificate is revoked is cut; no session is resumed, so each connection shows its certificate. Refuses:
 //! handshakes above 5 s, more pending handshakes or connections than the bounds of [`AcceptLimits`].
 
 pub mod accept;
@@ -12,6 +12,8 @@ pub mod dial;
 pub mod facts;
 pub mod keys;
 pub mod reload;
+pub mod revoke;
+pub mod revoked;
 pub mod tls;
 
 use std::io;
@@ -33,7 +35,8 @@ pub use self::dial::{DialError, Dialer, Target};
 pub use self::facts::{CertFacts, PeerIdentity, Role};
 pub use self::keys::{ApiKey, Keys};
 pub use self::reload::Reloading;
-pub use self::tls::{ClientTls, ServerTls, TlsError};
+pub use self::revoked::{CertId, Revoked};
+pub use self::tls::{ClientTls, ServerSetup, ServerTls, TlsError};
 
 /// A connection, encrypted or not.
 #[derive(Debug)]

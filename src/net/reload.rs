@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::tls::{ClientTls, ServerTls, TlsError, read};
+use super::tls::{ClientTls, ServerSetup, ServerTls, TlsError, read};
 
 /// Something made of files.
 pub trait Load {
@@ -27,9 +27,9 @@ pub trait Load {
 }
 
 impl Load for ServerTls {
-    type Config = ServerConfig;
+    type Config = ServerSetup;
     const WHAT: &'static str = "certificates";
-    fn load(&self) -> Result<ServerConfig, TlsError> {
+    fn load(&self) -> Result<ServerSetup, TlsError> {
         self.load()
     }
     fn files(&self) -> Vec<&Path> {

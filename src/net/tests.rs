@@ -51,6 +51,7 @@ impl Site {
             key: self.path("processor-mid.key"),
             client_ca: mutual.then(|| self.path("ca.crt")),
             require_client: mutual,
+            crl: None,
         }
     }
 
@@ -500,6 +501,8 @@ async fn several_addresses_take_turns() {
     assert_eq!(reached[0], reached[2]);
     assert_ne!(reached[0], reached[1]);
 }
+
+mod ends;
 
 mod served {
     //! The acceptor below tonic: what a service sees of its peer.

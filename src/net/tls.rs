@@ -7,8 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -20,6 +20,7 @@ use rustls::{
 use thiserror::Error;
 
 use super::facts::CertFacts;
+use super::revoked::{Lists, Revoked, subject};
 
 /// HTTP/2, as RFC 9113 §3.3 names it.
 pub(super) const ALPN: &[u8] = b"h2";
@@ -103,6 +104,14 @@ pub enum TlsError {
         /// Why.
         why: String,
     },
+    /// A revocation list of somebody else.
+    #[error("the revocation list {} is not by the CA in {}; give the list that `lc certs revoke` wrote beside that CA", path.display(), ca.display())]
+    ForeignList {
+        /// The list.
+        path: PathBuf,
+        /// The CA.
+        ca: PathBuf,
+    },
     /// No certificate authority to check the processor with.
     #[error("no CA to check the processor's certificate with; give --tls-ca FILE, or --insecure for plain text")]
     NoCa,
@@ -139,6 +148,8 @@ pub struct ClientTls {
     pub key: Option<PathBuf>,
     /// The name the server's certificate must have, when it is not the host dialled.
     pub server_name: Option<String>,
+    /// Certificates of servers that no longer count.
+    pub crl: Option<PathBuf>,
     /// Whoever answers is taken for the server: encrypted, but to anybody.
     pub skip_verify: bool,
 }
@@ -159,7 +170,18 @@ impl ClientTls {
         let builder = if self.skip_verify {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         } else {
-            builder.with_root_certificates(roots(self.ca.as_deref().ok_or(TlsError::NoCa)?)?)
+            let ca = self.ca.as_deref().ok_or(TlsError::NoCa)?;
+            match &self.crl {
+                None => builder.with_root_certificates(roots(ca)?),
+                Some(path) => {
+                    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)?), Arc::clone(&provider))
+                        .with_crls(lists(path, ca)?.ders)
+                        .only_check_end_entity_revocation()
+                        .build()
+                        .map_err(|e| TlsError::Refused { path: path.clone(), why: e.to_string() })?;
+                    builder.with_webpki_verifier(verifier)
+                }
+            }
         };
         let mut config = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => {
@@ -176,7 +198,7 @@ impl ClientTls {
 
     /// Every file this is made of.
     pub fn files(&self) -> Vec<&Path> {
-        [&self.ca, &self.cert, &self.key].into_iter().filter_map(|p| p.as_deref()).collect()
+        [&self.ca, &self.cert, &self.key, &self.crl].into_iter().filter_map(|p| p.as_deref()).collect()
     }
 }
 
@@ -230,6 +252,17 @@ pub struct ServerTls {
     pub client_ca: Option<PathBuf>,
     /// Whether a client must show one; without, it may.
     pub require_client: bool,
+    /// Certificates of clients that no longer count.
+    pub crl: Option<PathBuf>,
+}
+
+/// What a server's files came to.
+#[derive(Clone, Debug)]
+pub struct ServerSetup {
+    /// For handshakes.
+    pub config: Arc<ServerConfig>,
+    /// For connections that are open already.
+    pub revoked: Revoked,
 }
 
 impl ServerTls {
@@ -237,19 +270,25 @@ impl ServerTls {
     ///
     /// # Errors
     /// [`TlsError`], always a mistake in the set-up here.
-    pub fn load(&self) -> Result<ServerConfig, TlsError> {
+    pub fn load(&self) -> Result<ServerSetup, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut revoked = Revoked::default();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| refused(&self.cert, &e))?;
         let (chain, key) = pair(&self.cert, &self.key)?;
         let builder = match &self.client_ca {
-            None if self.require_client => return Err(TlsError::NoClientCa),
+            None if self.require_client || self.crl.is_some() => return Err(TlsError::NoClientCa),
             None => builder.with_no_client_auth(),
             Some(ca) => {
                 let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider);
                 if !self.require_client {
                     verifier = verifier.allow_unauthenticated();
+                }
+                if let Some(path) = &self.crl {
+                    let lists = lists(path, ca)?;
+                    revoked = lists.revoked;
+                    verifier = verifier.with_crls(lists.ders).only_check_end_entity_revocation();
                 }
                 let verifier = verifier.build().map_err(|e| TlsError::Refused { path: ca.clone(), why: e.to_string() })?;
                 builder.with_client_cert_verifier(verifier)
@@ -260,14 +299,24 @@ impl ServerTls {
         // Connections are few and long; a resumed session would skip the look at a certificate that may have ended since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(config)
+        Ok(ServerSetup { config: Arc::new(config), revoked })
     }
 
     /// Every file this is made of.
     pub fn files(&self) -> Vec<&Path> {
         let ca = self.client_ca.as_deref();
-        [Some(self.cert.as_path()), Some(self.key.as_path()), ca].into_iter().flatten().collect()
+        [Some(self.cert.as_path()), Some(self.key.as_path()), ca, self.crl.as_deref()].into_iter().flatten().collect()
     }
+}
+
+/// A file of revocation lists, each by a CA of `ca`.
+fn lists(path: &Path, ca: &Path) -> Result<Lists, TlsError> {
+    let lists = Lists::read(path)?;
+    let known: Vec<Vec<u8>> = certificates("CA file", ca)?.iter().filter_map(|der| subject(der)).collect();
+    if lists.issuers.iter().any(|issuer| !known.contains(issuer)) {
+        return Err(TlsError::ForeignList { path: path.into(), ca: ca.into() });
+    }
+    Ok(lists)
 }
 
 /// A name a certificate can be checked against.
@@ -449,7 +498,10 @@ pub(super) fn explain_certificate(why: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "the peer's certificate was issued for another role; issue one for this role (`lc certs issue`)".into()
         }
-        CertificateError::Revoked => "the peer's certificate was revoked".into(),
+        CertificateError::Revoked => "the peer's certificate was revoked; issue a new one (`lc certs renew`)".into(),
+        CertificateError::UnknownRevocationStatus => {
+            "no revocation list covers the peer's certificate; give the list of its CA (--tls-crl)".into()
+        }
         other => format!("the peer's certificate is refused: {other}"),
     }
 }

@@ -233,11 +233,14 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     let mut frames = Deframer::new(MESSAGE_MAX);
     let mut stream: Option<Stream> = None;
     let mut ending = shared.ending.subscribe();
+    let mut rolled = std::pin::pin!(PeerInfo::rolled(peer.clone()));
     let result = loop {
         let next = tokio::select! {
             next = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)) => next,
             // what was handed in is acknowledged, then the stream ends: the hunter goes on with our successor
             _ = ending.wait_for(|e| *e) => break Ok(()),
+            // so it does when its connection is old: the hunter makes another and resumes there
+            () = &mut rolled => break Ok(()),
         };
         match next {
             None => break frames.finish().map_err(refused),

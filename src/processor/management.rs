@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::data::remote_of;
 use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
-use crate::net::Role;
+use crate::net::{PeerInfo, Role};
 use crate::telemetry::{Escaped, clock};
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{
@@ -41,10 +41,16 @@ impl Management {
         Self { shared }
     }
 
-    /// The processor stops: an endless answer ends then, or it would keep its connection open until that is cut.
-    fn stop(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// The processor stops, or the peer's connection is old: an endless answer ends then, or it would keep its connection open until that
+    /// is cut.
+    fn stop(&self, peer: Option<PeerInfo>) -> impl Future<Output = ()> + Send + 'static {
         let mut ending = self.shared.ending.subscribe();
-        async move { drop(ending.wait_for(|e| *e).await) }
+        async move {
+            tokio::select! {
+                ended = ending.wait_for(|e| *e) => drop(ended),
+                () = PeerInfo::rolled(peer) => {}
+            }
+        }
     }
 }
 
@@ -95,7 +101,7 @@ impl ManagementService for Management {
 
     async fn heartbeat(&self, request: Request<Streaming<HunterHeartbeat>>) -> Result<Response<Self::HeartbeatStream>, Status> {
         let (_, peer) = remote_of(&request);
-        let shared = Arc::clone(&self.shared);
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop(peer.clone()));
         let answers = request.into_inner().then(move |beat| {
             let (shared, peer) = (Arc::clone(&shared), peer.clone());
             async move {
@@ -114,7 +120,7 @@ impl ManagementService for Management {
                 })
             }
         });
-        Ok(Response::new(Box::pin(answers.take_until(self.stop()))))
+        Ok(Response::new(Box::pin(answers.take_until(stop))))
     }
 
     async fn get_filters(&self, request: Request<FilterRequest>) -> Result<Response<FilterResponse>, Status> {
@@ -138,7 +144,7 @@ impl ManagementService for Management {
         let Some(hunter) = self.shared.roster.lock().get(&id).map(Hunter::subscriber) else {
             return Err(Status::failed_precondition(format!("hunter '{id}' is not registered; call RegisterHunter first")));
         };
-        Ok(Response::new(Box::pin(self.shared.filters.follow(hunter).take_until(self.stop()))))
+        Ok(Response::new(Box::pin(self.shared.filters.follow(hunter).take_until(self.stop(peer)))))
     }
 
     async fn get_hunter_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {

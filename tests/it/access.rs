@@ -5,12 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::whole::{LC, Processor, calls_capture, lc, succeed};
+use super::whole::{LC, Processor, calls_capture, frames, lc, succeed};
 
 /// Secrets that must not turn up anywhere.
 const HUNTER_KEY: &str = "canary-hunter-5c1a9e7730d24f0b";
 const ADMIN_KEY: &str = "canary-admin-98f0be11c7a6442d";
 const WRONG_KEY: &str = "canary-wrong-00aa11bb22cc33dd";
+/// A capture of seven seconds.
+const SLOW: &str = "baresip-udp.pcap";
 
 fn write_private(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
@@ -45,7 +47,8 @@ fn a_key_lets_its_hunter_in_and_its_admin_look_and_stands_in_no_log() {
     let processor = processor(dir);
     let (address, capture) = (format!("localhost:{}", processor.port), calls_capture());
     let hunt = |id: &str, key: &[&str]| {
-        let start = ["hunt", "-r", capture.to_str().unwrap(), "--no-filter-policy", "allow", "-P", &address, "--tls-ca", "c/ca.crt"];
+        let start =
+            ["hunt", "-r", capture.to_str().unwrap(), "--no-filter-policy", "allow", "-P", &address, "--tls-ca", "c/ca.crt"];
         lc(dir, &[&start[..], &["--id", id, "--connect-timeout", "3s", "--log-level", "trace"], key].concat())
     };
     let list = |key: &[&str]| {
@@ -117,4 +120,96 @@ fn keys_are_refused_where_they_would_not_stay_secret() {
         assert_eq!(output.status.code(), Some(2), "{}", said(&output));
         assert!(said(&output).contains(part) && !said(&output).contains("canary"), "{}", said(&output));
     }
+}
+
+/// What a hunter needs of this folder's CA.
+fn mutual(dir: &Path) -> Processor {
+    succeed(dir, &["certs", "init", "--dir", "c"]);
+    succeed(dir, &["certs", "issue", "processor", "mid", "--dns", "localhost", "--dir", "c"]);
+    succeed(dir, &["certs", "issue", "hunter", "edge", "--dir", "c"]);
+    let tls = ["--tls-cert", "c/processor-mid.crt", "--tls-key", "c/processor-mid.key", "--tls-ca", "c/ca.crt"];
+    let more =
+        ["--tls-client-auth", "--tls-crl", "c/ca.crl", "--state-dir", "state", "-w", "all.pcap", "--max-connection-age", "1s"];
+    Processor::start(dir, &[&tls[..], &more[..]].concat())
+}
+
+/// A hunter that replays a capture of some seconds at its own pace.
+fn hunt_slowly(dir: &Path, processor: &Processor) -> std::process::Child {
+    let address = format!("localhost:{}", processor.port);
+    let tls = ["--tls-ca", "c/ca.crt", "--tls-cert", "c/hunter-edge.crt", "--tls-key", "c/hunter-edge.key"];
+    Command::new(LC)
+        .args([
+            "hunt",
+            "-P",
+            &address,
+            "--id",
+            "edge",
+            "--no-filter-policy",
+            "allow",
+            "--speed",
+            "1x",
+            "--keep-duplicates",
+            "--log-format",
+            "json",
+        ])
+        .args(tls)
+        .arg("-r")
+        .arg(slow_capture())
+        .current_dir(dir)
+        .env("HOME", dir)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn slow_capture() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/voip").join(SLOW)
+}
+
+#[test]
+fn a_connection_that_is_rolled_loses_and_doubles_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let processor = mutual(dir);
+
+    let out = hunt_slowly(dir, &processor).wait_with_output().unwrap();
+    let log = processor.stop();
+
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(log.matches("hunter registered").count() > 2, "rolled at least twice: {log}");
+    assert!(log.contains("\"difference\":\"p1=0 p2=0\"") && log.contains("\"refused\":\"none\""), "{log}");
+    assert_eq!(frames(&dir.join("all.pcap")), frames(&slow_capture()));
+}
+
+#[test]
+fn a_revoked_hunter_is_cut_off_and_delivers_the_rest_with_a_renewed_certificate() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let processor = mutual(dir);
+    let hunter = hunt_slowly(dir, &processor);
+    let until = |what: &str| {
+        let seen = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            processor.has_said(what)
+        });
+        assert!(seen, "'{what}' is not said");
+    };
+    until("hunter registered");
+
+    let revoked = lc(dir, &["certs", "revoke", "hunter", "edge", "--dir", "c"]);
+    until("the peer's certificate was revoked");
+    let shown = said(&lc(dir, &["certs", "show", "--dir", "c"]));
+    let checked = lc(dir, &["certs", "check", "--dir", "c", "--tls-cert", "c/hunter-edge.crt", "--tls-key", "c/hunter-edge.key"]);
+    let renewed = lc(dir, &["certs", "renew", "hunter", "edge", "--dir", "c"]);
+    let out = hunter.wait_with_output().unwrap();
+    let log = processor.stop();
+
+    assert!(revoked.status.success() && renewed.status.success(), "{}{}", said(&revoked), said(&renewed));
+    assert!(shown.contains("REVOKED"), "{shown}");
+    assert_eq!(checked.status.code(), Some(1), "{}", said(&checked));
+    assert!(said(&checked).contains("BAD           it was revoked"), "{}", said(&checked));
+    assert!(out.status.success(), "{}", said(&out));
+    assert!(said(&out).contains("certificate was revoked"), "{}", said(&out));
+    assert!(log.contains("\"difference\":\"p1=0 p2=0\""), "{log}");
+    assert_eq!(frames(&dir.join("all.pcap")), frames(&slow_capture()));
 }

@@ -42,6 +42,9 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("tls-skip-verify")
         .default("false")
         .help("Do not verify the processor (dangerous)"),
+    remote("remote.tls.crl_file", Kind::Path, Group::Security)
+        .flag("tls-crl")
+        .help("Revocation list of the processor's CA (PEM)"),
     remote("remote.tls.api_key_file", Kind::Path, Group::Security)
         .flag("api-key-file")
         .help("File with the API key to show, one line, mode 0600"),

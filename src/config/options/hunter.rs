@@ -101,6 +101,10 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("tls-skip-verify")
         .default("false")
         .help("Do not verify the processor (dangerous)"),
+    hunt("hunter.tls.crl_file", Kind::Path, Group::Security)
+        .also_on(Commands::SPOOL_DRAIN)
+        .flag("tls-crl")
+        .help("Revocation list of the processor's CA (PEM)"),
     hunt("hunter.tls.api_key_file", Kind::Path, Group::Security)
         .also_on(Commands::SPOOL_DRAIN)
         .flag("api-key-file")

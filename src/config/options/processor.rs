@@ -24,6 +24,10 @@ pub(super) const ROWS: &[Opt] = &[
         .short('m')
         .default("100")
         .help("Hunters connected at once"),
+    process("processor.max_connection_age", Kind::Duration { max_secs: 31_536_000 }, Group::Receiving)
+        .flag("max-connection-age")
+        .default("1h")
+        .help("Let a connection end after this long; hunters connect again (0s: never)"),
     process("processor.filter_file", Kind::Path, Group::Receiving)
         .flag("filter-file")
         .short('f')
@@ -102,6 +106,9 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("tls-client-auth")
         .default("false")
         .help("Demand a certificate of every client"),
+    process("processor.tls.crl_file", Kind::Path, Group::Security)
+        .flag("tls-crl")
+        .help("Revocation list of the clients' CA (PEM); what it names is cut off"),
     process("processor.tls.api_keys_file", Kind::Path, Group::Security)
         .flag("api-keys")
         .help("File of API keys that are accepted: ROLE ID sha256:HASH"),

@@ -1,0 +1,169 @@
+//! An accepted connection: who is at its other end, and what ends it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::transport::server::Connected;
+
+use super::super::Io;
+use super::super::facts::PeerIdentity;
+use super::counts::count;
+use super::open::Slot;
+use super::{FIRST_WORD, ROLL_GRACE};
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Where the peer is; IPv4 as IPv4, also on a socket for both.
+    pub remote: SocketAddr,
+    /// The address of ours it reached.
+    pub local: SocketAddr,
+    /// What its certificate or key says it is; nothing without one, or without an `lc:` URI in it.
+    pub identity: Option<PeerIdentity>,
+    /// Whether it showed a certificate, with a name or without.
+    pub certificate: bool,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+    /// When endless calls on it shall end, so that the peer makes another connection.
+    pub rolls: Option<Instant>,
+}
+
+impl PeerInfo {
+    /// Somebody at `remote`, without a certificate unless `identity` names one.
+    #[must_use]
+    pub const fn new(remote: SocketAddr, local: SocketAddr, identity: Option<PeerIdentity>, tls: bool) -> Self {
+        Self { remote, local, certificate: identity.is_some(), identity, tls, rolls: None }
+    }
+
+    /// Returns when endless calls of this peer shall end; never, for one whose connection may grow old.
+    pub async fn rolled(peer: Option<Self>) {
+        match peer.and_then(|p| p.rolls) {
+            Some(when) => sleep_until(when).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Shut from outside; the connection behind it ends.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    shut: AtomicBool,
+    reader: AtomicWaker,
+}
+
+impl Gate {
+    /// False when it was shut before.
+    pub(super) fn shut(&self) -> bool {
+        let first = !self.shut.swap(true, Ordering::AcqRel);
+        self.reader.wake();
+        first
+    }
+
+    fn pass(&self) -> io::Result<()> {
+        if self.shut.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's certificate was revoked"));
+        }
+        Ok(())
+    }
+}
+
+/// An accepted connection; while it lives it counts against [`super::AcceptLimits`]. tonic puts its [`PeerInfo`] into the extensions
+/// of each request.
+#[derive(Debug)]
+pub struct Connection {
+    io: Io,
+    peer: PeerInfo,
+    gate: Arc<Gate>,
+    /// When it is cut: without a first word soon, later when it is old.
+    until: Pin<Box<Sleep>>,
+    heard: bool,
+    slot: Slot,
+}
+
+impl Connection {
+    pub(super) fn new(io: Io, peer: PeerInfo, gate: Arc<Gate>, slot: Slot) -> Self {
+        let until = Box::pin(sleep_until(Instant::now() + FIRST_WORD));
+        Self { io, peer, gate, until, heard: false, slot }
+    }
+
+    /// Who is at the other end.
+    pub const fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+
+    /// The bytes, as they are read and written.
+    pub const fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// Whether its time is over.
+    fn poll_until(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if (!self.heard || self.peer.rolls.is_some()) && self.until.as_mut().poll(cx).is_ready() {
+            let counters = self.slot.counters();
+            count(if self.heard { &counters.aged } else { &counters.silent });
+            let why = if self.heard { "the connection is too old" } else { "the peer says nothing" };
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        Ok(())
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = PeerInfo;
+
+    fn connect_info(&self) -> PeerInfo {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // registered before the look, so that a gate shut in between wakes
+        this.gate.reader.register(cx.waker());
+        this.gate.pass()?;
+        this.poll_until(cx)?;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        if !this.heard && buf.filled().len() > before {
+            this.heard = true;
+            if let Some(rolls) = this.peer.rolls {
+                this.until.as_mut().reset(rolls + ROLL_GRACE);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.gate.pass()?;
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.gate.pass()?;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
