@@ -10,12 +10,14 @@ use crate::batch::Limits;
 use crate::capture::{Libpcap, Source};
 use crate::config::{self, HuntConfig, Mode};
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
+use crate::net::Dialer;
 use crate::sniffer;
 use crate::telemetry::clock;
 use crate::uplink::{BacklogConfig, Ending, UplinkConfig, WhenFull};
 
 use super::exit::{Exit, Outcome, Stop};
 use super::inspection;
+use super::privileges::{self, Needs};
 use super::runtime;
 use super::security;
 use super::shown::shown;
@@ -34,16 +36,20 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let started = start::start(matches)?;
     let config = started.merged.hunt(mode, &started.environment)?;
     security::warn_about(&config.security, "packets are sent");
-    runtime::block_on(supervise(config, matches, &started))
+    // certificates may be root's alone
+    let dialer = security::dialer(&config.security)?;
+    let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
+    privileges::drop_to(config.system.user.as_deref(), needs)?;
+    runtime::block_on(supervise(config, dialer, matches, &started))
 }
 
-async fn supervise(config: HuntConfig, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
+async fn supervise(config: HuntConfig, dialer: Dialer, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let (end, ending) = hunter::endings();
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     // a pipe may be waited for
-    let parts = sniffer::topology::aside(move || assemble(&config, &told));
+    let parts = sniffer::topology::aside(move || assemble(&config, dialer, &told));
     let work = async {
         match parts.await.ok_or_else(|| stopped(HunterError::Panicked))?? {
             Some(parts) => Ok(conclude(&Box::pin(hunter::run(parts, ending)).await.map_err(stopped)?)),
@@ -67,7 +73,7 @@ async fn supervise(config: HuntConfig, matches: &ArgMatches, started: &Started) 
 }
 
 /// Turns the configuration into the hunter's own parts; `None`: told to `stop` meanwhile.
-fn assemble(config: &HuntConfig, stop: &AtomicBool) -> Result<Option<Parts>, Stop> {
+fn assemble(config: &HuntConfig, dialer: Dialer, stop: &AtomicBool) -> Result<Option<Parts>, Stop> {
     let compile = inspection::compile_options(config.mode, &config.voip)?;
     let local = inspection::local_filters(&config.filters)?;
     // what cannot be applied here is an error now, not a line in a log later
@@ -109,7 +115,7 @@ fn assemble(config: &HuntConfig, stop: &AtomicBool) -> Result<Option<Parts>, Sto
         uplink: UplinkConfig {
             hunter_id: Arc::from(config.id.as_str()),
             targets: security::targets(&hunter.processor_addr)?,
-            dialer: security::dialer(&config.security)?,
+            dialer,
             connect_timeout: offline.then_some(hunter.connect_timeout),
             drain_timeout: DRAIN,
             seed: instance,

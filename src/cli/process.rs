@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, listen_addresses};
 use crate::processor::filters::read_file;
-use crate::processor::{self, Access, Order, Outputs, Parts, ProcessorError};
+use crate::processor::{self, Access as Callers, Order, Outputs, Parts, ProcessorError};
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
@@ -16,6 +16,7 @@ use crate::record::state::State;
 use crate::record::unified::Unified;
 
 use super::exit::{Exit, Outcome, Stop};
+use super::privileges::{self, Needs};
 use super::runtime;
 use super::signals::{Signal, Signals};
 use super::spool;
@@ -31,13 +32,23 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     if files.write_file.is_none() && !files.per_call_pcap.enabled && !files.auto_rotate_pcap.enabled {
         tracing::warn!("nothing is written: neither --write-file, --per-call-pcap nor --auto-rotate-pcap is set");
     }
-    runtime::block_on(supervise(config, matches, &started))
+    // certificates and keys may be root's alone
+    let (tls, access) = tls(&config.security)?;
+    let needs = if (1..1024).contains(&config.processor.listen().1) { Needs::LowPort } else { Needs::Nothing };
+    privileges::drop_to(config.system.user.as_deref(), needs)?;
+    runtime::block_on(supervise(config, tls, access, matches, &started))
 }
 
-async fn supervise(config: ProcessConfig, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
+async fn supervise(
+    config: ProcessConfig,
+    tls: Tls,
+    access: Callers,
+    matches: &ArgMatches,
+    started: &Started,
+) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let (order, orders) = processor::orders();
-    let (parts, tls) = assemble(&config).await?;
+    let parts = assemble(&config, tls.clone(), access).await?;
     let mut reloads = 0;
     let done = signals
         .during(processor::run(parts, orders), |signal| match signal {
@@ -85,11 +96,10 @@ fn stopped(e: ProcessorError) -> Stop {
 type Tls = Option<Arc<Reloading<ServerTls>>>;
 
 /// Turns the configuration into the processor's own parts.
-async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
+async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers) -> Result<Parts, Stop> {
     let p = &config.processor;
     let filters = filters(config)?;
     let (outputs, state) = outputs(config)?;
-    let (tls, access) = tls(&config.security)?;
     let (host, port) = p.listen();
     let host = host.map(|h| match h {
         ListenHost::Address(ip) => ip.to_string(),
@@ -101,7 +111,7 @@ async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
         tracing::info!(%address, tls = tls.is_some(), "listening");
     }
     let acked = state.map(|s| s.acked).unwrap_or_default();
-    let parts = Parts {
+    Ok(Parts {
         id: config.id.clone(),
         access,
         acceptor,
@@ -113,15 +123,18 @@ async fn assemble(config: &ProcessConfig) -> Result<(Parts, Tls), Stop> {
         filter_file: p.filter_file.clone(),
         acked,
         stats: p.display_stats,
-    };
-    Ok((parts, tls))
+    })
 }
 
 /// Each hunter has two connections, and two more while it makes others in their place; the rest is for everybody else.
 fn limits(p: &config::Processor) -> AcceptLimits {
     let usual = AcceptLimits::default();
     let hunters = usize::try_from(p.max_hunters).unwrap_or(usize::MAX);
-    AcceptLimits { connections: usual.connections.max(hunters.saturating_mul(2).saturating_add(64)), age: p.max_connection_age, ..usual }
+    AcceptLimits {
+        connections: usual.connections.max(hunters.saturating_mul(2).saturating_add(64)),
+        age: p.max_connection_age,
+        ..usual
+    }
 }
 
 fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
@@ -183,9 +196,9 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
     Ok((outputs, state))
 }
 
-fn tls(security: &ServerSecurity) -> Result<(Tls, Access), Stop> {
+fn tls(security: &ServerSecurity) -> Result<(Tls, Callers), Stop> {
     let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth, crl_file, api_keys_file } = security else {
-        return Ok((None, Access::default()));
+        return Ok((None, Callers::default()));
     };
     let source = ServerTls {
         cert: cert_file.clone(),
@@ -197,5 +210,5 @@ fn tls(security: &ServerSecurity) -> Result<(Tls, Access), Stop> {
     let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;
     let keys = api_keys_file.clone().map(|path| Reloading::new(Keys::at(path)).map(Arc::new));
     let keys = keys.transpose().map_err(|e| Stop::new(Exit::Usage, e))?;
-    Ok((Some(Arc::new(reloading)), Access::new(*client_auth, keys)))
+    Ok((Some(Arc::new(reloading)), Callers::new(*client_auth, keys)))
 }

@@ -14,6 +14,7 @@ use crate::telemetry::clock;
 
 use super::exit::{Outcome, Stop};
 use super::inspection;
+use super::privileges::{self, Needs};
 use super::runtime;
 use super::shown::shown;
 use super::signals::{Signal, Signals};
@@ -26,6 +27,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     };
     let started = start::start(matches)?;
     let config = started.merged.sniff(mode)?;
+    let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
+    privileges::drop_to(config.system.user.as_deref(), needs)?;
     runtime::block_on(supervise(config, matches, &started))
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
 use super::layers::{Merged, Origin};
-use super::settings::{Capture, ClientTls, Filters, Hunter, Processor, Remote, ServerTls, Sniff, Voip, WhenFull};
+use super::settings::{Capture, ClientTls, Filters, Hunter, Processor, Remote, ServerTls, Sniff, System, Voip, WhenFull};
 
 /// Longest name of a hunter or processor.
 const MAX_ID_BYTES: usize = 128;
@@ -73,6 +73,8 @@ pub struct HuntConfig {
     pub spool_dir: Option<PathBuf>,
     /// How the processor is reached.
     pub security: ClientSecurity,
+    /// The process itself.
+    pub system: System,
 }
 
 /// What `lc spool` runs with.
@@ -103,6 +105,8 @@ pub struct SniffConfig {
     pub sniff: Sniff,
     /// SIP and RTP.
     pub voip: Voip,
+    /// The process itself.
+    pub system: System,
 }
 
 /// What `lc process` runs with.
@@ -118,6 +122,8 @@ pub struct ProcessConfig {
     pub state_dir: PathBuf,
     /// How hunters reach it.
     pub security: ServerSecurity,
+    /// The process itself.
+    pub system: System,
 }
 
 /// What the commands that ask a processor run with.
@@ -162,6 +168,7 @@ impl Merged {
             voip: settings.voip,
             spool_dir,
             security,
+            system: settings.system,
         };
         ConfigError::unless_empty(problems, config)
     }
@@ -203,6 +210,7 @@ impl Merged {
             filters: settings.filters,
             sniff: settings.sniff,
             voip: settings.voip,
+            system: settings.system,
         };
         ConfigError::unless_empty(problems, config)
     }
@@ -212,7 +220,8 @@ impl Merged {
     /// # Errors
     /// What is missing or does not go together.
     pub fn process(&self, environment: &Environment) -> Result<ProcessConfig, ConfigError> {
-        let processor = self.settings()?.processor;
+        let settings = self.settings()?;
+        let processor = settings.processor;
         let mut problems = Vec::new();
         let id = check_id("processor.id", processor.id.as_deref(), &mut problems);
         let security = server_security(&processor.tls, processor.insecure, environment, &mut problems);
@@ -221,7 +230,7 @@ impl Merged {
             PathBuf::new()
         });
         let filter_file_named = self.origin("processor.filter_file") != Origin::Default;
-        let config = ProcessConfig { id, processor, filter_file_named, state_dir, security };
+        let config = ProcessConfig { id, processor, filter_file_named, state_dir, security, system: settings.system };
         ConfigError::unless_empty(problems, config)
     }
 
@@ -305,7 +314,8 @@ fn client_security(
         return ClientSecurity::PlainText;
     }
     if tls.skip_verify && tls.api_key_file.is_some() {
-        problems.push(Problem::whole("--tls-skip-verify and --api-key-file exclude each other: whoever answers would get the key"));
+        problems
+            .push(Problem::whole("--tls-skip-verify and --api-key-file exclude each other: whoever answers would get the key"));
     }
     if tls.cert_file.is_some() != tls.key_file.is_some() {
         problems.push(Problem::whole("a certificate and its key go together: give both --tls-cert and --tls-key"));

@@ -24,6 +24,8 @@ pub struct Settings {
     pub sniff: Sniff,
     /// `lc process`.
     pub processor: Processor,
+    /// The process itself.
+    pub system: System,
     /// Commands that ask a processor.
     pub remote: Remote,
     /// `lc certs`.
@@ -350,6 +352,14 @@ pub struct ServerTls {
     pub crl_file: Option<PathBuf>,
     /// File with the hashes of API keys.
     pub api_keys_file: Option<PathBuf>,
+}
+
+/// Section `system`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct System {
+    /// Whom a process started as root becomes.
+    pub user: Option<String>,
 }
 
 /// Section `remote`.

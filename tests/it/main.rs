@@ -18,6 +18,7 @@ mod not_run;
 mod peers;
 mod pipes;
 mod privacy;
+mod privileges;
 mod rust_text;
 mod spool;
 mod targets;

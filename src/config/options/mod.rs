@@ -11,6 +11,7 @@ mod edge;
 mod hunter;
 mod processor;
 mod sniff;
+mod system;
 mod voip;
 
 use super::kind::Kind;
@@ -207,7 +208,7 @@ pub fn variable_of(key: &str) -> String {
 
 /// Every option, section by section.
 pub fn all() -> impl Iterator<Item = &'static Opt> {
-    [capture::ROWS, hunter::ROWS, voip::ROWS, sniff::ROWS, processor::ROWS, edge::ROWS].into_iter().flatten()
+    [capture::ROWS, hunter::ROWS, voip::ROWS, sniff::ROWS, processor::ROWS, system::ROWS, edge::ROWS].into_iter().flatten()
 }
 
 /// The option a key or one of its aliases names.
