@@ -8,6 +8,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt as lines, reload};
 
+use super::limit::Limited;
+
 /// Least importance of a line that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -107,9 +109,9 @@ where
 {
     let layer = lines::layer().with_writer(writer).with_timer(lines::time::SystemTime).with_target(false);
     if json {
-        layer.json().flatten_event(true).with_target(true).with_ansi(false).boxed()
+        layer.json().flatten_event(true).with_target(true).with_ansi(false).map_event_format(|f| Limited::new(f, true)).boxed()
     } else {
-        layer.with_ansi(colour).boxed()
+        layer.with_ansi(colour).map_event_format(|f| Limited::new(f, false)).boxed()
     }
 }
 
@@ -141,7 +143,7 @@ impl fmt::Debug for Escaped<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
     use std::sync::Arc;
 
@@ -163,7 +165,7 @@ mod tests {
         }
     }
 
-    fn logged(json: bool, write: impl FnOnce()) -> String {
+    pub(in crate::telemetry) fn logged(json: bool, write: impl FnOnce()) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
         let subscriber = Registry::default().with(LevelFilter::INFO).with(layer(json, false, move || writer.clone()));

@@ -7,6 +7,7 @@
 
 pub mod clock;
 mod every;
+mod limit;
 mod log;
 mod process;
 mod progress;
