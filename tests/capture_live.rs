@@ -534,7 +534,9 @@ fn a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_ca
 
         let (before, after) = call.split_at(20);
         let mut sender = Sender::on("ve0");
-        before.iter().for_each(|f| sender.send(f));
+        for frame in before {
+            sender.send(frame);
+        }
         std::thread::sleep(Duration::from_millis(200));
         sh("ip link del ve1");
         assert!(says("h", "capture interrupted"));
@@ -550,7 +552,9 @@ fn a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_ca
         pair();
         assert!(says("h", "capturing again"));
         let mut sender = Sender::on("ve0");
-        after.iter().for_each(|f| sender.send(f));
+        for frame in after {
+            sender.send(frame);
+        }
         assert!(status("\"healthy_hunters\":1"));
         assert_eq!((hunter.stop(), processor.stop()), (Some(0), Some(0)));
 
