@@ -1,4 +1,4 @@
-//! Endpoints: TLS from files, certificates (issue, show, check, reload), API keys, dialling, accepting, back-off.
+//! Endpoints: TLS from files, certificates (issue, show, check, reload), API keys, dialling, accepting, back-off, pages for machines.
 //!
 //! Promises: TLS 1.3 only, HTTP/2 agreed by ALPN, never a silent fall-back to plain text; every refusal is one sentence that
 //! says what, where, why and what to try; a connection whose certificate is revoked is cut; no session is resumed, so each connection shows its certificate. Refuses:
@@ -11,10 +11,12 @@ pub mod check;
 pub mod dial;
 pub mod facts;
 pub mod keys;
+pub mod pages;
 pub mod reload;
 pub mod revoke;
 pub mod revoked;
 pub mod tls;
+pub mod transport;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,9 +36,11 @@ pub use self::backoff::Backoff;
 pub use self::dial::{DialError, Dialer, Target};
 pub use self::facts::{CertFacts, PeerIdentity, Role};
 pub use self::keys::{ApiKey, Keys};
+pub use self::pages::{Page, PageKind, PageListener, Pages};
 pub use self::reload::Reloading;
 pub use self::revoked::{CertId, Revoked};
 pub use self::tls::{ClientTls, ServerSetup, ServerTls, TlsError};
+pub use self::transport::Transport;
 
 /// A connection, encrypted or not.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What the program says about itself: logs, its own memory and processor time, progress.
+//! What the program says about itself: logs, figures as Prometheus text, its own memory and processor time, progress.
 //!
 //! Promises: log lines go to stderr only, one record per line whatever bytes were on the wire ([`Escaped`]), at most ten per
 //! second and place ([`Every`]).
@@ -7,12 +7,18 @@
 
 pub mod clock;
 mod every;
+pub mod exposition;
+mod histogram;
 mod limit;
 mod log;
 mod process;
 mod progress;
+mod windows;
 
 pub use every::Every;
+pub use exposition::Exposition;
+pub use histogram::Histogram;
 pub use log::{Escaped, Format, InitError, Level, Logging, MAX_FIELD_BYTES, init};
 pub use process::{ProcessSampler, ProcessUsage};
 pub use progress::Progress;
+pub use windows::{Recent, Windows};

@@ -143,7 +143,7 @@ const ROOMS: &[Room] = &[
 /// Names of the outside world that need a right, and how they begin in code.
 const GUARDED: &[(&str, &[&str])] = &[
     ("tokio", &["tokio", "tokio_stream", "tokio_rustls", "hyper_util"]),
-    ("tonic", &["tonic", "tonic_prost", "prost", "tower", "http_body"]),
+    ("tonic", &["tonic", "tonic_prost", "prost", "tower", "http_body", "hyper"]),
     ("pcap", &["pcap"]),
     ("clap", &["clap", "clap_complete", "clap_mangen"]),
     ("figment", &["figment"]),

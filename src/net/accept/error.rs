@@ -48,7 +48,7 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    pub(super) fn new(address: SocketAddr, cause: io::Error) -> Self {
+    pub(in crate::net) fn new(address: SocketAddr, cause: io::Error) -> Self {
         let kind = cause.kind();
         if kind == io::ErrorKind::AddrInUse {
             Self::InUse { address }
