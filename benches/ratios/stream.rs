@@ -16,7 +16,7 @@ use lippycat::net::{AcceptLimits, Acceptor, Dialer};
 use lippycat::processor::{self, Access as Callers, Order, Outputs};
 use lippycat::record::dir::{Access, Dir, MinFree};
 use lippycat::uplink::{
-    self, Backlog, BacklogConfig, Control, Ending, FilterChange, HeartbeatFacts, LinkState, Offer, RegistrationFacts,
+    self, Backlog, BacklogConfig, Control, Ending, FilterChange, HeartbeatFacts, LinkState, Offer, RegistrationFacts, Road,
     UplinkConfig, WhenFull,
 };
 
@@ -142,7 +142,8 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
         let (offered, all) = (Arc::clone(&backlog), batches.to_vec());
         let offering = std::thread::spawn(move || {
             for mut batch in all {
-                while let Offer::Full(back) = offered.offer_blocking(batch, Duration::from_secs(1)) {
+                while let Offer::Full(back) = offered.offer(batch) {
+                    offered.wait_for_room(&back, Duration::from_secs(1));
                     batch = back;
                 }
             }
@@ -179,9 +180,15 @@ impl Control for Quiet {
         HeartbeatFacts::default()
     }
 
+    fn urgent(&self) -> u64 {
+        0
+    }
+
     fn link(&self, state: LinkState) {
         self.up.send_replace(state != LinkState::Down);
     }
+
+    fn roads(&self, _: Vec<Road>) {}
 }
 
 const _: () = assert!(GRPC_PREFIX == 5, "a flag and four bytes of length");

@@ -13,10 +13,11 @@ use crate::hunter::{self, Facts, HunterError, Parts, Report};
 use crate::net::Dialer;
 use crate::sniffer;
 use crate::telemetry::clock;
-use crate::uplink::{BacklogConfig, Ending, UplinkConfig, WhenFull};
+use crate::uplink::{BacklogConfig, Durability, Ending, UplinkConfig, WhenFull};
 
 use super::exit::{Exit, Outcome, Stop};
 use super::inspection;
+use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
 use super::security;
@@ -48,11 +49,12 @@ async fn supervise(config: HuntConfig, dialer: Dialer, matches: &ArgMatches, sta
     let (end, ending) = hunter::endings();
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
+    let pages = pages::listen(config.hunter.metrics_listen.as_deref()).await?;
     // a pipe may be waited for
     let parts = sniffer::topology::aside(move || assemble(&config, dialer, &told));
     let work = async {
         match parts.await.ok_or_else(|| stopped(HunterError::Panicked))?? {
-            Some(parts) => Ok(conclude(&Box::pin(hunter::run(parts, ending)).await.map_err(stopped)?)),
+            Some(parts) => Ok(conclude(&Box::pin(hunter::run(Parts { pages, ..parts }, ending)).await.map_err(stopped)?)),
             None => Ok(Outcome::Done),
         }
     };
@@ -120,6 +122,9 @@ fn assemble(config: &HuntConfig, dialer: Dialer, stop: &AtomicBool) -> Result<Op
             drain_timeout: DRAIN,
             seed: instance,
         },
+        pages: None,
+        transport: pages::of_client(&config.security),
+        spool_limit: if durability == Durability::Memory { 0 } else { hunter.disk_buffer.max_mb.saturating_mul(1 << 20) },
     }))
 }
 
@@ -159,7 +164,7 @@ pub(super) fn stopped(e: HunterError) -> Stop {
 /// The final line: what became of every packet.
 fn conclude(r: &Report) -> Outcome {
     let (e, k, b) = (&r.engine, &r.kernel, &r.backlog);
-    let [k1, k2, k3] = r.imbalance();
+    let [_, k2, k3] = r.imbalance();
     tracing::info!(
         captured = e.captured,
         kernel_dropped = k.kernel_dropped,
@@ -172,11 +177,13 @@ fn conclude(r: &Report) -> Outcome {
         rtp_only = e.rtp_only,
         acknowledged = b.acked_packets,
         recovered = b.recovered_packets,
-        in_memory = b.in_memory_packets,
+        in_memory = r.in_memory(),
         on_disk = b.on_disk_packets,
         dropped = %hunter::drops(&r.drops),
+        lost = r.lost(),
+        lately = %r.recent.together(),
         unaccounted = k2.saturating_add(k3),
-        difference = format!("k1={k1} k2={k2} k3={k3}"),
+        difference = %r.difference(),
         "done"
     );
     Outcome::of_lost(r.lost())

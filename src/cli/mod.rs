@@ -17,6 +17,7 @@ mod inspection;
 mod list;
 mod man;
 mod output;
+mod pages;
 mod privileges;
 mod process;
 mod runtime;

@@ -47,7 +47,10 @@ pub enum Kind {
     /// `host:port` to connect to.
     Address,
     /// `host:port` to listen on.
-    Listen,
+    Listen {
+        /// The port when none is given.
+        port: u16,
+    },
     /// Disk space left alone: `auto`, `5%`, `1G`.
     Reserve,
     /// One of these words.
@@ -112,7 +115,7 @@ impl Kind {
                 None => Err(format!("'{text}' is not one of {}", words.join(", "))),
             },
             Self::List(item) => read_items(text.split(','), item, home),
-            Self::Text | Self::Digits | Self::Path | Self::Address | Self::Listen | Self::Reserve if text.is_empty() => {
+            Self::Text | Self::Digits | Self::Path | Self::Address | Self::Listen { .. } | Self::Reserve if text.is_empty() => {
                 Ok(Value::from(Empty::None))
             }
             Self::Text => Ok(Value::from(text)),
@@ -122,7 +125,7 @@ impl Kind {
             },
             Self::Path => Ok(Value::from(expand(text, home))),
             Self::Address => units::parse_address(text).map(Value::from),
-            Self::Listen => units::parse_listen(text).map(Value::from),
+            Self::Listen { port } => units::parse_listen(text, port).map(Value::from),
             Self::Reserve => units::Reserve::parse(text).map(|_| Value::from(text.trim())),
         }
     }
@@ -148,7 +151,7 @@ impl Kind {
             Self::Text => "text",
             Self::Digits => "a string of digits",
             Self::Path => "a path",
-            Self::Address | Self::Listen => "an address",
+            Self::Address | Self::Listen { .. } => "an address",
             Self::Reserve => "a reserve such as 5% or 1G",
             Self::Choice(_) => "one of its words",
             Self::List(_) => "a list",
@@ -165,7 +168,7 @@ impl Kind {
             Self::Text => "TEXT",
             Self::Digits => "DIGITS",
             Self::Path => "PATH",
-            Self::Address | Self::Listen | Self::List(Item::Address) => "HOST:PORT",
+            Self::Address | Self::Listen { .. } | Self::List(Item::Address) => "HOST:PORT",
             Self::Reserve => "SHARE",
             Self::Choice(_) => "WORD",
             Self::List(Item::Text) => "LIST",

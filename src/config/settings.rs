@@ -126,6 +126,8 @@ pub struct Hunter {
     /// With files: give up connecting after this long.
     #[serde(deserialize_with = "nanos")]
     pub connect_timeout: Duration,
+    /// Where figures and health are served; none is nowhere.
+    pub metrics_listen: Option<String>,
     /// TLS material.
     pub tls: ClientTls,
     /// Plain text.
@@ -412,13 +414,17 @@ pub enum LogFormat {
 impl Processor {
     /// The listen address split: none for "every address", and the port.
     pub fn listen(&self) -> (Option<ListenHost>, u16) {
-        let (host, port) = self.listen_addr.rsplit_once(':').unwrap_or((self.listen_addr.as_str(), ""));
-        let port = port.parse().unwrap_or(super::units::DEFAULT_PORT);
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let host =
-            (!host.is_empty()).then(|| host.parse().map_or_else(|_| ListenHost::Name(host.to_owned()), ListenHost::Address));
-        (host, port)
+        split_listen(&self.listen_addr)
     }
+}
+
+/// An address to listen on: none for "every address", and the port.
+pub fn split_listen(address: &str) -> (Option<ListenHost>, u16) {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    let port = port.parse().unwrap_or(super::units::DEFAULT_PORT);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = (!host.is_empty()).then(|| host.parse().map_or_else(|_| ListenHost::Name(host.to_owned()), ListenHost::Address));
+    (host, port)
 }
 
 /// A host to listen on.

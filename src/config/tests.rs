@@ -17,7 +17,7 @@ fn samples(opt: &Opt) -> [String; 3] {
         Kind::Text => of(["one", "two", "three"]),
         Kind::Digits => of(["11", "012", "0013"]),
         Kind::Path => of(["/a", "/b", "/c"]),
-        Kind::Address | Kind::Listen => of(["a:1", "b:2", "[::1]:3"]),
+        Kind::Address | Kind::Listen { .. } => of(["a:1", "b:2", "[::1]:3"]),
         Kind::Reserve => of(["1%", "2G", "auto"]),
         Kind::Choice(words) => [0, 1, 0].map(|n: usize| words[n].to_owned()),
         Kind::List(Item::Text | Item::Path) => of(["a", "b,c", "d"]),

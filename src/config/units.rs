@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer, de};
 
 /// Port of a processor when an address names none.
 pub const DEFAULT_PORT: u16 = 55_555;
+/// Port of figures and health when an address names none.
+pub(super) const METRICS_PORT: u16 = 9464;
 
 const SIZE_UNITS: [(&str, u64); 4] = [("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("T", 1 << 40)];
 
@@ -105,17 +107,17 @@ pub fn parse_address(text: &str) -> Result<String, String> {
     }
 }
 
-/// As [`parse_address`], but the host may be missing (every address) and the port may be 0 (any free one).
+/// As [`parse_address`], but the host may be missing (every address), the port may be 0 (any free one), and the usual one is given.
 ///
 /// # Errors
 /// What an address looks like.
-pub fn parse_listen(text: &str) -> Result<String, String> {
+pub fn parse_listen(text: &str, usual_port: u16) -> Result<String, String> {
     let wrong = || format!("'{text}' is not an address to listen on (:55555, 192.0.2.1:55555, [::1]:55555)");
     let (host, port) = split_address(text.trim()).ok_or_else(wrong)?;
     if host.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@')) {
         return Err(wrong());
     }
-    Ok(format!("{host}:{}", port.unwrap_or(DEFAULT_PORT)))
+    Ok(format!("{host}:{}", port.unwrap_or(usual_port)))
 }
 
 fn split_address(text: &str) -> Option<(String, Option<u16>)> {
@@ -287,8 +289,8 @@ mod tests {
         for text in ["", ":1", "a:b", "a:0", "a:70000", "a:1:2", "[x]:1", "http://a", "a b"] {
             assert!(parse_address(text).is_err(), "{text}");
         }
-        assert_eq!(parse_listen(":0").as_deref(), Ok(":0"));
-        assert_eq!(parse_listen("::1").as_deref(), Ok("[::1]:55555"));
+        assert_eq!(parse_listen(":0", 9464).as_deref(), Ok(":0"));
+        assert_eq!(parse_listen("::1", 9464).as_deref(), Ok("[::1]:9464"));
     }
 
     #[test]

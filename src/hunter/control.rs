@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::filter::{self, CompileOptions, Dialect, Filter, FilterKind, FilterSet, MediaPolicy};
 use crate::packet::{Endpoint, FiveTuple, IpProto};
 use crate::telemetry::ProcessSampler;
-use crate::uplink::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, WireFilter};
+use crate::uplink::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, Road, WireFilter};
 
 use super::inspect::Shared;
 
@@ -118,9 +118,8 @@ impl Control for Plane {
     }
 
     fn heartbeat(&self) -> HeartbeatFacts {
-        let total = self.shared.total();
-        let backlog = self.shared.backlog.snapshot();
-        let drops = self.shared.drops(&total, &backlog);
+        let total = self.shared.report();
+        let (backlog, drops) = (&total.backlog, total.drops);
         let mut state = self.state.lock();
         let process = state.sampler.sample();
         let set = self.shared.filters.current();
@@ -146,12 +145,30 @@ impl Control for Plane {
         }
     }
 
+    fn urgent(&self) -> u64 {
+        let r = self.shared.report();
+        let lost = r.kernel.kernel_dropped.saturating_add(r.kernel.interface_dropped);
+        lost.wrapping_mul(2).wrapping_add(u64::from(r.degraded))
+    }
+
     fn link(&self, link: LinkState) {
+        let mut to = self.shared.link.lock();
         let own = match link {
-            LinkState::Up { sockets, .. } => sockets.into_iter().map(own_tuple).collect(),
-            LinkState::Down => Vec::new(),
+            LinkState::Up { target, sockets, .. } => {
+                to.processor = Some(target);
+                sockets.into_iter().map(own_tuple).collect()
+            }
+            LinkState::Down => {
+                to.processor = None;
+                Vec::new()
+            }
         };
+        drop(to);
         self.shared.set_own(own);
+    }
+
+    fn roads(&self, roads: Vec<Road>) {
+        self.shared.link.lock().roads = roads;
     }
 }
 

@@ -12,12 +12,13 @@ use crate::capture::{CaptureError, KernelStats, Outages, Progress, Source};
 use crate::engine::{Counters, Engine};
 use crate::filter::FilterSet;
 use crate::packet::{FiveTuple, Frame, Timestamp};
-use crate::reason::DropReason;
-use crate::uplink::{Backlog, BacklogSnapshot, Offer};
+use crate::uplink::{Backlog, Offer, Road};
 use crate::voip::event::Event;
 use crate::voip::output::{Output, Owner};
 
-use crate::telemetry::clock;
+use crate::telemetry::{Windows, clock};
+
+use super::figures::LOSSES;
 
 use super::names::Names;
 
@@ -91,21 +92,37 @@ impl FilterSlot {
     }
 }
 
-/// What a capture thread tells about itself, as one consistent snapshot.
+/// What a capture thread tells about itself. What the engine counted changes in the same instant as what is handed to the backlog: whoever
+/// holds this sees no packet in neither place, and none in both.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progressed {
     /// The engine's counters.
     pub engine: Counters,
     /// The source's counters.
     pub kernel: KernelStats,
+    /// Frames captured when those were read: they cost a system call, so the engine's are newer.
+    pub kernel_captured: u64,
     /// Packets refused because no batch may be that large.
     pub oversize: u64,
-    /// Packets in the open batch.
+    /// Packets in the open batch, and in sealed ones that wait for room.
     pub open: u64,
     /// Calls known.
     pub calls: usize,
     /// Whether the source is down.
     pub degraded: bool,
+    /// The thread's last sign of life.
+    pub alive: Option<clock::Moment>,
+    /// It has ended.
+    pub ended: bool,
+}
+
+/// How a hunter stands to its processors.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// The one it is connected to.
+    pub processor: Option<String>,
+    /// All of them.
+    pub roads: Vec<Road>,
 }
 
 /// What the threads of one hunter share.
@@ -120,6 +137,10 @@ pub struct Shared {
     pub progress: Vec<Mutex<Progressed>>,
     /// Packets of sealed batches for which a stopping hunter had no room.
     pub refused: AtomicU64,
+    /// The way to the processor.
+    pub(super) link: Mutex<Link>,
+    /// What was lost lately.
+    pub(super) recent: Mutex<Windows<{ LOSSES.len() }>>,
     own: RwLock<Arc<[FiveTuple]>>,
 }
 
@@ -132,50 +153,16 @@ impl Shared {
             stop: AtomicBool::new(false),
             progress: (0..threads).map(|_| Mutex::default()).collect(),
             refused: AtomicU64::new(0),
+            link: Mutex::default(),
+            recent: Mutex::default(),
             own: RwLock::new(Arc::from([])),
         }
-    }
-
-    /// Gives a batch to the backlog; one that it has no room for is counted.
-    fn hand_over(&self, batch: SealedBatch) {
-        if let Offer::Full(back) = self.backlog.offer(batch) {
-            self.refused.fetch_add(u64::from(back.packets), Ordering::Relaxed);
-        }
-    }
-
-    /// Packets given up anywhere between the inspection and the processor, by [`DropReason::index`].
-    pub fn drops(&self, total: &Progressed, backlog: &BacklogSnapshot) -> [u64; DropReason::ALL.len()] {
-        let mut sum = total.engine.dropped;
-        let mut add = |reason: DropReason, n: u64| {
-            sum.get_mut(reason.index()).into_iter().for_each(|s| *s = s.saturating_add(n));
-        };
-        for (reason, n) in DropReason::ALL.into_iter().zip(backlog.dropped_packets) {
-            add(reason, n);
-        }
-        add(DropReason::Oversize, total.oversize);
-        add(DropReason::Shutdown, self.refused.load(Ordering::Relaxed));
-        sum
     }
 
     /// Our own connections, which are not captured.
     pub fn set_own(&self, own: Vec<FiveTuple>) {
         *self.own.write() = own.into();
         self.filters.generation.fetch_add(1, Ordering::Release);
-    }
-
-    /// The sum over all threads.
-    pub fn total(&self) -> Progressed {
-        let mut sum = Progressed::default();
-        for p in &self.progress {
-            let p = *p.lock();
-            sum.engine.add(&p.engine);
-            sum.kernel = sum.kernel.plus(p.kernel);
-            sum.oversize = sum.oversize.saturating_add(p.oversize);
-            sum.open = sum.open.saturating_add(p.open);
-            sum.calls = sum.calls.saturating_add(p.calls);
-            sum.degraded |= p.degraded;
-        }
-        sum
     }
 }
 
@@ -201,11 +188,10 @@ pub struct Inspector {
     pub shared: Arc<Shared>,
 }
 
-/// Seals batches and offers them; the engine's output.
+/// Seals batches; the engine's output. They are handed over when the engine is done with its burst, and its counters are whole.
 struct Batching<'a> {
     encoder: &'a mut Encoder,
-    shared: &'a Shared,
-    offline: bool,
+    sealed: &'a mut Vec<SealedBatch>,
     stats: BatchStats,
     filter_version: u64,
     opened: Option<clock::Moment>,
@@ -243,30 +229,55 @@ impl Output for Batching<'_> {
 impl Batching<'_> {
     fn seal(&mut self) {
         self.opened = None;
-        let Some(batch) = self.encoder.seal(clock::wall().as_nanos(), self.filter_version, &self.stats) else { return };
-        if !self.offline {
-            self.shared.hand_over(batch);
-            return;
-        }
-        let mut batch = batch;
-        // a file is never read faster than what it becomes is taken over
-        while let Offer::Full(back) = self.shared.backlog.offer_blocking(batch, PATIENCE) {
-            if self.shared.stop.load(Ordering::Relaxed) {
-                self.shared.hand_over(back);
-                return;
-            }
-            batch = back;
-        }
+        self.sealed.extend(self.encoder.seal(clock::wall().as_nanos(), self.filter_version, &self.stats));
     }
 
-    fn seal_if_due(&mut self) {
+    fn seal_if_due(&mut self, shared: &Shared) {
         let due = |age| self.encoder.is_due(age);
         // asked only of a batch that is due: it costs a lock
-        let waits = |age| self.shared.backlog.is_slow() && !due(age / SLOW_FACTOR);
+        let waits = |age| shared.backlog.is_slow() && !due(age / SLOW_FACTOR);
         if self.opened.is_some_and(|at| due(at.elapsed()) && !waits(at.elapsed())) {
             self.seal();
         }
     }
+
+    /// Gives the backlog what is sealed, and tells what the engine has counted, at once.
+    fn hand_over(&mut self, engine: &Engine, to: &Recipient<'_>) {
+        if self.sealed.is_empty() {
+            return;
+        }
+        let Some(slot) = to.shared.progress.get(to.index) else { return };
+        let mut told = slot.lock();
+        told.engine = engine.counters();
+        told.oversize = self.encoder.oversize();
+        told.alive = Some(clock::Moment::now());
+        let waiting = self.sealed.iter().map(|b| u64::from(b.packets)).fold(0, u64::saturating_add);
+        told.open = waiting.saturating_add(u64::from(self.encoder.pending()));
+        for mut batch in self.sealed.drain(..) {
+            let packets = u64::from(batch.packets);
+            // a file is never read faster than what it becomes is taken over
+            while let Offer::Full(back) = to.shared.backlog.offer(batch) {
+                if !to.offline || to.shared.stop.load(Ordering::Relaxed) {
+                    to.shared.refused.fetch_add(packets, Ordering::Relaxed);
+                    break;
+                }
+                batch = back;
+                drop(told);
+                to.shared.backlog.wait_for_room(&batch, PATIENCE);
+                told = slot.lock();
+                told.alive = Some(clock::Moment::now());
+            }
+            told.open = told.open.saturating_sub(packets);
+        }
+    }
+}
+
+/// Where a capture thread hands over what it sealed.
+#[derive(Clone, Copy)]
+struct Recipient<'a> {
+    shared: &'a Shared,
+    index: usize,
+    offline: bool,
 }
 
 /// Puts in force what changed since `seen`: filters, and our own connections.
@@ -293,6 +304,8 @@ impl Inspector {
     /// A source that cannot go on; what it gave before is sealed and offered.
     pub fn run(mut self) -> Result<(), CaptureError> {
         let shared = Arc::clone(&self.shared);
+        let to = Recipient { shared: &shared, index: self.index, offline: self.offline };
+        let mut sealed = Vec::new();
         let mut generation = u64::MAX;
         let mut number = 1_u64;
         let mut next_publish = 0_u64;
@@ -319,20 +332,21 @@ impl Inspector {
             let (count, room) = (self.count, left(self.count, number).min(BURST));
             let stats = self.batch_stats();
             let (engine, source) = (&mut self.engine, &mut self.source);
-            let mut out =
-                Batching { encoder: &mut self.encoder, shared: &shared, offline: self.offline, stats, filter_version, opened };
+            let mut out = Batching { encoder: &mut self.encoder, sealed: &mut sealed, stats, filter_version, opened };
             let step = source.burst(room, &mut |frames| {
                 // a pipe may have been waited for: what was asked for meanwhile counts for what came out of it
                 adopt(engine, &shared, &mut generation, &mut out.filter_version);
                 // a live source goes on slice by slice, to the end of its turn
                 let frames = frames.get(..left(count, number)).unwrap_or(frames);
                 engine.handle_burst(frames, number, &mut out);
+                out.hand_over(engine, &to);
                 number = number.wrapping_add(frames.len() as u64);
                 if let Some(last) = frames.last() {
                     newest = newest.max(last.ts);
                 }
             });
-            out.seal_if_due();
+            out.seal_if_due(&shared);
+            out.hand_over(engine, &to);
             opened = out.opened;
             filter_version = out.filter_version;
             match step {
@@ -342,6 +356,7 @@ impl Inspector {
                 Ok(Progress::Frames(_)) => {
                     next_publish = number.saturating_add(PUBLISH_EVERY);
                     engine.handle_timeout(newest, &mut out);
+                    out.hand_over(engine, &to);
                     opened = out.opened;
                     self.publish();
                 }
@@ -350,7 +365,8 @@ impl Inspector {
                     // on a silent interface time goes on all the same
                     newest = newest.max(clock::wall());
                     engine.handle_timeout(newest, &mut out);
-                    out.seal_if_due();
+                    out.seal_if_due(&shared);
+                    out.hand_over(engine, &to);
                     opened = out.opened;
                     self.publish();
                     if let Err(e) = self.source.wait(IDLE_WAIT) {
@@ -373,11 +389,16 @@ impl Inspector {
         }
         let stats = self.batch_stats();
         let shared = Arc::clone(&self.shared);
-        let mut out =
-            Batching { encoder: &mut self.encoder, shared: &shared, offline: self.offline, stats, filter_version, opened: None };
+        let to = Recipient { shared: &shared, index: self.index, offline: self.offline };
+        let mut sealed = Vec::new();
+        let mut out = Batching { encoder: &mut self.encoder, sealed: &mut sealed, stats, filter_version, opened: None };
         self.engine.finish(&mut out);
         out.seal();
+        out.hand_over(&self.engine, &to);
         self.publish();
+        if let Some(p) = self.shared.progress.get(self.index) {
+            p.lock().ended = true;
+        }
     }
 
     /// An interface that went away: said, counted as a warning, tried again.
@@ -393,14 +414,18 @@ impl Inspector {
     }
 
     fn publish(&mut self) {
+        let engine = self.engine.counters();
         let Some(slot) = self.shared.progress.get(self.index) else { return };
         let facts = Progressed {
-            engine: self.engine.counters(),
+            engine,
             kernel: self.source.stats(),
+            kernel_captured: engine.captured,
             oversize: self.encoder.oversize(),
             open: u64::from(self.encoder.pending()),
             calls: self.engine.calls().len(),
             degraded: self.outages.is_on(),
+            alive: Some(clock::Moment::now()),
+            ended: false,
         };
         *slot.lock() = facts;
     }
@@ -480,7 +505,7 @@ mod tests {
             shared: Arc::clone(&shared),
         };
         inspector.run().unwrap();
-        shared.total().engine.captured
+        shared.report().engine.captured
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //!        │                         spool thread ──▶ files                                 │
 //!        └──────────────────────────────── Plane (filters, heartbeat facts) ◀─────────────┘
 //!
+//!  seconds task: windows of losses        pages task: figures and health over HTTP, bounded, read only
+//!
 //!  shutdown: stop flag → capture threads end, seal, publish → uplink drains (acknowledged, or left to the spool, or given up, counted)
 //!            → goodbye → the spool thread writes what is in memory and closes its files
 //! ```
@@ -17,12 +19,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, interval_at, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
 use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
 use crate::capture::{CaptureError, Outages, Source};
 use crate::engine::{Engine, EngineConfig};
 use crate::filter::{BpfCompiler, CompileOptions, Filter};
+use crate::net::{PageListener, Transport};
 use crate::spool::{Disk, Queue};
 use crate::telemetry::clock;
 use crate::uplink::{
@@ -32,10 +36,13 @@ use crate::uplink::{
 use super::control::{Facts, Plane};
 use super::inspect::{Inspector, Shared};
 use super::names::Names;
+use super::pages::HunterPages;
 use super::{Hunt, HunterError, Report};
 
 /// A statistics line this often.
 const STATS: Duration = Duration::from_secs(5);
+/// Losses are noted this often.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What a hunter is made of.
 pub struct Parts {
@@ -63,6 +70,12 @@ pub struct Parts {
     pub facts: Facts,
     /// The road to the processor.
     pub uplink: UplinkConfig,
+    /// Where figures and health are asked for.
+    pub pages: Option<PageListener>,
+    /// What they say of the connection.
+    pub transport: Transport,
+    /// And of the disk queue: how many bytes it may take.
+    pub spool_limit: u64,
 }
 
 /// The channel on which a hunter is told to end.
@@ -78,13 +91,31 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
     let backlog = Arc::new(Backlog::new(parts.backlog));
     let spool = parts.spool.take().map(|queue| spawn_spool(queue, &backlog)).transpose()?;
     let shared = Arc::new(Shared::new(Arc::clone(&backlog), parts.sources.len()));
+    let seconds = tokio::spawn(every_second(Arc::clone(&shared)));
+    let pages = parts.pages.take().map(|listener| {
+        let (id, transport) = (Arc::clone(&parts.uplink.hunter_id), std::mem::take(&mut parts.transport));
+        let pages = HunterPages::new(Arc::clone(&shared), id, transport, parts.spool_limit);
+        tokio::spawn(listener.serve(Arc::new(pages)))
+    });
     let hunted = hunt(parts, &shared, ending).await;
     // also after an error: what was taken over is not lost for it
     if let Some(thread) = spool {
         backlog.close_spool();
         thread.join().map_err(|_| HunterError::Panicked)?;
     }
+    seconds.abort();
+    pages.iter().for_each(JoinHandle::abort);
     Ok(hunted?.report(&shared))
+}
+
+/// Notes what was lost, for the windows.
+async fn every_second(shared: Arc<Shared>) {
+    let mut ticks = interval(SECOND);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        shared.tick();
+    }
 }
 
 fn spawn_spool(queue: Queue<Disk>, backlog: &Arc<Backlog>) -> Result<std::thread::JoinHandle<()>, HunterError> {
@@ -179,7 +210,7 @@ fn epoch(instance: u64, thread: usize) -> Epoch {
     Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0))
 }
 
-type Uplink = tokio::task::JoinHandle<Result<(), UplinkError>>;
+type Uplink = JoinHandle<Result<(), UplinkError>>;
 
 async fn wait_for_filters(
     shared: &Shared,

@@ -36,8 +36,8 @@ impl Backoff {
         self.ceiling = FIRST;
     }
 
-    /// xorshift64 (Marsaglia, 2003).
-    const fn random(&mut self) -> u64 {
+    /// A number that differs from hunter to hunter: xorshift64 (Marsaglia, 2003).
+    pub const fn random(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

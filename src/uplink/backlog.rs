@@ -14,7 +14,7 @@
 //! batches that were never sent.
 
 mod disk;
-mod probe;
+mod flow;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::batch::{BatchSeq, DroppedRange, Epoch, SealedBatch};
 use crate::reason::DropReason;
@@ -31,7 +32,7 @@ use crate::reason::DropReason;
 use self::disk::Disk;
 pub use self::disk::Durability;
 pub(super) use self::disk::{Done, Head, Kept, Staged};
-use self::probe::Probe;
+use self::flow::Probe;
 pub use self::snapshot::BacklogSnapshot;
 
 /// What a waiting batch costs beside its bytes: its entry here and the allocator's share.
@@ -129,7 +130,7 @@ pub struct Backlog {
     drained: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     entries: VecDeque<Entry>,
     /// `entries[..sent]` went out on the present connection.
@@ -144,6 +145,8 @@ struct State {
     next_connection_seq: u64,
     credit: Credit,
     probe: Probe,
+    /// When a pause began or was last questioned.
+    questioned: Instant,
     hung_up: bool,
     waker: Option<Waker>,
     /// Of the memory alone; [`Disk`] adds its own.
@@ -165,6 +168,8 @@ struct Entry {
     acked: bool,
     /// On disk too.
     logged: bool,
+    /// When it last went out.
+    sent_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -179,9 +184,25 @@ impl Backlog {
     /// An empty backlog, not connected.
     #[must_use]
     pub fn new(config: BacklogConfig) -> Self {
-        let mut state = State::default();
-        state.figures.max_bytes = config.max_bytes as u64;
-        state.disk = Disk::new(config.durability);
+        let figures = BacklogSnapshot { max_bytes: config.max_bytes as u64, ..BacklogSnapshot::default() };
+        let state = State {
+            entries: VecDeque::new(),
+            sent: 0,
+            ever_sent: 0,
+            in_flight: InFlight::default(),
+            ranges: Vec::new(),
+            connection: 0,
+            connected: false,
+            kind: PeerKind::default(),
+            next_connection_seq: 0,
+            credit: Credit::default(),
+            probe: Probe::No,
+            questioned: Instant::now(),
+            hung_up: false,
+            waker: None,
+            figures,
+            disk: Disk::new(config.durability),
+        };
         Self { config, state: Mutex::new(state), room: Condvar::new(), work: Condvar::new(), drained: Notify::new() }
     }
 
@@ -191,17 +212,19 @@ impl Backlog {
         self.offer_locked(&mut state, batch)
     }
 
-    /// Takes a batch, waiting up to `patience` for room where [`WhenFull::Block`] says so. Blocks the thread: not for tasks.
-    pub fn offer_blocking(&self, batch: SealedBatch, patience: Duration) -> Offer {
+    /// Waits up to `patience` until there may be room for a batch that came back. Blocks the thread: not for tasks.
+    pub fn wait_for_room(&self, batch: &SealedBatch, patience: Duration) {
         let mut state = self.state.lock();
-        match self.offer_locked(&mut state, batch) {
-            Offer::Taken => Offer::Taken,
-            Offer::Full(batch) => {
-                // One wait, then one more try: the caller looks whether it is to stop and comes again.
-                let _timed_out = self.room.wait_for(&mut state, patience);
-                self.offer_locked(&mut state, batch)
-            }
+        if !self.takes(&state, batch) {
+            // One wait: the caller looks whether it is to stop and comes again.
+            let _timed_out = self.room.wait_for(&mut state, patience);
         }
+    }
+
+    fn takes(&self, state: &State, batch: &SealedBatch) -> bool {
+        let cost = (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64);
+        let room = self.has_room(state, cost);
+        state.disk.as_ref().map_or(room, |disk| disk.takes(cost, room, self.config.stage_bytes()))
     }
 
     fn offer_locked(&self, state: &mut State, batch: SealedBatch) -> Offer {
@@ -335,43 +358,6 @@ impl Backlog {
         state.wake();
     }
 
-    /// Stops or resumes sending; capturing goes on either way.
-    pub fn pause(&self, paused: bool) {
-        let mut state = self.state.lock();
-        state.figures.paused = paused;
-        state.probe = Probe::No;
-        state.wake();
-    }
-
-    /// The peer said something of its pressure but not that a pause is over: that lifts one only when it answers a probe.
-    pub fn go_on(&self) {
-        let mut state = self.state.lock();
-        if state.probe == Probe::Sent {
-            state.probe = Probe::No;
-            state.figures.paused = false;
-            state.wake();
-        }
-    }
-
-    /// Whether fewer, longer batches are asked for.
-    pub fn slow(&self, slow: bool) {
-        self.state.lock().figures.slow = slow;
-    }
-
-    /// See [`Self::slow`].
-    pub fn is_slow(&self) -> bool {
-        self.state.lock().figures.slow
-    }
-
-    /// Lets one batch through a pause, to learn whether the peer still means it.
-    pub fn probe(&self) {
-        let mut state = self.state.lock();
-        if state.figures.paused {
-            state.probe = Probe::Allowed;
-        }
-        state.wake();
-    }
-
     /// Ends the sending side of the present connection once nothing is left to say.
     pub fn hang_up(&self) {
         let mut state = self.state.lock();
@@ -434,6 +420,8 @@ impl Backlog {
         let state = self.state.lock();
         let mut figures = state.figures.clone();
         figures.in_flight_batches = state.in_flight.batches;
+        figures.connected = state.connected;
+        figures.peer = state.kind;
         if let Some(disk) = &state.disk {
             disk.add_to(&mut figures);
         }
@@ -454,7 +442,7 @@ impl State {
         f.in_memory_packets = f.in_memory_packets.saturating_add(u64::from(batch.packets));
         f.in_memory_bytes = f.in_memory_bytes.saturating_add(cost);
         f.in_memory_batches = f.in_memory_batches.saturating_add(1);
-        self.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false, logged });
+        self.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false, logged, sent_at: None });
         self.wake();
     }
 
@@ -484,6 +472,7 @@ impl State {
         let connection_seq = self.next_connection_seq;
         let entry = self.entries.get_mut(self.sent)?;
         entry.connection_seq = connection_seq;
+        entry.sent_at = Some(Instant::now());
         let batch = entry.batch.clone();
         self.next_connection_seq = connection_seq.saturating_add(1);
         if self.probe == Probe::Allowed {
@@ -522,11 +511,13 @@ impl State {
     fn acknowledge(&mut self, covers: impl Fn(&Entry) -> bool, this_connection: bool) {
         let reach = if this_connection { self.sent } else { self.ever_sent };
         let (mut packets, mut bytes, mut batches) = (0_u64, 0_u64, 0_u64);
+        let (now, latency) = (Instant::now(), &mut self.figures.ack_latency);
         for (i, entry) in self.entries.iter_mut().take(reach).enumerate() {
             if entry.acked || !covers(entry) {
                 continue;
             }
             entry.acked = true;
+            entry.sent_at.into_iter().for_each(|at| latency.take(now.saturating_duration_since(at)));
             if let Some(disk) = &mut self.disk {
                 disk.acknowledged(entry.batch.epoch, entry.batch.seq);
             }

@@ -107,7 +107,10 @@ fn a_reader_of_files_waits_for_room() {
 
     let reader = std::thread::spawn({
         let backlog = Arc::clone(&backlog);
-        move || matches!(backlog.offer_blocking(batch(A, 2), Duration::from_secs(20)), Offer::Taken)
+        move || {
+            backlog.wait_for_room(&batch(A, 2), Duration::from_secs(20));
+            matches!(backlog.offer(batch(A, 2)), Offer::Taken)
+        }
     });
     backlog.ack(connection, A, BatchSeq(1));
 
@@ -146,7 +149,7 @@ fn a_pause_stops_sending_and_a_probe_lets_one_through() {
     backlog.pause(true);
 
     assert_eq!(drain(&backlog, connection), []);
-    backlog.probe();
+    backlog.probe(Duration::ZERO);
     assert_eq!(drain(&backlog, connection), [(A, 1)]);
     backlog.pause(false);
 
@@ -163,7 +166,7 @@ fn only_a_resume_or_the_answer_to_a_probe_lifts_a_pause() {
 
     backlog.go_on();
     assert!(backlog.snapshot().paused, "an acknowledgement of what was in flight");
-    backlog.probe();
+    backlog.probe(Duration::ZERO);
     backlog.go_on();
     assert!(backlog.snapshot().paused, "the probe has not gone out");
     assert!(backlog.next_to_send(connection).is_some());
@@ -171,6 +174,44 @@ fn only_a_resume_or_the_answer_to_a_probe_lifts_a_pause() {
     assert!(!backlog.snapshot().paused);
 
     assert_eq!(drain(&backlog, connection), [(A, 3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_questioned_30_s_after_it_began_and_every_30_s_from_then_on() {
+    let patience = Duration::from_secs(30);
+    let backlog = backlog(100_000);
+    offer(&backlog, (1..=9).map(|n| (A, n)));
+    let connection = backlog.begin(PeerKind::Extended, &[]);
+    tokio::time::advance(patience * 3).await;
+    backlog.pause(true);
+    let mut sent = Vec::new();
+    for second in 1..=100 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        backlog.probe(patience);
+        if backlog.next_to_send(connection).is_some() {
+            sent.push(second);
+        }
+        // said again: no new pause
+        backlog.pause(true);
+    }
+
+    assert_eq!(sent, [30, 60, 90]);
+    assert!(backlog.snapshot().paused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_from_sending_to_acknowledgement_is_told() {
+    let backlog = backlog(100_000);
+    offer(&backlog, [(A, 1), (A, 2), (A, 3)]);
+    tokio::time::advance(Duration::from_mins(1)).await;
+    let connection = backlog.begin(PeerKind::Extended, &[]);
+    assert_eq!(drain(&backlog, connection).len(), 3);
+    tokio::time::advance(Duration::from_millis(300)).await;
+
+    backlog.ack(connection, A, BatchSeq(2));
+
+    let h = backlog.snapshot().ack_latency;
+    assert_eq!((h.count(), h.total()), (2, Duration::from_millis(600)), "the wait before is not part of it");
 }
 
 #[test]

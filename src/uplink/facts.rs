@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::breaker::BreakerState;
 use crate::batch::Epoch;
 use crate::reason::DropReason;
 
@@ -148,6 +149,15 @@ pub enum LinkState {
     Down,
 }
 
+/// How a processor is to be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Road {
+    /// Which.
+    pub target: String,
+    /// Whether it is tried.
+    pub breaker: BreakerState,
+}
+
 /// What the uplink asks of its owner.
 pub trait Control: Send + Sync {
     /// For a registration.
@@ -156,6 +166,10 @@ pub trait Control: Send + Sync {
     fn apply(&self, change: FilterChange);
     /// For a heartbeat.
     fn heartbeat(&self) -> HeartbeatFacts;
+    /// Changes whenever a heartbeat should not wait for its turn: the kernel lost packets, an interface went or came.
+    fn urgent(&self) -> u64;
     /// The connection came or went.
     fn link(&self, state: LinkState);
+    /// A breaker changed; all processors, most preferred first.
+    fn roads(&self, roads: Vec<Road>);
 }

@@ -3,8 +3,10 @@
 //! | file | what |
 //! |---|---|
 //! | `backlog` | what waits, what is in flight, what was given up |
+//! | [`BreakerState`] | leaves alone what fails again and again |
 //! | [`Spooler`] | the thread between the backlog and its spool on disk |
 //! | `facts` | what the uplink and its owner tell each other |
+//! | `heartbeat` | what the hunter says of itself |
 //! | `run` | connect, register, stream, reconnect, drain |
 //! | `stream` | the data stream's own body |
 //! | `channel` | one HTTP/2 connection |
@@ -12,8 +14,10 @@
 //! | [`manage`] | questions of the command line |
 
 mod backlog;
+mod breaker;
 mod channel;
 mod facts;
+mod heartbeat;
 mod legacy;
 pub mod manage;
 mod run;
@@ -23,7 +27,8 @@ mod stream;
 pub use self::backlog::{
     Backlog, BacklogConfig, BacklogSnapshot, Connection, Credit, Durability, Offer, Outgoing, PeerKind, WhenFull,
 };
-pub use self::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, WireFilter};
+pub use self::breaker::BreakerState;
+pub use self::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, Road, WireFilter};
 pub use self::run::{Ending, SessionError, UplinkConfig, UplinkError, run};
 pub use self::spooler::Spooler;
 

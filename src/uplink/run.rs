@@ -10,39 +10,34 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tokio_stream::Stream;
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout};
 use tonic::{Code, Status};
 
 use super::backlog::{Backlog, PeerKind};
+use super::breaker::{Breaker, BreakerState, Choice, Roads};
 use super::channel::{Link, connect};
-use super::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, WireFilter};
+use super::facts::{Control, FilterChange, LinkState, Road, WireFilter};
+use super::heartbeat::{beat, say_goodbye};
 use super::legacy::Legacy;
 use super::stream;
 use crate::batch::{BatchSeq, Epoch};
 use crate::net::{Backoff, DialError, Dialer, Target};
 use crate::reason::DropReason;
-use crate::telemetry::clock;
 use crate::wire::management::management_service_client::ManagementServiceClient;
-use crate::wire::management::{
-    FilterRequest, FilterUpdate, FilterUpdateType, HunterCapabilities, HunterHeartbeat, HunterRegistration, HunterStats,
-    HunterStatus,
-};
+use crate::wire::management::{FilterRequest, FilterUpdate, FilterUpdateType, HunterCapabilities, HunterRegistration};
 
-/// A heartbeat this often (the peers' expectation).
-const HEARTBEAT: Duration = Duration::from_secs(5);
 /// An unary call takes this long at most.
 const CALL_MAX: Duration = Duration::from_secs(10);
-/// A pause is questioned this often.
+/// A pause is questioned after this long, and again.
 const PROBE: Duration = Duration::from_secs(30);
+/// Whether that is due is looked at this often.
+const SECOND: Duration = Duration::from_secs(1);
 /// Most bytes of one control message: 100 000 filters of some 600 bytes.
 const MESSAGE_MAX: usize = 64 << 20;
 /// A session this long counts as success even when there was nothing to acknowledge.
@@ -50,7 +45,7 @@ const STEADY: Duration = Duration::from_secs(5);
 /// With a spool a stopping hunter waits this long for a processor that is away.
 const AWAY_MAX: Duration = Duration::from_secs(1);
 /// Patience for the last words of a graceful stop.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// When the uplink is to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,11 +144,11 @@ pub async fn run(
     config: UplinkConfig,
     backlog: Arc<Backlog>,
     control: Arc<dyn Control>,
-    mut ending: watch::Receiver<Ending>,
+    ending: watch::Receiver<Ending>,
 ) -> Result<(), UplinkError> {
     let stalled = stalled(&config, &backlog, ending.clone());
     tokio::select! {
-        result = sessions(&config, &backlog, &control, &mut ending) => result,
+        result = sessions(&config, &backlog, &control, &ending) => result,
         () = stalled => {
             control.link(LinkState::Down);
             give_up(&backlog);
@@ -175,16 +170,37 @@ async fn sessions(
     config: &UplinkConfig,
     backlog: &Arc<Backlog>,
     control: &Arc<dyn Control>,
-    ending: &mut watch::Receiver<Ending>,
+    ending: &watch::Receiver<Ending>,
 ) -> Result<(), UplinkError> {
     let mut backoff = Backoff::new(config.seed);
+    // patience that is bounded is used to the full
+    let roads = Mutex::new(Roads::new(config.targets.len(), config.connect_timeout.is_some()));
     let mut down_since = Instant::now();
     let mut ever_up = false;
     let mut before = None;
-    for target in config.targets.iter().cycle() {
+    tell_roads(config, &roads, control);
+    loop {
+        let choice = roads.lock().choose(Instant::now());
+        let n = match choice {
+            Choice::Try(n) => n,
+            Choice::Wait(until) => match wait(backlog, ending, sleep_until(until)).await {
+                Some(()) => continue,
+                None => return Ok(()),
+            },
+        };
+        let Some(target) = config.targets.get(n) else { return Ok(()) };
+        if roads.lock().breaker(n).is_some_and(Breaker::attempt) {
+            tracing::info!(processor = %target, "trying again");
+            tell_roads(config, &roads, control);
+        }
         let (began, acked) = (Instant::now(), backlog.snapshot().acked_batches);
         let patience = config.connect_timeout.map(|limit| down_since + limit);
-        let ended = session(config, target, backlog, control, ending, patience).await;
+        let steady = || {
+            if roads.lock().breaker(n).is_some_and(Breaker::succeeded) {
+                tell_roads(config, &roads, control);
+            }
+        };
+        let ended = session(config, target, backlog, control, ending, patience, &steady).await;
         control.link(LinkState::Down);
         let error = match ended {
             Ended::Finished => return Ok(()),
@@ -196,6 +212,11 @@ async fn sessions(
                 // A processor that takes registrations but no batches is not called again and again at once.
                 if was_up && (began.elapsed() >= STEADY || backlog.snapshot().acked_batches > acked) {
                     backoff.reset();
+                    steady();
+                } else if roads.lock().breaker(n).is_some_and(|b| b.failed(Instant::now(), backoff.random())) {
+                    tracing::warn!(processor = %target, "failed again and again; left alone for 30 s");
+                    backoff.reset();
+                    tell_roads(config, &roads, control);
                 }
                 error
             }
@@ -211,15 +232,32 @@ async fn sessions(
             let cut = matches!(error, SessionError::NoAnswer { .. });
             return Err(UplinkError::CannotConnect(before.filter(|_| cut).unwrap_or(error)));
         }
-        let wait = backoff.wait();
-        tracing::warn!(processor = %target, error = %error, retry_ms = wait.as_millis(), "not connected");
+        let pause = backoff.wait();
+        tracing::warn!(processor = %target, error = %error, retry_ms = pause.as_millis(), "not connected");
         before = Some(error);
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = drained(backlog, ending) => return Ok(()),
+        if wait(backlog, ending, sleep(pause)).await.is_none() {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// Waits; none when the hunter has ended meanwhile.
+async fn wait(backlog: &Backlog, ending: &watch::Receiver<Ending>, pause: Sleep) -> Option<()> {
+    let (mut draining, mut at_once) = (ending.clone(), ending.clone());
+    tokio::select! {
+        () = pause => Some(()),
+        () = drained(backlog, &mut draining) => None,
+        () = told(&mut at_once, Ending::Now) => {
+            give_up(backlog);
+            None
+        }
+    }
+}
+
+fn tell_roads(config: &UplinkConfig, roads: &Mutex<Roads>, control: &Arc<dyn Control>) {
+    let states = roads.lock().states();
+    let road = |(target, breaker): (&Target, BreakerState)| Road { target: target.to_string(), breaker };
+    control.roads(config.targets.iter().zip(states).map(road).collect());
 }
 
 enum Ended {
@@ -234,6 +272,7 @@ async fn session(
     control: &Arc<dyn Control>,
     ending: &watch::Receiver<Ending>,
     patience: Option<Instant>,
+    steady: &(dyn Fn() + Sync),
 ) -> Ended {
     let sockets = Arc::new(Mutex::new(Vec::new()));
     let (mut draining, mut at_once) = (ending.clone(), ending.clone());
@@ -261,6 +300,7 @@ async fn session(
         e = follow_filters(up.control.clone(), config, control, durable) => Some(call("SubscribeFilters")(e)),
         e = beat(up.control.clone(), config, control) => Some(call("Heartbeat")(e)),
         () = question_pauses(backlog) => None,
+        () = after(STEADY, steady) => None,
         () = drained(backlog, &mut draining) => {
             // The stream ends as gRPC ends streams, so that the processor sees no breakage.
             backlog.hang_up();
@@ -272,6 +312,13 @@ async fn session(
     };
     backlog.end(connection);
     Ended::Lost { error: error.unwrap_or_else(|| stopped(target)), was_up: true }
+}
+
+/// Does something after a while, and never returns.
+async fn after(pause: Duration, then: &(dyn Fn() + Sync)) {
+    sleep(pause).await;
+    then();
+    std::future::pending::<()>().await;
 }
 
 /// Returns at `when`; never, without one.
@@ -425,99 +472,13 @@ fn change(update: FilterUpdate, durable: bool) -> Option<FilterChange> {
     })
 }
 
-/// Sends a heartbeat every 5 s; returns when the stream ends.
-async fn beat(mut client: ManagementServiceClient<Link>, config: &UplinkConfig, control: &Arc<dyn Control>) -> Status {
-    let mut ticks = interval(HEARTBEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let beats = Beats { ticks, id: Arc::clone(&config.hunter_id), control: Arc::clone(control) };
-    let mut answers = match client.heartbeat(beats).await {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => return status,
-    };
-    loop {
-        match answers.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => return Status::unavailable("the heartbeat stream ended"),
-            Err(status) => return status,
-        }
-    }
-}
-
-/// The last heartbeat of a graceful stop.
-async fn say_goodbye(mut client: ManagementServiceClient<Link>, config: &UplinkConfig, control: &Arc<dyn Control>) {
-    let mut facts = control.heartbeat();
-    facts.health = Health::Stopping;
-    let last = tokio_stream::once(heartbeat(&config.hunter_id, facts));
-    let said = timeout(GOODBYE_MAX, async {
-        let mut answers = client.heartbeat(last).await?.into_inner();
-        answers.message().await
-    });
-    if !matches!(said.await, Ok(Ok(_))) {
-        tracing::debug!("the processor was not told that we stop");
-    }
-}
-
-struct Beats {
-    ticks: Interval,
-    id: Arc<str>,
-    control: Arc<dyn Control>,
-}
-
-impl Stream for Beats {
-    type Item = HunterHeartbeat;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<HunterHeartbeat>> {
-        self.ticks.poll_tick(cx).map(|_| Some(heartbeat(&self.id, self.control.heartbeat())))
-    }
-}
-
-fn heartbeat(id: &str, f: HeartbeatFacts) -> HunterHeartbeat {
-    let status = match f.health {
-        Health::Healthy => HunterStatus::StatusHealthy,
-        Health::Warning => HunterStatus::StatusWarning,
-        Health::Error => HunterStatus::StatusError,
-        Health::Stopping => HunterStatus::StatusStopping,
-    };
-    let drops = DropReason::ALL.iter().zip(f.drops).filter(|(_, n)| *n > 0).map(|(r, n)| (r.name().to_owned(), n)).collect();
-    HunterHeartbeat {
-        hunter_id: id.to_owned(),
-        timestamp_ns: clock::wall().as_nanos(),
-        status: status.into(),
-        stats: Some(HunterStats {
-            packets_captured: f.captured,
-            packets_matched: f.matched,
-            packets_forwarded: f.forwarded,
-            packets_dropped: f.drops.iter().fold(0, |a, b| a.saturating_add(*b)),
-            buffer_bytes: f.buffer_bytes,
-            active_filters: f.active_filters,
-            cpu_percent: f.cpu_percent,
-            memory_rss_bytes: f.rss_bytes,
-            memory_limit_bytes: 0,
-            kernel_received: f.kernel_received,
-            kernel_dropped: f.kernel_dropped,
-            interface_dropped: f.interface_dropped,
-            drops,
-            held_packets: f.held,
-            spool_bytes: f.spool_bytes,
-            spool_batches: f.spool_batches,
-            in_ring: f.in_ring,
-        }),
-        filter_version: f.filter_version,
-        filter_errors: f
-            .filter_errors
-            .into_iter()
-            .map(|(id, reason)| crate::wire::management::FilterError { id, reason })
-            .collect(),
-    }
-}
-
-/// Never returns; asks through a pause now and then.
+/// Never returns; asks through a pause that has lasted for long.
 async fn question_pauses(backlog: &Backlog) {
-    let mut ticks = interval(PROBE);
+    let mut ticks = interval(SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         poll_fn(|cx| ticks.poll_tick(cx)).await;
-        backlog.probe();
+        backlog.probe(PROBE);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Options of `lc hunt` (section `hunter`).
 
 use super::super::kind::{Item, Kind};
+use super::super::units::METRICS_PORT;
 use super::{Commands, Group, Opt};
 
 const fn hunt(key: &'static str, kind: Kind, group: Group) -> Opt {
@@ -80,6 +81,9 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("connect-timeout")
         .default("30s")
         .help("With -r: give up connecting after this long"),
+    hunt("hunter.metrics_listen", Kind::Listen { port: METRICS_PORT }, Group::General)
+        .flag("metrics-listen")
+        .help("Serve /metrics, /statusz, /livez and /readyz here, in plain text (port 9464) [default: off]"),
     hunt("hunter.tls.cert_file", Kind::Path, Group::Security)
         .also_on(Commands::SPOOL_DRAIN)
         .flag("tls-cert")

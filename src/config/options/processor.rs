@@ -1,6 +1,7 @@
 //! Options of `lc process` (section `processor`).
 
 use super::super::kind::Kind;
+use super::super::units::DEFAULT_PORT;
 use super::{Commands, Group, Opt};
 
 const fn process(key: &'static str, kind: Kind, group: Group) -> Opt {
@@ -8,7 +9,7 @@ const fn process(key: &'static str, kind: Kind, group: Group) -> Opt {
 }
 
 pub(super) const ROWS: &[Opt] = &[
-    process("processor.listen_addr", Kind::Listen, Group::Receiving)
+    process("processor.listen_addr", Kind::Listen { port: DEFAULT_PORT }, Group::Receiving)
         .flag("listen")
         .short('l')
         .default(":55555")

@@ -47,6 +47,7 @@ pub(super) struct Disk {
     /// Of these, what the spool takes for read, since it was in memory when the hunter ended.
     kept: Tally,
     bytes: u64,
+    oldest_ns: i64,
     io_errors: u64,
     /// Epochs of earlier processes.
     recovered: Vec<Epoch>,
@@ -234,8 +235,7 @@ impl Backlog {
     pub(super) fn offer_spooled(&self, state: &mut State, batch: SealedBatch) -> Offer {
         let has_room = self.has_room(state, cost(&batch));
         let Some(disk) = &mut state.disk else { return Offer::Full(batch) };
-        let has_stage_room =
-            disk.staged.is_empty() || disk.staged_bytes.saturating_add(cost(&batch)) <= self.config.stage_bytes();
+        let has_stage_room = disk.has_stage_room(cost(&batch), self.config.stage_bytes());
         let to_memory = has_room && !disk.is_behind();
         if !to_memory && !has_stage_room && self.config.when_full == WhenFull::Block {
             return Offer::Full(batch);
@@ -264,7 +264,7 @@ impl Backlog {
 
 impl super::BacklogConfig {
     /// Bytes that may wait to be written.
-    fn stage_bytes(&self) -> u64 {
+    pub(super) fn stage_bytes(&self) -> u64 {
         self.max_bytes as u64 / STAGED_SHARE
     }
 
@@ -292,6 +292,15 @@ impl Disk {
     /// Whether anything is behind the memory.
     pub(super) const fn is_behind(&self) -> bool {
         self.staged_only.batches > 0 || self.unread.packets > 0
+    }
+
+    fn has_stage_room(&self, cost: u64, stage_bytes: u64) -> bool {
+        self.staged.is_empty() || self.staged_bytes.saturating_add(cost) <= stage_bytes
+    }
+
+    /// Whether a batch would be taken, `room` saying whether there is some in memory.
+    pub(super) fn takes(&self, cost: u64, room: bool, stage_bytes: u64) -> bool {
+        (room && !self.is_behind()) || self.has_stage_room(cost, stage_bytes)
     }
 
     pub(super) fn acknowledged(&mut self, epoch: Epoch, seq: BatchSeq) {
@@ -328,6 +337,7 @@ impl Disk {
         f.on_disk_packets = self.unread.packets;
         f.on_disk_batches = self.unread.batches;
         f.spool_bytes = self.bytes;
+        f.oldest_ns = if self.unread.packets > 0 { self.oldest_ns } else { 0 };
         f.spool_errors = self.io_errors;
     }
 
@@ -344,6 +354,7 @@ impl Disk {
 
     fn publish(&mut self, stats: Stats, epochs: Vec<Epoch>) {
         (self.unread, self.bytes, self.io_errors) = (stats.unread.plus(self.kept), stats.bytes, stats.io_errors);
+        self.oldest_ns = stats.oldest_ns;
         self.epochs = epochs;
     }
 }

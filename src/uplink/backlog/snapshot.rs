@@ -1,6 +1,8 @@
 //! The figures of a backlog.
 
+use super::PeerKind;
 use crate::reason::DropReason;
+use crate::telemetry::Histogram;
 
 /// All figures at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct BacklogSnapshot {
     pub on_disk_packets: u64,
     /// Batches on disk and not in memory.
     pub on_disk_batches: u64,
+    /// When the oldest part of the spool was made, ns since 1970; 0 when it is empty.
+    pub oldest_ns: i64,
     /// Bytes the spool takes on disk.
     pub spool_bytes: u64,
     /// Errors of the spool's file system.
@@ -37,10 +41,16 @@ pub struct BacklogSnapshot {
     pub resent_batches: u64,
     /// Packets given up, by [`DropReason::index`].
     pub dropped_packets: [u64; DropReason::ALL.len()],
+    /// From sending to acknowledgement, per batch.
+    pub ack_latency: Histogram,
     /// Acknowledgements of batches that were never sent.
     pub bad_acks: u64,
     /// The bound on bytes.
     pub max_bytes: u64,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// What an acknowledgement means: of the present connection, or the last.
+    pub peer: PeerKind,
     /// Whether the peer asked for silence.
     pub paused: bool,
     /// Whether the peer asked for fewer, longer batches.

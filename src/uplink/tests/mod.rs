@@ -140,21 +140,40 @@ async fn a_reconnect_resumes_at_the_acknowledged_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_retry_comes_within_100_ms_and_the_later_ones_ever_later_up_to_30_s() {
+async fn the_first_retry_comes_within_100_ms_and_an_unreachable_processor_is_tried_for_ever() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let away = Target { host: "127.0.0.1".into(), port: free.port() };
     let hunter = Hunter::start(&[&away]);
 
-    while hunter.control.downs.lock().len() < 16 {
+    while hunter.control.downs.lock().len() < 5 + 3 + 3 + 1 {
         sleep(Duration::from_millis(1)).await;
     }
     hunter.stop(Ending::Now).await.unwrap();
 
     let downs = hunter.control.downs.lock();
     let waits: Vec<Duration> = downs.windows(2).map(|w| w[1] - w[0]).collect();
+    let (open, short): (Vec<Duration>, Vec<Duration>) = waits.iter().partition(|w| **w >= Duration::from_secs(5));
     assert!(waits[0] < Duration::from_millis(100), "{waits:?}");
-    assert!(waits.iter().all(|w| *w < Duration::from_secs(31)) && waits[14] >= Duration::from_secs(15), "{waits:?}");
-    assert!(waits[..8].windows(2).all(|w| w[0] < w[1] * 2) && waits[6] > waits[0] * 8, "{waits:?}");
+    assert!(waits[..4].windows(2).all(|w| w[0] < w[1] * 2), "ever longer: {waits:?}");
+    assert!([4, 7, 10].iter().all(|n| (30..34).contains(&waits[*n].as_secs())), "5 failures, then 3, then 3: {waits:?}");
+    assert_eq!((open.len(), short.len()), (3, 8));
+    let (closed, open, half) = ([BreakerState::Closed], [BreakerState::Open], [BreakerState::HalfOpen]);
+    assert_eq!(*hunter.control.roads.lock(), [closed, open, half, open, half, open, half]);
+}
+
+#[tokio::test]
+async fn packets_the_kernel_lost_are_told_within_two_seconds() {
+    let peer = Peer::start(State { extended: true, ..State::default() });
+    let hunter = Hunter::start(&[&peer.target]);
+    until(|| !peer.state.beats.lock().is_empty()).await;
+    let before = peer.state.beats.lock().len();
+
+    hunter.control.lost.store(7, Ordering::Relaxed);
+    let began = Instant::now();
+    until(|| peer.state.beats.lock().iter().any(|b| b.stats.as_ref().is_some_and(|s| s.kernel_dropped == 7))).await;
+
+    assert!(began.elapsed() < Duration::from_millis(2500) && before < 3, "{:?}, {before} before", began.elapsed());
+    hunter.stop(Ending::Now).await.unwrap();
 }
 
 #[tokio::test]
@@ -346,6 +365,10 @@ struct Recorder {
     links: Mutex<Vec<LinkState>>,
     /// When a session ended, or did not come about.
     downs: Mutex<Vec<Instant>>,
+    /// How the breakers stood after each change.
+    roads: Mutex<Vec<Vec<BreakerState>>>,
+    /// What a heartbeat says of the kernel.
+    lost: AtomicU64,
 }
 
 impl Control for Recorder {
@@ -359,7 +382,11 @@ impl Control for Recorder {
     }
 
     fn heartbeat(&self) -> HeartbeatFacts {
-        HeartbeatFacts::default()
+        HeartbeatFacts { kernel_dropped: self.urgent(), ..HeartbeatFacts::default() }
+    }
+
+    fn urgent(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     fn link(&self, state: LinkState) {
@@ -367,6 +394,10 @@ impl Control for Recorder {
             self.downs.lock().push(Instant::now());
         }
         self.links.lock().push(state);
+    }
+
+    fn roads(&self, roads: Vec<Road>) {
+        self.roads.lock().push(roads.iter().map(|r| r.breaker).collect());
     }
 }
 
