@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use lippycat::batch::{BatchView, Encoder, EncoderConfig, Epoch, GRPC_PREFIX, Limits, Pushed, SealedBatch, ViewLimits};
 use lippycat::capture::{FileSource, Progress, Source};
-use lippycat::net::{AcceptLimits, Acceptor, Dialer};
+use lippycat::net::{AcceptLimits, Acceptor, Dialer, Transport};
 use lippycat::processor::{self, Access as Callers, Order, Outputs};
 use lippycat::record::dir::{Access, Dir, MinFree};
 use lippycat::uplink::{
@@ -118,6 +118,8 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             filter_file: None,
             acked: Vec::new(),
             stats: false,
+            pages: None,
+            transport: Transport::default(),
         };
         let (order, orders) = processor::orders();
         let processor = tokio::spawn(processor::run(parts, orders));

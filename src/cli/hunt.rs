@@ -10,7 +10,7 @@ use crate::batch::Limits;
 use crate::capture::{Libpcap, Source};
 use crate::config::{self, HuntConfig, Mode};
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
-use crate::net::Dialer;
+use crate::net::{Dialer, Transport};
 use crate::sniffer;
 use crate::telemetry::clock;
 use crate::uplink::{BacklogConfig, Durability, Ending, UplinkConfig, WhenFull};
@@ -38,13 +38,18 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let config = started.merged.hunt(mode, &started.environment)?;
     security::warn_about(&config.security, "packets are sent");
     // certificates may be root's alone
-    let dialer = security::dialer(&config.security)?;
+    let (dialer, transport) = (security::dialer(&config.security)?, pages::of_client(&config.security));
     let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
     privileges::drop_to(config.system.user.as_deref(), needs)?;
-    runtime::block_on(supervise(config, dialer, matches, &started))
+    runtime::block_on(supervise(config, (dialer, transport), matches, &started))
 }
 
-async fn supervise(config: HuntConfig, dialer: Dialer, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
+async fn supervise(
+    config: HuntConfig,
+    (dialer, transport): (Dialer, Transport),
+    matches: &ArgMatches,
+    started: &Started,
+) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let (end, ending) = hunter::endings();
     let stop = Arc::new(AtomicBool::new(false));
@@ -54,7 +59,9 @@ async fn supervise(config: HuntConfig, dialer: Dialer, matches: &ArgMatches, sta
     let parts = sniffer::topology::aside(move || assemble(&config, dialer, &told));
     let work = async {
         match parts.await.ok_or_else(|| stopped(HunterError::Panicked))?? {
-            Some(parts) => Ok(conclude(&Box::pin(hunter::run(Parts { pages, ..parts }, ending)).await.map_err(stopped)?)),
+            Some(parts) => {
+                Ok(conclude(&Box::pin(hunter::run(Parts { pages, transport, ..parts }, ending)).await.map_err(stopped)?))
+            }
             None => Ok(Outcome::Done),
         }
     };
@@ -123,7 +130,7 @@ fn assemble(config: &HuntConfig, dialer: Dialer, stop: &AtomicBool) -> Result<Op
             seed: instance,
         },
         pages: None,
-        transport: pages::of_client(&config.security),
+        transport: Transport::default(),
         spool_limit: if durability == Durability::Memory { 0 } else { hunter.disk_buffer.max_mb.saturating_mul(1 << 20) },
     }))
 }

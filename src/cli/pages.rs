@@ -1,6 +1,6 @@
 //! `--metrics-listen`: where figures and health are served.
 
-use crate::config::{ClientSecurity, ListenHost, split_listen};
+use crate::config::{ClientSecurity, ListenHost, ServerSecurity, split_listen};
 use crate::net::{PageListener, Transport, listen_addresses};
 
 use super::exit::{Exit, Stop};
@@ -33,6 +33,18 @@ pub(super) fn of_client(security: &ClientSecurity) -> Transport {
             let files = [("own", &tls.cert_file), ("ca", &tls.ca_file)];
             let files = files.into_iter().filter_map(|(role, file)| Some((role, file.clone()?)));
             Transport::new(tls.skip_verify, files.collect())
+        }
+    }
+}
+
+/// What a processor's pages say of its connections.
+pub(super) fn of_server(security: &ServerSecurity) -> Transport {
+    match security {
+        ServerSecurity::PlainText => Transport::new(true, Vec::new()),
+        ServerSecurity::Tls { cert_file, client_ca_file, .. } => {
+            let files = [("own", Some(cert_file)), ("ca", client_ca_file.as_ref())];
+            let files = files.into_iter().filter_map(|(role, file)| Some((role, file?.clone())));
+            Transport::new(false, files.collect())
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 
 use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerSecurity};
-use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, listen_addresses};
+use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, Transport, listen_addresses};
 use crate::processor::filters::read_file;
 use crate::processor::{self, Access as Callers, Order, Outputs, Parts, ProcessorError};
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
@@ -16,6 +16,7 @@ use crate::record::state::State;
 use crate::record::unified::Unified;
 
 use super::exit::{Exit, Outcome, Stop};
+use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
 use super::signals::{Signal, Signals};
@@ -34,21 +35,22 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     }
     // certificates and keys may be root's alone
     let (tls, access) = tls(&config.security)?;
+    let transport = pages::of_server(&config.security);
     let needs = if (1..1024).contains(&config.processor.listen().1) { Needs::LowPort } else { Needs::Nothing };
     privileges::drop_to(config.system.user.as_deref(), needs)?;
-    runtime::block_on(supervise(config, tls, access, matches, &started))
+    runtime::block_on(supervise(config, (tls, transport), access, matches, &started))
 }
 
 async fn supervise(
     config: ProcessConfig,
-    tls: Tls,
+    (tls, transport): (Tls, Transport),
     access: Callers,
     matches: &ArgMatches,
     started: &Started,
 ) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let (order, orders) = processor::orders();
-    let parts = assemble(&config, tls.clone(), access).await?;
+    let parts = Parts { transport, ..assemble(&config, tls.clone(), access).await? };
     let mut reloads = 0;
     let done = signals
         .during(processor::run(parts, orders), |signal| match signal {
@@ -81,6 +83,7 @@ async fn supervise(
         unwanted = c.unwanted,
         left_to_hunters = c.in_queue,
         lost = c.dropped,
+        lately = %done.lately,
         refused = %c.refused(),
         difference = %c.difference(),
         "done"
@@ -123,6 +126,8 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers) -> Result<P
         filter_file: p.filter_file.clone(),
         acked,
         stats: p.display_stats,
+        pages: pages::listen(p.metrics_listen.as_deref()).await?,
+        transport: Transport::default(),
     })
 }
 

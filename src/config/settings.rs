@@ -272,6 +272,8 @@ pub struct Processor {
     pub filter_file: Option<PathBuf>,
     /// Statistics line every 5 s.
     pub display_stats: bool,
+    /// Where figures and health are served; none is nowhere.
+    pub metrics_listen: Option<String>,
     /// What survives a restart.
     pub state_dir: Option<PathBuf>,
     /// Unified capture file.

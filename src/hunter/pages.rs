@@ -124,9 +124,9 @@ impl HunterPages {
             "Whether packets travel unprotected, or to an unverified peer.",
             u8::from(self.transport.insecure),
         );
-        let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: it is.");
-        for (role, end) in &m.expiries {
-            expiry.sample(&[("role", role)], end.map_or(-1, |end| end.saturating_sub(m.now)));
+        let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: since it was.");
+        for (role, end) in m.expiries.iter().filter_map(|(role, end)| Some((role, (*end)?))) {
+            expiry.sample(&[("role", role)], end.saturating_sub(m.now));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is to be told about how connections are protected: whether they are, and how long our certificates are good.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -11,44 +11,53 @@ use super::certs;
 /// The files are looked at this often at most.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// A certificate and its end, in seconds since 1970; none when it cannot be read.
+/// A certificate and its end, in seconds since 1970; none when it could never be read.
 pub type Expiry = (&'static str, Option<i64>);
 
 /// How connections are protected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Transport {
     /// Plain text, or a peer that is not verified.
     pub insecure: bool,
-    /// Certificates in use, and what they are.
-    pub certificates: Vec<(&'static str, PathBuf)>,
-    seen: Mutex<Option<(Instant, Vec<Expiry>)>>,
+    certificates: Vec<(&'static str, PathBuf)>,
+    /// When they were last looked at.
+    looked: Mutex<(Instant, Vec<Expiry>)>,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self::new(false, Vec::new())
+    }
 }
 
 impl Transport {
-    /// By these certificates; a word for each.
+    /// By these certificates; a word for each. They are read here: later they may be root's alone.
     pub fn new(insecure: bool, certificates: Vec<(&'static str, PathBuf)>) -> Self {
-        Self { insecure, certificates, seen: Mutex::default() }
+        let known = certificates.iter().map(|(what, path)| (*what, end(path))).collect();
+        Self { insecure, certificates, looked: Mutex::new((Instant::now(), known)) }
     }
 
-    /// When each certificate ends; of a file with several, the first that does.
+    /// When each certificate ends; of a file with several, the first that does. What cannot be read any more is as it was.
     pub fn expiries(&self) -> Vec<Expiry> {
-        let mut seen = self.seen.lock();
-        match &*seen {
-            Some((at, known)) if at.elapsed() < LOOK => known.clone(),
-            _ => {
-                let end = |path| certs::show(path).ok()?.into_iter().map(|c| c.not_after).min();
-                let known: Vec<Expiry> = self.certificates.iter().map(|(what, path)| (*what, end(path))).collect();
-                *seen = Some((Instant::now(), known.clone()));
-                known
+        let mut looked = self.looked.lock();
+        if looked.0.elapsed() >= LOOK {
+            looked.0 = Instant::now();
+            for ((_, known), (_, path)) in looked.1.iter_mut().zip(&self.certificates) {
+                *known = end(path).or(*known);
             }
         }
+        looked.1.clone()
     }
 
     /// What is wrong with a certificate at `now`, in seconds since 1970.
     pub fn trouble(&self, now: i64) -> Option<String> {
-        let is_bad = |(what, end): &Expiry| end.is_none_or(|end| end <= now).then_some(*what);
-        self.expiries().iter().find_map(is_bad).map(|what| format!("certificate ({what}) is over or cannot be read"))
+        let is_over = |(what, end): &Expiry| end.is_some_and(|end| end <= now).then_some(*what);
+        self.expiries().iter().find_map(is_over).map(|what| format!("the certificate ({what}) is over"))
     }
+}
+
+fn end(path: &Path) -> Option<i64> {
+    certs::show(path).ok()?.into_iter().map(|c| c.not_after).min()
 }
 
 #[cfg(test)]
@@ -57,7 +66,7 @@ mod tests {
     use crate::net::facts::Role;
 
     #[tokio::test(start_paused = true)]
-    async fn the_end_of_each_certificate_is_told_and_a_missing_one_is_trouble() {
+    async fn the_end_of_each_certificate_is_told_and_one_that_is_over_is_trouble() {
         let folder = tempfile::tempdir().unwrap();
         certs::init(folder.path(), "x", 10).unwrap();
         let order = certs::Order { role: Role::Hunter, id: "a".into(), dns: Vec::new(), ips: Vec::new(), days: 1 };
@@ -68,9 +77,12 @@ mod tests {
 
         assert!((8 * 86_400..10 * 86_400).contains(&(ca - end)), "{end} {ca}");
         assert_eq!((transport.trouble(end - 1), transport.trouble(end).is_some()), (None, true));
-        std::fs::remove_file(own).unwrap();
-        assert_eq!(transport.trouble(end - 1), None, "looked at now and then only");
+        std::fs::copy(folder.path().join("ca.crt"), &own).unwrap();
+        assert_eq!(transport.expiries()[0].1, Some(end), "looked at now and then only");
         tokio::time::advance(LOOK).await;
-        assert!(transport.trouble(end - 1).is_some_and(|t| t.contains("own")));
+        assert_eq!(transport.expiries()[0].1, Some(ca));
+        std::fs::remove_file(own).unwrap();
+        tokio::time::advance(LOOK).await;
+        assert_eq!(transport.expiries()[0].1, Some(ca), "as it was");
     }
 }

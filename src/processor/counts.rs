@@ -1,7 +1,7 @@
 //! Packets by what became of them: P1 and P2 of the reliability contract, under one lock, so that every copy is of one moment.
 //!
 //! ```text
-//! P1  received = unique + duplicate + Σ rejected
+//! P1  received = unique + duplicate + waiting + Σ rejected
 //! P2  unique   = committed + in_queue + dropped + doubled + unwanted
 //! ```
 //! Each term is counted where it happens, never computed from the others: a difference other than 0 is a defect.
@@ -46,11 +46,16 @@ impl Refused {
     }
 }
 
+/// Kinds of losses told by window: packets no file could take, those hunters gave up and said so, those that are missing without a word.
+pub const LOSSES: [&str; 3] = ["file", "hunter", "undeclared"];
+
 /// One moment's figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Packets of every batch that could be read.
     pub received: u64,
+    /// Of these, packets of batches that wait for room in the queue: whether they are new is seen when there is.
+    pub waiting: u64,
     /// Packets of batches that were new.
     pub unique: u64,
     /// Packets of batches that were here before.
@@ -79,8 +84,13 @@ impl Counts {
     /// P1 and P2, left minus right.
     pub fn imbalance(&self) -> [i128; 2] {
         let sum = |terms: &[u64]| terms.iter().fold(0_i128, |s, n| s.saturating_add(i128::from(*n)));
-        let p1 = sum(&[self.received]) - sum(&[self.unique, self.duplicate]) - sum(&self.rejected);
+        let p1 = sum(&[self.received]) - sum(&[self.unique, self.duplicate, self.waiting]) - sum(&self.rejected);
         [p1, sum(&[self.unique]) - sum(&[self.committed, self.in_queue, self.dropped, self.doubled, self.unwanted])]
+    }
+
+    /// Packets lost so far, by [`LOSSES`].
+    pub const fn losses(&self) -> [u64; LOSSES.len()] {
+        [self.dropped, self.declared, self.undeclared]
     }
 
     /// Both differences, for a log line.
@@ -97,7 +107,7 @@ impl Counts {
     }
 }
 
-/// The counters; all only grow, but what is in the queue.
+/// The counters; all only grow, but what waits and what is in the queue.
 #[derive(Debug, Default)]
 pub struct Counters(Mutex<Counts>);
 
@@ -108,12 +118,15 @@ fn add(to: &mut u64, n: u64) {
 impl Counters {
     /// A batch could be read.
     pub(super) fn received(&self, packets: u64) {
-        add(&mut self.0.lock().received, packets);
+        let mut c = self.0.lock();
+        add(&mut c.received, packets);
+        add(&mut c.waiting, packets);
     }
 
     /// It was new, and `missing` packets before it will not come: `declared` of them with a reason.
     pub(super) fn unique(&self, packets: u64, missing: u64, declared: u64) {
         let mut c = self.0.lock();
+        c.waiting = c.waiting.saturating_sub(packets);
         add(&mut c.unique, packets);
         add(&mut c.in_queue, packets);
         add(&mut c.declared, declared);
@@ -122,7 +135,9 @@ impl Counters {
 
     /// It was here before.
     pub(super) fn duplicate(&self, packets: u64) {
-        add(&mut self.0.lock().duplicate, packets);
+        let mut c = self.0.lock();
+        c.waiting = c.waiting.saturating_sub(packets);
+        add(&mut c.duplicate, packets);
     }
 
     /// It is written, but for `dropped` packets that no file can take.
@@ -145,6 +160,7 @@ impl Counters {
     pub(super) fn rejected(&self, why: Refused, packets: u64) {
         let mut c = self.0.lock();
         let at = why as usize;
+        c.waiting = c.waiting.saturating_sub(packets);
         c.rejected.get_mut(at).into_iter().for_each(|n| add(n, packets));
         c.refusals.get_mut(at).into_iter().for_each(|n| add(n, 1));
     }

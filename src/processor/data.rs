@@ -51,6 +51,8 @@ struct AckState {
     queue: VecDeque<StreamControl>,
     /// Batches handed to the record thread and not answered yet.
     outstanding: u64,
+    /// The last acknowledgement.
+    last: Option<StreamControl>,
     waker: Option<Waker>,
 }
 
@@ -64,6 +66,7 @@ impl Acks {
     pub fn answer(&self, control: StreamControl) {
         let mut s = self.state.lock();
         s.outstanding = s.outstanding.saturating_sub(1);
+        s.last = Some(control.clone());
         match s.queue.back_mut() {
             Some(last) if last.epoch == control.epoch && control.epoch != 0 && last.flow_control == control.flow_control => {
                 *last = control;
@@ -78,6 +81,23 @@ impl Acks {
     /// Tells something that answers no batch: a change of flow control.
     pub fn tell(&self, control: StreamControl) {
         let mut s = self.state.lock();
+        s.queue.push_back(control);
+        if let Some(w) = s.waker.take() {
+            w.wake();
+        }
+    }
+}
+
+impl Acks {
+    /// Tells again what was acknowledged last and what is asked, if the hunter waits for something: batches that are not answered, or the end of
+    /// what is in force.
+    pub fn remind(&self, flow: FlowControl) {
+        let mut s = self.state.lock();
+        if !s.queue.is_empty() || (s.outstanding == 0 && flow == FlowControl::FlowContinue) {
+            return;
+        }
+        let mut control = s.last.clone().unwrap_or_default();
+        control.set_flow_control(flow);
         s.queue.push_back(control);
         if let Some(w) = s.waker.take() {
             w.wake();

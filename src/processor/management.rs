@@ -7,9 +7,11 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data::remote_of;
+use super::losses::Loss;
 use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
 use crate::net::{PeerInfo, Role};
+use crate::packet::Timestamp;
 use crate::telemetry::{Escaped, clock};
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{
@@ -111,7 +113,10 @@ impl ManagementService for Management {
                     let stopping = Job::Stopping { hunter: Arc::from(beat.hunter_id.as_str()) };
                     let _sent = shared.jobs.send(stopping).await;
                 }
-                shared.note_heartbeat(beat);
+                let hunter: Arc<str> = Arc::from(beat.hunter_id.as_str());
+                for loss in shared.note_heartbeat(beat) {
+                    let _sent = shared.jobs.send(Job::Lost { hunter: Arc::clone(&hunter), loss }).await;
+                }
                 Ok(ProcessorHeartbeat {
                     timestamp_ns: clock::wall().as_nanos(),
                     status: ProcessorStatus::ProcessorHealthy.into(),
@@ -273,15 +278,19 @@ fn not_yet(what: &str) -> Status {
 }
 
 impl Shared {
-    /// Takes what a hunter says of itself.
-    fn note_heartbeat(&self, beat: HunterHeartbeat) {
+    /// Takes what a hunter says of itself; what it has lost since it last did.
+    pub(super) fn note_heartbeat(&self, beat: HunterHeartbeat) -> Vec<Loss> {
         let status = beat.status();
         let mut roster = self.roster.lock();
-        let Some(h) = roster.heard(&beat.hunter_id, clock::wall()) else { return };
+        let Some(h) = roster.heard(&beat.hunter_id, clock::wall()) else { return Vec::new() };
+        let at = Timestamp::from_nanos(beat.timestamp_ns);
+        let lost = beat.stats.as_ref().map(|stats| h.losses(at, stats)).unwrap_or_default();
+        h.beat = Some(at);
         if h.filter_version != beat.filter_version {
             tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");
         }
         h.status = status;
+        h.clock_skew_ms = beat.timestamp_ns.saturating_sub(h.heard.as_nanos()) / 1_000_000;
         h.filter_version = beat.filter_version;
         let errors: Vec<(String, String)> = beat.filter_errors.into_iter().take(ERRORS_KEPT).map(|e| (e.id, e.reason)).collect();
         if errors != h.filter_errors {
@@ -297,5 +306,6 @@ impl Shared {
         if let Some(stats) = beat.stats {
             h.stats = stats;
         }
+        lost
     }
 }

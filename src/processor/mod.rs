@@ -12,6 +12,9 @@
 //! | [`access`] | who may call what |
 //! | [`ingest`] | what arrived, what is stored |
 //! | [`counts`] | what became of every packet |
+//! | [`losses`] | when packets were lost before any call could be told |
+//! | [`pressure`] | what is asked of the hunters |
+//! | [`pages`] | figures and health over HTTP |
 //! | [`management`], [`roster`], [`filters`] | the control plane |
 //! | `branches/` | what becomes of a batch |
 //!
@@ -24,7 +27,10 @@ pub mod counts;
 pub mod data;
 pub mod filters;
 pub mod ingest;
+pub mod losses;
 pub mod management;
+pub mod pages;
+pub mod pressure;
 pub mod roster;
 pub mod shared;
 pub mod topology;
@@ -32,8 +38,9 @@ pub mod topology;
 use std::path::PathBuf;
 
 use crate::filter::Filter;
-use crate::net::Acceptor;
+use crate::net::{Acceptor, PageListener, Transport};
 use crate::record::state::Acked;
+use crate::telemetry::Recent;
 
 pub use access::Access;
 pub use branches::record::Outputs;
@@ -76,6 +83,10 @@ pub struct Parts {
     pub acked: Vec<Acked>,
     /// A statistics line every 5 s.
     pub stats: bool,
+    /// Where figures and health are asked for.
+    pub pages: Option<PageListener>,
+    /// What they say of the connections.
+    pub transport: Transport,
 }
 
 /// What was done.
@@ -83,6 +94,8 @@ pub struct Parts {
 pub struct Outcome {
     /// Packets.
     pub counts: Counts,
+    /// What was lost lately.
+    pub lately: Recent,
 }
 
 /// Why a processor ended early.

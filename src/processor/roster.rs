@@ -7,6 +7,7 @@ use std::time::Duration;
 use prost::Message;
 
 use super::filters::Subscriber;
+use super::losses::Loss;
 use crate::packet::Timestamp;
 use crate::wire::management::{HunterCapabilities, HunterRegistration, HunterStats, HunterStatus};
 
@@ -38,6 +39,10 @@ pub struct Hunter {
     pub status: HunterStatus,
     /// Last statistics it reported.
     pub stats: HunterStats,
+    /// When it said so, by its clock; none before its first heartbeat.
+    pub beat: Option<Timestamp>,
+    /// How far its clock was ahead of ours at its last heartbeat, the way of that included.
+    pub clock_skew_ms: i64,
     /// Filter version it reported.
     pub filter_version: u64,
     /// Filters it could not apply.
@@ -45,6 +50,19 @@ pub struct Hunter {
 }
 
 impl Hunter {
+    /// What its kernel and its interfaces have lost since its last heartbeat, when `now` was its time and `said` what it says.
+    pub fn losses(&self, now: Timestamp, said: &HunterStats) -> Vec<Loss> {
+        let grown = |now: u64, before: u64| Some(now.saturating_sub(before)).filter(|n| *n > 0);
+        let found = [
+            ("kernel_dropped", grown(said.kernel_dropped, self.stats.kernel_dropped)),
+            ("interface_dropped", grown(said.interface_dropped, self.stats.interface_dropped)),
+        ];
+        let loss = |(reason, packets): (&'static str, Option<u64>)| {
+            Some(Loss { reason, from: self.beat, until: now, packets: packets? })
+        };
+        found.into_iter().filter_map(loss).collect()
+    }
+
     /// Filter kinds it announced; an old hunter that announced nothing knows two.
     pub fn capabilities(&self) -> Vec<String> {
         match &self.registration.capabilities {
@@ -128,11 +146,13 @@ impl Roster {
             Some(old) if !may_replace(old, &r, remote, now) => {
                 return Err(Refusal::Taken { id: r.hunter_id, owner: text(old.remote), you: text(remote) });
             }
-            Some(old) => Some((old.streaming, old.stats.clone())),
+            // another process counts from 0
+            Some(old) if old.registration.instance != r.instance => Some((old.streaming, HunterStats::default(), None)),
+            Some(old) => Some((old.streaming, old.stats.clone(), old.beat)),
             None if self.hunters.len() >= self.max => return Err(Refusal::Full(self.max)),
             None => None,
         };
-        let (streaming, stats) = before.unwrap_or_default();
+        let (streaming, stats, beat) = before.unwrap_or_default();
         let id = r.hunter_id.clone();
         let hunter = Hunter {
             registration: r,
@@ -142,6 +162,8 @@ impl Roster {
             streaming,
             status: HunterStatus::StatusHealthy,
             stats,
+            beat,
+            clock_skew_ms: 0,
             filter_version: 0,
             filter_errors: Vec::new(),
         };

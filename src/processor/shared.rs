@@ -1,20 +1,25 @@
 //! What the parts of a processor share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tonic::Status;
 
-use super::counts::Counters;
+use super::counts::{Counters, LOSSES};
 use super::data::Acks;
 use super::filters::Distribution;
 use super::ingest::Ingest;
+use super::losses::Loss;
+use super::pressure::{Gauge, Level};
 use super::roster::Roster;
 use crate::batch::{BatchSeq, BatchView, Epoch};
 use crate::net::{PeerInfo, Role};
 use crate::packet::Timestamp;
+use crate::telemetry::Windows;
+use crate::telemetry::clock::Moment;
 use crate::wire::data::FlowControl;
 
 /// One batch on its way to the record thread.
@@ -43,6 +48,13 @@ pub struct Incoming {
 pub enum Job {
     /// Write this.
     Batch(Box<Incoming>),
+    /// A hunter's kernel or interfaces lost packets.
+    Lost {
+        /// Whose.
+        hunter: Arc<str>,
+        /// When and how many.
+        loss: Loss,
+    },
     /// A hunter said that it stops: its calls will not go on.
     Stopping {
         /// Which.
@@ -70,10 +82,51 @@ pub struct Shared {
     pub(super) ending: watch::Sender<bool>,
     /// Set once nobody hands in work any more.
     pub(super) stopping: AtomicBool,
-    /// Whether hunters are paused.
-    paused: AtomicBool,
-    /// Open data streams, to be told of a pause.
-    streams: Mutex<Vec<Weak<Acks>>>,
+    /// What presses, and what the hunters were last asked.
+    flow: Mutex<Flow>,
+    /// The record thread's last sign of life.
+    alive: Mutex<Option<Moment>>,
+    /// What was lost lately.
+    pub(super) recent: Mutex<Windows<{ LOSSES.len() }>>,
+}
+
+/// Flow control, under one lock, so that every stream hears of every change, in order.
+#[derive(Debug, Default)]
+struct Flow {
+    gauge: Gauge,
+    level: Level,
+    /// Open data streams, to be told of changes.
+    streams: Vec<Weak<Acks>>,
+}
+
+impl Flow {
+    /// Tells every stream what has changed, at once and unasked: a hunter that is silent hears of it too.
+    fn settle(&mut self, now: Instant) {
+        let (before, level) = (self.level, self.gauge.level(now));
+        if before == level {
+            return;
+        }
+        self.level = level;
+        tracing::info!(from = before.name(), to = level.name(), "flow control");
+        self.streams.retain(|s| s.strong_count() > 0);
+        for acks in self.streams.iter().filter_map(Weak::upgrade) {
+            if level < before {
+                // the only word that ends a pause for everybody; it takes back everything
+                acks.tell(super::data::ack(None, BatchSeq(0), FlowControl::FlowResume));
+            }
+            if level > Level::Continue {
+                acks.tell(super::data::ack(None, BatchSeq(0), wire(level)));
+            }
+        }
+    }
+}
+
+const fn wire(level: Level) -> FlowControl {
+    match level {
+        Level::Continue => FlowControl::FlowContinue,
+        Level::Slow => FlowControl::FlowSlow,
+        Level::Pause => FlowControl::FlowPause,
+    }
 }
 
 impl Shared {
@@ -96,38 +149,95 @@ impl Shared {
             jobs,
             ending: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
-            streams: Mutex::default(),
+            flow: Mutex::default(),
+            alive: Mutex::default(),
+            recent: Mutex::default(),
         }
     }
 
     /// Flow control in force.
     pub fn flow(&self) -> FlowControl {
-        if self.paused.load(Ordering::Relaxed) { FlowControl::FlowPause } else { FlowControl::FlowContinue }
+        wire(self.level())
     }
 
-    /// Pauses or resumes every hunter; false when that was so already.
+    /// The same, as a level.
+    pub fn level(&self) -> Level {
+        self.flow.lock().level
+    }
+
+    /// What presses.
+    pub(super) fn gauge(&self) -> Gauge {
+        self.flow.lock().gauge.clone()
+    }
+
+    /// Batches that wait for the record thread, and how many may.
+    pub(super) fn queue(&self) -> [usize; 2] {
+        let room = self.jobs.max_capacity();
+        [room.saturating_sub(self.jobs.capacity()), room]
+    }
+
+    /// The record thread goes on.
+    pub(super) fn note_alive(&self) {
+        *self.alive.lock() = Some(Moment::now());
+    }
+
+    /// When it last said so.
+    pub(super) fn record_alive(&self) -> Option<Moment> {
+        *self.alive.lock()
+    }
+
+    /// The disk takes nothing, or does again; false when that was so already.
     pub fn pause(&self, paused: bool) -> bool {
-        let mut streams = self.streams.lock();
-        if self.paused.swap(paused, Ordering::Relaxed) == paused {
+        self.note_alive();
+        let mut flow = self.flow.lock();
+        if flow.gauge.is_disk_full() == paused {
             return false;
         }
-        let flow = if paused { FlowControl::FlowPause } else { FlowControl::FlowResume };
-        streams.retain(|s| s.strong_count() > 0);
-        for acks in streams.iter().filter_map(Weak::upgrade) {
-            acks.tell(super::data::ack(None, BatchSeq(0), flow));
-        }
+        flow.gauge.disk(paused);
+        flow.settle(Instant::now());
         true
     }
 
-    /// A data stream opened; in a pause it is told of it at once.
+    /// A commit begins.
+    pub(super) fn commit_begins(&self) {
+        self.flow.lock().gauge.commit_begins(Instant::now());
+    }
+
+    /// A commit is done.
+    pub(super) fn commit_ends(&self) {
+        let mut flow = self.flow.lock();
+        flow.gauge.commit_ends(Instant::now());
+        self.look_at_queue(&mut flow);
+    }
+
+    /// Looks at what presses; ten times a second.
+    pub(super) fn look(&self) {
+        self.look_at_queue(&mut self.flow.lock());
+    }
+
+    fn look_at_queue(&self, flow: &mut Flow) {
+        let (now, [waiting, room]) = (Instant::now(), self.queue());
+        flow.gauge.queue(now, waiting, room);
+        flow.settle(now);
+    }
+
+    /// Reminds every stream that waits of what is in force; once a second.
+    pub(super) fn remind(&self) {
+        let mut flow = self.flow.lock();
+        flow.streams.retain(|s| s.strong_count() > 0);
+        for acks in flow.streams.iter().filter_map(Weak::upgrade) {
+            acks.remind(wire(flow.level));
+        }
+    }
+
+    /// A data stream opened; it is told at once what is asked of it.
     pub(super) fn add_stream(&self, acks: &Arc<Acks>) {
-        let mut streams = self.streams.lock();
-        streams.retain(|s| s.strong_count() > 0);
-        streams.push(Arc::downgrade(acks));
-        // under the lock, so that a pause that begins or ends meanwhile is told after this
-        if self.paused.load(Ordering::Relaxed) {
-            acks.tell(super::data::ack(None, BatchSeq(0), FlowControl::FlowPause));
+        let mut flow = self.flow.lock();
+        flow.streams.retain(|s| s.strong_count() > 0);
+        flow.streams.push(Arc::downgrade(acks));
+        // under the lock, so that a change is told after this
+        if flow.level > Level::Continue {
+            acks.tell(super::data::ack(None, BatchSeq(0), wire(flow.level)));
         }
     }
 

@@ -4,6 +4,7 @@
 //!  listener task(s) ─ HTTP/2 ─┬─ data streams ──jobs (bounded 256 batches, Block)──▶ record thread ──acks──▶ streams
 //!                             └─ management ── roster, filters
 //!  filter task: file changed or SIGHUP ──▶ Distribution ──▶ filter streams         stats task: one line every 5 s
+//!  pressure task: queue, commits, disk ──▶ flow control ──▶ streams                 pages task: figures and health over HTTP
 //!
 //!  shutdown: stop accepting, end streams ─▶ stopping flag ─▶ record thread writes, saves its state, ends
 //! ```
@@ -14,7 +15,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::transport::Server;
 
 use super::access::{Access, AccessLayer};
@@ -23,6 +25,7 @@ use super::data::DataService;
 use super::filters::read_file;
 use super::ingest::Ingest;
 use super::management::Management;
+use super::pages::ProcessorPages;
 use super::shared::Shared;
 use super::{Order, Outcome, Parts, ProcessorError};
 use crate::net::Acceptor;
@@ -36,6 +39,8 @@ const JOBS: usize = 256;
 const LOOK: Duration = Duration::from_millis(250);
 /// A statistics line this often.
 const STATS: Duration = Duration::from_secs(5);
+/// What presses is looked at this often.
+const PRESSURE: Duration = Duration::from_millis(100);
 /// Patience for open connections at a stop.
 const GRACE: Duration = Duration::from_secs(5);
 /// Largest management message we take, and largest we send: 100 000 filters to a hunter that takes as much.
@@ -66,9 +71,15 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     };
     std::thread::Builder::new().name("lc-record".to_owned()).spawn(work).map_err(ProcessorError::Thread)?;
 
+    let connections = parts.acceptor.counters();
     let server = tokio::spawn(serve(parts.acceptor, parts.access, Arc::clone(&shared), orders.clone()));
     let files = tokio::spawn(follow_file(parts.filter_file, Arc::clone(&shared), orders.clone()));
     let stats = tokio::spawn(tell_stats(Arc::clone(&shared), parts.stats));
+    let pressure = tokio::spawn(watch_pressure(Arc::clone(&shared)));
+    let pages = parts.pages.map(|listener| {
+        let pages = ProcessorPages::new(Arc::clone(&shared), parts.transport, connections);
+        tokio::spawn(listener.serve(Arc::new(pages)))
+    });
 
     let mut told = orders.clone();
     // whoever gives orders outlives us; if not, there is nobody left to work for. What this answers is a lock on the order:
@@ -89,7 +100,10 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
         Ok(false) => return Err(ProcessorError::Panicked),
         Err(_) => return Err(ProcessorError::Stuck),
     }
-    Ok(Outcome { counts: shared.counters.counts() })
+    pressure.abort();
+    pages.iter().for_each(JoinHandle::abort);
+    let lately = shared.recent.lock().together();
+    Ok(Outcome { counts: shared.counters.counts(), lately })
 }
 
 async fn serve(acceptor: Acceptor, access: Access, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
@@ -145,6 +159,22 @@ fn stamp(path: &std::path::Path) -> Stamp {
     Some((m.modified().ok(), m.len(), m.ino()))
 }
 
+/// Flow control, ten times a second; reminders and the windows of losses, once.
+async fn watch_pressure(shared: Arc<Shared>) {
+    let mut ticks = interval(PRESSURE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut n = 0_u32;
+    loop {
+        ticks.tick().await;
+        shared.look();
+        n = n.wrapping_add(1);
+        if n.is_multiple_of(10) {
+            shared.remind();
+            shared.recent.lock().tick(Instant::now(), shared.counters.counts().losses());
+        }
+    }
+}
+
 async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
     let mut ticks = interval(STATS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,6 +201,8 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
                 unwanted = c.unwanted,
                 declared = c.declared,
                 undeclared = c.undeclared,
+                lately = %shared.recent.lock().together(),
+                flow = shared.level().name(),
                 refused = %c.refused(),
                 difference = %c.difference(),
                 "statistics"

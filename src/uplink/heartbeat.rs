@@ -23,11 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const HEARTBEAT: u32 = 5;
 
 /// Sends heartbeats; returns when the stream ends.
-pub(super) async fn beat(
-    mut client: ManagementServiceClient<Link>,
-    config: &UplinkConfig,
-    control: &Arc<dyn Control>,
-) -> Status {
+pub(super) async fn beat(mut client: ManagementServiceClient<Link>, config: &UplinkConfig, control: &Arc<dyn Control>) -> Status {
     let mut ticks = interval(SECOND);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let beats = Beats { ticks, silent: HEARTBEAT, urgent: 0, id: Arc::clone(&config.hunter_id), control: Arc::clone(control) };

@@ -14,6 +14,7 @@ mod interfaces;
 mod layering;
 mod live;
 mod many_calls;
+mod metrics;
 mod not_run;
 mod peers;
 mod pipes;

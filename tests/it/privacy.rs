@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::whole::{LC, Processor, lc, wait_for};
 
-fn captures() -> Vec<PathBuf> {
+pub(crate) fn captures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/voip");
     let files = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     let mut found: Vec<_> = files.filter(|p| p.extension().is_some_and(|e| e == "pcap" || e == "pcapng")).collect();
@@ -18,7 +18,7 @@ fn captures() -> Vec<PathBuf> {
 }
 
 /// What the golden events say of people and their machines, and lines of the messages themselves.
-fn secrets(captures: &[PathBuf]) -> BTreeSet<String> {
+pub(crate) fn secrets(captures: &[PathBuf]) -> BTreeSet<String> {
     const KEYS: [&str; 12] =
         ["call_id", "from_user", "to_user", "from_host", "to_host", "user", "host", "src_ip", "dest_ip", "src", "dst", "number"];
     fn walk(value: &Value, found: &mut BTreeSet<String>) {

@@ -75,6 +75,11 @@ impl Processor {
         self.log.lock().contains(what)
     }
 
+    /// Its log so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().clone()
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

@@ -1,7 +1,7 @@
 //! Options of `lc process` (section `processor`).
 
 use super::super::kind::Kind;
-use super::super::units::DEFAULT_PORT;
+use super::super::units::{DEFAULT_PORT, METRICS_PORT};
 use super::{Commands, Group, Opt};
 
 const fn process(key: &'static str, kind: Kind, group: Group) -> Opt {
@@ -39,6 +39,9 @@ pub(super) const ROWS: &[Opt] = &[
         .short('s')
         .default("true")
         .help("Log a statistics line every 5 s"),
+    process("processor.metrics_listen", Kind::Listen { port: METRICS_PORT }, Group::General)
+        .flag("metrics-listen")
+        .help("Serve /metrics, /statusz, /livez and /readyz here, in plain text (port 9464) [default: off]"),
     process("processor.state_dir", Kind::Path, Group::Receiving)
         .flag("state-dir")
         .help("What survives a restart [default: $STATE_DIRECTORY, else ~/.local/state/lippycat]"),

@@ -15,6 +15,7 @@ use crate::engine::{Engine, EngineConfig, Mode};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp};
+use crate::processor::losses::{Loss, Losses};
 use crate::record::FileFact;
 use crate::record::json::{self, CallRecord, Hole};
 use crate::record::state::CallMemory;
@@ -28,6 +29,8 @@ const REWRITE: Duration = Duration::from_mins(1);
 const UNKNOWN: Duration = Duration::from_secs(5);
 /// Holes one call remembers; further ones are added to the last.
 const HOLES: usize = 32;
+/// Later than anything.
+const FOREVER: Timestamp = Timestamp::from_nanos(i64::MAX);
 /// Flows one call's inspection remembers.
 const FLOWS: usize = 32;
 
@@ -205,6 +208,8 @@ pub(super) struct Calls {
     closed: BTreeMap<Arc<str>, Entry>,
     /// How many are unread.
     unread: usize,
+    /// When packets were lost before any call could be told.
+    losses: Losses,
 }
 
 impl Calls {
@@ -287,6 +292,22 @@ impl Calls {
         }
     }
 
+    /// A hunter's kernel or interfaces lost packets.
+    pub(super) fn note_loss(&mut self, hunter: &Arc<str>, loss: Loss) {
+        self.losses.note(hunter, loss);
+    }
+
+    /// What a call misses by such losses, beyond the holes its entry has.
+    fn lost_of(&self, call_id: &str, entry: &Entry) -> Vec<Hole> {
+        let Some(first) = entry.first else { return Vec::new() };
+        // one whose end nobody saw may have lived on
+        let mut facts = entry.seen.values().flat_map(|s| s.facts(call_id));
+        let over = facts.any(|f| !f.unfinished && f.ended_ns.is_some());
+        let last = entry.last.filter(|_| over).unwrap_or(FOREVER);
+        let all = entry.seen.keys().flat_map(|hunter| self.losses.holes(hunter, first, last));
+        all.filter(|hole| !entry.holes.contains(hole)).take(HOLES).collect()
+    }
+
     /// A hunter has stopped: its calls do not go on.
     pub(super) fn hunter_gone(&mut self, hunter: &Arc<str>) {
         self.clocks.remove(hunter);
@@ -342,6 +363,8 @@ impl Calls {
         if let Some(entry) = self.get(call_id) {
             let all: Vec<CallFacts> = entry.seen.values().flat_map(|s| s.facts(call_id)).collect();
             story::tell(&mut record, entry, &all);
+            record.holes.extend(self.lost_of(call_id, entry));
+            record.complete = record.holes.is_empty();
         }
         record
     }
@@ -389,7 +412,7 @@ impl Calls {
             phone_rule: entry.phone_rule.clone(),
             said_holes: entry.said_holes.iter().map(|(h, text)| (h.to_string(), text.clone())).collect(),
             shared: entry.shared,
-            holes: entry.holes.clone(),
+            holes: [entry.holes.clone(), self.lost_of(id, entry)].concat(),
             gone: match &entry.unread {
                 Some(gone) => gone.iter().map(ToString::to_string).collect(),
                 None => entry.seen.iter().filter(|(_, s)| s.gone).map(|(h, _)| h.to_string()).collect(),

@@ -33,7 +33,6 @@ use crate::record::state::{CallMemory, State};
 use crate::record::unified::Unified;
 use crate::record::{Origin, Packet, RecordError};
 use crate::telemetry::clock;
-use crate::wire::data::FlowControl;
 
 /// Batches written before one commit.
 const GROUP: usize = 64;
@@ -133,6 +132,7 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         let now = clock::wall();
         if now >= next_tick {
             next_tick = now.saturating_add(TICK);
+            w.shared.note_alive();
             w.tick(now);
         }
     }
@@ -154,6 +154,7 @@ impl Writer {
                 let left_out = self.old.take_left_out();
                 group.push(Pending { batch: *batch, dropped, left_out });
             }
+            Job::Lost { hunter, loss } => self.calls.note_loss(&hunter, loss),
             Job::Stopping { hunter } => {
                 tracing::info!(%hunter, "hunter stops");
                 self.calls.hunter_gone(&hunter);
@@ -365,27 +366,31 @@ impl Writer {
         if group.is_empty() || self.given_up {
             return;
         }
+        self.shared.commit_begins();
         while let Err(e) = self.flush() {
             if !self.wait(&e) {
                 return;
             }
         }
         self.checkpoint();
+        self.shared.commit_ends();
         for Pending { batch, dropped, left_out } in &group {
             let filed = (batch.view.len() as u64).saturating_sub(left_out.total());
             self.shared.counters.committed(filed, *dropped);
             self.shared.counters.left_out(left_out.doubled, left_out.unwanted);
             self.shared.ingest.store(&batch.hunter, batch.epoch, batch.seq);
         }
+        // before the answers: they say what is in force
+        if self.shared.pause(false) {
+            tracing::info!("writing works again; hunters go on");
+        }
+        let flow = self.shared.flow();
         for Pending { batch, .. } in group {
             let seq = match batch.announced {
                 Some(epoch) => self.shared.ingest.stored(&batch.hunter, epoch),
                 None => batch.seq,
             };
-            batch.acks.answer(ack(batch.announced, seq, FlowControl::FlowContinue));
-        }
-        if self.shared.pause(false) {
-            tracing::info!("writing works again; hunters go on");
+            batch.acks.answer(ack(batch.announced, seq, flow));
         }
     }
 

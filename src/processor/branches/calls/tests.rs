@@ -121,3 +121,41 @@ fn media_that_nobody_signalled_stays_open_while_it_flows_and_closes_after_its_si
     calls.due(at(70 * SEC), grace);
     assert!(calls.due(at(71 * SEC), grace).iter().any(|d| d.close && &*d.call_id == "rtp-0000abcd"));
 }
+
+#[test]
+fn what_a_kernel_lost_stands_in_the_calls_alive_then_whether_it_is_told_before_or_after_their_packets() {
+    let edge: Arc<str> = "edge".into();
+    let loss =
+        |from: i64, until: i64| Loss { reason: "kernel_dropped", from: Some(at(from * SEC)), until: at(until * SEC), packets: 5 };
+    let mut calls = Calls::default();
+    calls.note_loss(&edge, loss(10, 11));
+    for (ns, id) in [(SEC, "over"), (5 * SEC, "alive"), (60 * SEC, "later")] {
+        let mut say = |ns, start: &str, cseq| {
+            let bytes = message(start, cseq, ";tag=b", "", "");
+            let bytes = String::from_utf8(bytes).unwrap().replace("Call-ID: one", &format!("Call-ID: {id}")).into_bytes();
+            take(&mut calls, ns, (5060, 5060), &bytes, owned(id, true));
+        };
+        say(ns, "INVITE sip:b@b SIP/2.0", "1 INVITE");
+        say(ns + SEC / 8, "SIP/2.0 200 OK", "1 INVITE");
+        if id == "over" {
+            say(ns + SEC / 4, "BYE sip:b@b SIP/2.0", "2 BYE");
+            say(ns + SEC / 2, "SIP/2.0 200 OK", "2 BYE");
+        }
+    }
+    calls.note_loss(&edge, loss(70, 71));
+
+    let holes = |id: &str| {
+        let r = calls.record(id, Vec::new(), true);
+        assert_eq!(r.complete, r.holes.is_empty());
+        r.holes
+            .into_iter()
+            .map(|h| h.from.map_or(0, |t| t[14..16].parse::<u32>().unwrap() * 60 + t[17..19].parse::<u32>().unwrap()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((holes("over"), holes("alive"), holes("later")), (vec![], vec![10, 70], vec![70]));
+    let kept = calls.memory(&BTreeSet::new());
+    assert_eq!(
+        kept.iter().map(|c| (c.call_id.as_str(), c.holes.len())).collect::<Vec<_>>(),
+        [("alive", 2), ("later", 1), ("over", 0)]
+    );
+}

@@ -1,0 +1,254 @@
+//! A processor's figures and health over HTTP: `/metrics`, `/statusz`, `/livez`, `/readyz`. Each answer is of one instant; no answer names anybody
+//! who is captured.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::counts::{Counts, LOSSES, Refused};
+use super::pressure::{Gauge, Level};
+use super::roster::Roster;
+use super::shared::Shared;
+use crate::net::transport::Expiry;
+use crate::net::{AcceptCounters, AcceptCounts, Page, PageKind, Pages, Transport};
+use crate::packet::Timestamp;
+use crate::telemetry::exposition::Kind;
+use crate::telemetry::{Exposition, Recent, clock};
+use crate::wire::management::HunterStatus;
+
+/// A part that gives no sign of life for this long has stopped.
+const SILENT: Duration = Duration::from_secs(5);
+/// Hunters with series of their own; the others are in the sums.
+const HUNTERS_TOLD: usize = 800;
+
+/// The pages.
+pub struct ProcessorPages {
+    shared: Arc<Shared>,
+    transport: Transport,
+    connections: Arc<AcceptCounters>,
+}
+
+/// One hunter.
+struct HunterLine {
+    id: String,
+    up: bool,
+    skew: f64,
+}
+
+/// Everything an answer is made of.
+struct Moment {
+    counts: Counts,
+    recent: [Recent; LOSSES.len()],
+    gauge: Gauge,
+    level: Level,
+    queue: [usize; 2],
+    connections: AcceptCounts,
+    hunters: Vec<HunterLine>,
+    expiries: Vec<Expiry>,
+    now: Timestamp,
+}
+
+impl Moment {
+    const fn secs(&self) -> i64 {
+        self.now.as_nanos() / 1_000_000_000
+    }
+}
+
+impl ProcessorPages {
+    /// On the processor's shared state.
+    pub const fn new(shared: Arc<Shared>, transport: Transport, connections: Arc<AcceptCounters>) -> Self {
+        Self { shared, transport, connections }
+    }
+
+    fn moment(&self) -> Moment {
+        let now = clock::wall();
+        let line = |(id, h): (&String, &super::roster::Hunter)| HunterLine {
+            id: id.clone(),
+            up: h.streaming > 0 && Roster::status(h, now) != HunterStatus::StatusError,
+            skew: Duration::from_millis(h.clock_skew_ms.unsigned_abs()).as_secs_f64()
+                * if h.clock_skew_ms < 0 { -1.0 } else { 1.0 },
+        };
+        let hunters = self.shared.roster.lock().iter().map(line).collect();
+        Moment {
+            counts: self.shared.counters.counts(),
+            recent: self.shared.recent.lock().recent(),
+            gauge: self.shared.gauge(),
+            level: self.shared.level(),
+            queue: self.shared.queue(),
+            connections: self.connections.read(),
+            hunters,
+            expiries: self.transport.expiries(),
+            now,
+        }
+    }
+
+    /// What keeps it from storing what comes, if anything does.
+    fn trouble(&self) -> Option<String> {
+        if *self.shared.ending.borrow() {
+            return Some("stopping".to_owned());
+        }
+        if self.shared.gauge().is_disk_full() {
+            return Some("the disk is full or cannot be written".to_owned());
+        }
+        if self.shared.record_alive().is_none_or(|at| at.elapsed() > SILENT) {
+            return Some("the record thread gives no sign of life".to_owned());
+        }
+        self.transport.trouble(clock::wall().as_nanos() / 1_000_000_000)
+    }
+
+    fn is_live(&self) -> bool {
+        self.shared.recent.lock().ticked().elapsed() < SILENT
+    }
+
+    fn metrics(&self) -> String {
+        let m = self.moment();
+        let mut x = Exposition::default();
+        let version = [("version", env!("CARGO_PKG_VERSION")), ("role", "processor")];
+        x.family("lc_build_info", Kind::Gauge, "What runs.").sample(&version, 1);
+        packets(&mut x, &m);
+        pressure(&mut x, &m);
+        connections(&mut x, &m.connections);
+        x.gauge("lc_insecure", "Whether packets come unprotected.", u8::from(self.transport.insecure));
+        let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: since it was.");
+        for (role, end) in m.expiries.iter().filter_map(|(role, end)| Some((role, (*end)?))) {
+            expiry.sample(&[("role", role)], end.saturating_sub(m.secs()));
+        }
+        x.gauge("lc_filters", "Filters in force.", self.shared.filters.len());
+        x.gauge("lc_filters_version", "Version of the filters in force.", self.shared.filters.version());
+        let up = m.hunters.iter().filter(|h| h.up).count();
+        let mut hunters = x.family("lc_hunters", Kind::Gauge, "Hunters, by whether their stream is open and they are heard.");
+        hunters.sample(&[("up", "1")], up);
+        hunters.sample(&[("up", "0")], m.hunters.len().saturating_sub(up));
+        let mut each = x.family("lc_hunter_up", Kind::Gauge, "Whether its stream is open and it is heard.");
+        for h in m.hunters.iter().take(HUNTERS_TOLD) {
+            each.sample(&[("hunter", &h.id)], u8::from(h.up));
+        }
+        let help = "How far its clock is ahead of ours, the way of a heartbeat included.";
+        let mut each = x.family("lc_hunter_clock_skew_seconds", Kind::Gauge, help);
+        for h in m.hunters.iter().take(HUNTERS_TOLD) {
+            each.sample(&[("hunter", &h.id)], h.skew);
+        }
+        x.finish()
+    }
+
+    fn status(&self) -> String {
+        let m = self.moment();
+        let c = &m.counts;
+        let [p1, p2] = c.imbalance();
+        let trouble = self.trouble();
+        let by_reason = |of: &[u64; Refused::ALL.len()]| {
+            let each = Refused::ALL.iter().zip(of).map(|(why, n)| (why.name().to_owned(), Value::from(*n)));
+            each.collect::<serde_json::Map<String, Value>>()
+        };
+        let losses: serde_json::Map<String, Value> = LOSSES
+            .iter()
+            .zip(c.losses())
+            .zip(m.recent)
+            .map(|((place, total), lately)| {
+                let windows = json!({"total": total, "1s": lately.second, "1m": lately.minute, "1h": lately.hour});
+                ((*place).to_owned(), windows)
+            })
+            .collect();
+        let difference = |n: i128| i64::try_from(n).unwrap_or(i64::MAX);
+        let [waiting, room] = m.queue;
+        let status = json!({
+            "role": "processor", "id": self.shared.id, "version": env!("CARGO_PKG_VERSION"),
+            "live": self.is_live(), "ready": trouble.is_none(), "trouble": trouble,
+            "equation": {
+                "p1": {"received": c.received, "unique": c.unique, "duplicate": c.duplicate, "waiting": c.waiting, "rejected": by_reason(&c.rejected),
+                       "difference": difference(p1)},
+                "p2": {"unique": c.unique, "committed": c.committed, "in_queue": c.in_queue, "dropped": c.dropped, "doubled": c.doubled, "unwanted": c.unwanted,
+                       "difference": difference(p2)},
+            },
+            "declared": c.declared, "undeclared": c.undeclared, "refused_streams": by_reason(&c.refusals), "lost": losses,
+            "flow_control": m.level.name(), "queue": {"batches": waiting, "limit": room},
+            "hunters": m.hunters.iter().map(|h| json!({"id": h.id, "up": h.up})).collect::<Vec<Value>>(),
+            "insecure": self.transport.insecure,
+        });
+        format!("{status:#}\n")
+    }
+}
+
+impl Pages for ProcessorPages {
+    fn page(&self, path: &str) -> Option<Page> {
+        let health = |trouble: Option<&str>| Page {
+            good: trouble.is_none(),
+            kind: PageKind::Plain,
+            text: trouble.map_or_else(|| "ok\n".to_owned(), |t| format!("{t}\n")),
+        };
+        Some(match path {
+            "/metrics" => Page { good: true, kind: PageKind::Metrics, text: self.metrics() },
+            "/statusz" => Page { good: true, kind: PageKind::Json, text: self.status() },
+            "/livez" => health((!self.is_live()).then_some("no sign of life for 5 s")),
+            "/readyz" => health(self.trouble().as_deref()),
+            _ => return None,
+        })
+    }
+}
+
+/// P1 and P2, term by term.
+fn packets(x: &mut Exposition, m: &Moment) {
+    let c = &m.counts;
+    x.counter("lc_received_packets_total", "Packets of every batch that could be read.", c.received);
+    x.counter("lc_unique_packets_total", "Packets of batches that were new.", c.unique);
+    x.counter("lc_duplicates_total", "Packets of batches that were here before.", c.duplicate);
+    let mut rejected = x.family("lc_rejected_packets_total", Kind::Counter, "Packets of refused batches, by reason.");
+    for (why, n) in Refused::ALL.iter().zip(c.rejected) {
+        rejected.sample(&[("reason", why.name())], n);
+    }
+    let mut refused = x.family("lc_refused_streams_total", Kind::Counter, "Data streams that ended with a refusal, by reason.");
+    for (why, n) in Refused::ALL.iter().zip(c.refusals) {
+        refused.sample(&[("reason", why.name())], n);
+    }
+    x.counter("lc_committed_packets_total", "Packets in every file they belong to.", c.committed);
+    let mut inflight = x.family("lc_inflight_packets", Kind::Gauge, "Packets received and not yet in files.");
+    inflight.sample(&[("place", "waiting")], c.waiting);
+    inflight.sample(&[("place", "queue")], c.in_queue);
+    let mut dropped = x.family("lc_dropped_packets_total", Kind::Counter, "Packets given up here, by reason.");
+    dropped.sample(&[("reason", "unwritable")], c.dropped);
+    let mut left_out =
+        x.family("lc_left_out_packets_total", Kind::Counter, "Packets of old hunters that no file is to have, by reason.");
+    left_out.sample(&[("reason", "doubled")], c.doubled);
+    left_out.sample(&[("reason", "unwanted")], c.unwanted);
+    x.counter("lc_declared_packets_total", "Packets hunters gave up and said so.", c.declared);
+    x.counter("lc_undeclared_packets_total", "Packets missing between two batches without a word.", c.undeclared);
+    let mut error =
+        x.family("lc_conservation_error_packets", Kind::Gauge, "Left minus right of each equation: 0, or there is a bug.");
+    for (equation, n) in ["p1", "p2"].into_iter().zip(c.imbalance()) {
+        error.sample(&[("side", "processor"), ("equation", equation)], n);
+    }
+    let mut lost = x.family("lc_lost_packets", Kind::Gauge, "Packets lost in the last second, minute and hour.");
+    for (place, recent) in LOSSES.iter().zip(m.recent) {
+        for (window, n) in recent.each() {
+            lost.sample(&[("place", place), ("window", window)], n);
+        }
+    }
+}
+
+fn pressure(x: &mut Exposition, m: &Moment) {
+    let [waiting, room] = m.queue;
+    x.gauge("lc_record_queue_batches", "Batches that wait for the record thread.", waiting);
+    x.gauge("lc_record_queue_limit_batches", "Batches that may.", room);
+    let help = "How long it took until what was written could be acknowledged.";
+    x.family("lc_commit_duration_seconds", Kind::Histogram, help).histogram(&m.gauge.commits());
+    x.gauge("lc_disk_full", "Whether the disk is full or cannot be written.", u8::from(m.gauge.is_disk_full()));
+    x.state("lc_flow_control_state", "What the hunters are asked for.", &Level::NAMES, m.level.name());
+}
+
+fn connections(x: &mut Exposition, c: &AcceptCounts) {
+    x.gauge("lc_connections", "Connections open.", c.open);
+    x.counter("lc_connections_accepted_total", "Connections accepted.", c.accepted);
+    let mut refused = x.family("lc_connections_refused_total", Kind::Counter, "Connections refused, by reason.");
+    let reasons = [
+        ("full", c.refused_full),
+        ("address", c.refused_address),
+        ("handshake_late", c.handshakes_late),
+        ("handshake_failed", c.handshakes_failed),
+        ("not_http2", c.not_http2),
+        ("error", c.errors),
+    ];
+    for (reason, n) in reasons {
+        refused.sample(&[("reason", reason)], n);
+    }
+}
