@@ -62,11 +62,6 @@ impl Classic {
         let interface = [InterfaceInfo { name: name.to_owned(), link, snaplen }];
         Ok(Self { big_endian, nanos_per_tick, lengths, link, interface })
     }
-
-    #[inline]
-    fn word(&self, b: [u8; 4]) -> u32 {
-        if self.big_endian { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) }
-    }
 }
 
 impl Records for Classic {
@@ -76,7 +71,9 @@ impl Records for Classic {
             return Step::Need(RECORD_HEADER);
         };
         let [s0, s1, s2, s3, t0, t1, t2, t3, c0, c1, c2, c3, w0, w1, w2, w3] = *head;
-        let (mut caplen, mut wire_len) = (self.word([c0, c1, c2, c3]), self.word([w0, w1, w2, w3]));
+        let words = [[s0, s1, s2, s3], [t0, t1, t2, t3], [c0, c1, c2, c3], [w0, w1, w2, w3]];
+        let [seconds, ticks, mut caplen, mut wire_len] =
+            if self.big_endian { words.map(u32::from_be_bytes) } else { words.map(u32::from_le_bytes) };
         match self.lengths {
             Lengths::CapturedFirst => {}
             Lengths::Unknown if caplen <= wire_len => {}
@@ -88,8 +85,8 @@ impl Records for Classic {
         let Some(bytes) = rest.get(..caplen as usize) else {
             return Step::Need(RECORD_HEADER.saturating_add(caplen as usize));
         };
-        let nanos = i64::from(self.word([t0, t1, t2, t3])).saturating_mul(self.nanos_per_tick);
-        let ts = Timestamp::from_secs_nanos(i64::from(self.word([s0, s1, s2, s3])), nanos);
+        // two numbers of 32 bits and these factors: neither product nor their sum reaches 2^63
+        let ts = Timestamp::from_nanos(i64::from(seconds) * 1_000_000_000 + i64::from(ticks) * self.nanos_per_tick);
         let frame = Frame { ts, wire_len, link: self.link, interface: InterfaceId(0), data: bytes };
         Step::Frame(frame, RECORD_HEADER.saturating_add(bytes.len()))
     }

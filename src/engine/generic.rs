@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::filter::{BpfCompiler, BpfGate, FilterSet, Hits};
-use crate::packet::headers::Headers;
+use crate::packet::headers::{Decoded, Headers};
 use crate::packet::{Frame, LinkType};
 use crate::voip::output::Output;
 use crate::voip::table::NoFilterPolicy;
@@ -85,20 +85,20 @@ impl Generic {
 impl Engine {
     /// Takes a burst: first all are judged, then the identities of the wanted ones are looked up together, so that the
     /// cache misses overlap.
-    pub(super) fn handle_generic(&mut self, frames: &[Frame<'_>], decoded: &[Option<Headers>], out: &mut dyn Output) {
+    pub(super) fn handle_generic(&mut self, frames: &[Frame<'_>], decoded: &[Decoded], out: &mut dyn Output) {
         let mut wanted = [false; BURST];
         let mut ids = [0_u64; BURST];
-        for (((frame, headers), wanted), id) in frames.iter().zip(decoded).zip(&mut wanted).zip(&mut ids) {
-            *wanted = self.wants_frame(frame, headers.as_ref());
-            if let Some(h) = headers.as_ref().filter(|_| *wanted && !self.config.keep_duplicates) {
+        for (((frame, decoded), wanted), id) in frames.iter().zip(decoded).zip(&mut wanted).zip(&mut ids) {
+            *wanted = self.wants_frame(frame, decoded.headers());
+            if let Some(h) = decoded.headers().filter(|_| *wanted && !self.config.keep_duplicates) {
                 *id = self.dedup.packet_id(h, frame.data);
             }
         }
         if !self.config.keep_duplicates {
             self.dedup.warm(ids.get(..frames.len()).unwrap_or_default());
         }
-        for (((frame, headers), wanted), id) in frames.iter().zip(decoded).zip(wanted).zip(ids) {
-            if !wanted || (headers.is_some() && self.is_duplicate(frame, id)) {
+        for (((frame, decoded), wanted), id) in frames.iter().zip(decoded).zip(wanted).zip(ids) {
+            if !wanted || (decoded.headers().is_some() && self.is_duplicate(frame, id)) {
                 continue;
             }
             out.forward(frame, None);

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use crate::filter::{BpfCompiler, FilterSet};
-use crate::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, Side, TableLimits};
+use crate::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, Lookup, Side, TableLimits};
 use crate::packet::dedup::{self, Dedup};
 use crate::packet::defrag::Defrag;
-use crate::packet::headers::{self, DecodeOptions, Headers, Transport};
+use crate::packet::headers::{DecodeOptions, Decoded, Headers, Transport};
 use crate::packet::{FiveTuple, Frame, Timestamp};
 use crate::protocols::sdp;
 use crate::protocols::sip::{self, Message};
@@ -82,7 +82,6 @@ struct FlowState {
 struct Key {
     flow: FlowKey,
     side: Side,
-    hash: u64,
     at: StampPlaces,
 }
 
@@ -97,6 +96,8 @@ pub struct Engine {
     dedup: Dedup,
     fragments_given_up: u64,
     own: Vec<FiveTuple>,
+    /// The headers of the burst at hand, and the room for the next one's.
+    decoded: Vec<Decoded>,
     counters: Counters,
 }
 
@@ -115,6 +116,7 @@ impl Engine {
             dedup: Dedup::new(seed, if config.keep_duplicates { 0 } else { dedup::CAPACITY }),
             fragments_given_up: 0,
             own: Vec::new(),
+            decoded: Vec::new(),
             counters: Counters::default(),
             config,
         }
@@ -140,7 +142,8 @@ impl Engine {
     pub fn handle_burst(&mut self, frames: &[Frame<'_>], first: u64, out: &mut dyn Output) {
         let mut number = first;
         for chunk in frames.chunks(BURST) {
-            let mut decoded = [const { None::<Headers> }; BURST];
+            let mut decoded = std::mem::take(&mut self.decoded);
+            decoded.resize(BURST, Decoded::EMPTY);
             for (frame, place) in chunk.iter().zip(&mut decoded) {
                 self.decode(frame, place);
             }
@@ -148,6 +151,7 @@ impl Engine {
                 Mode::Generic => self.handle_generic(chunk, &decoded, out),
                 Mode::Voip => self.handle_voip(chunk, &decoded, number, out),
             }
+            self.decoded = decoded;
             number = number.wrapping_add(chunk.len() as u64);
         }
     }
@@ -157,21 +161,20 @@ impl Engine {
         self.handle_burst(std::slice::from_ref(frame), number, out);
     }
 
-    fn handle_voip(&mut self, frames: &[Frame<'_>], decoded: &[Option<Headers>], first: u64, out: &mut dyn Output) {
+    fn handle_voip(&mut self, frames: &[Frame<'_>], decoded: &[Decoded], first: u64, out: &mut dyn Output) {
         let mut keys = [Key::default(); BURST];
-        let mut hashes = [0_u64; BURST];
-        for ((headers, key), hash) in decoded.iter().zip(&mut keys).zip(&mut hashes) {
-            if let Some(h) = headers {
+        let mut lookups = [Lookup::default(); BURST];
+        for ((decoded, key), lookup) in decoded.iter().take(frames.len()).zip(&mut keys).zip(&mut lookups) {
+            if let Some(h) = decoded.headers() {
                 (key.flow, key.side) = FlowKey::new(&h.tuple);
-                key.hash = self.flows.hash(&key.flow);
                 key.at = self.calls.stamp_places(&h.tuple);
-                *hash = key.hash;
+                *lookup = self.flows.lookup(&key.flow);
             }
         }
-        self.flows.warm(hashes.get(..frames.len()).unwrap_or_default());
+        self.flows.warm(lookups.get_mut(..frames.len()).unwrap_or_default());
         self.calls.warm(keys.iter().take(frames.len()).map(|k| k.at));
-        for (((frame, headers), key), number) in frames.iter().zip(decoded).zip(&keys).zip(first..) {
-            self.inspect(frame, headers.as_ref(), key, number, out);
+        for ((((frame, decoded), key), lookup), number) in frames.iter().zip(decoded).zip(&keys).zip(lookups).zip(first..) {
+            self.inspect(frame, decoded.headers(), (key, lookup), number, out);
         }
     }
 
@@ -211,14 +214,21 @@ impl Engine {
         self.calls.facts(call_id, input_ended)
     }
 
-    fn decode(&mut self, frame: &Frame<'_>, place: &mut Option<Headers>) {
+    fn decode(&mut self, frame: &Frame<'_>, place: &mut Decoded) {
         self.counters.captured = self.counters.captured.saturating_add(1);
-        if headers::decode_into(frame.link, frame.data, &self.config.decode, place).is_err() {
+        if place.decode(frame.link, frame.data, &self.config.decode).is_err() {
             self.counters.undecodable = self.counters.undecodable.saturating_add(1);
         }
     }
 
-    fn inspect(&mut self, frame: &Frame<'_>, headers: Option<&Headers>, key: &Key, number: u64, out: &mut dyn Output) {
+    fn inspect(
+        &mut self,
+        frame: &Frame<'_>,
+        headers: Option<&Headers>,
+        found_by: (&Key, Lookup),
+        number: u64,
+        out: &mut dyn Output,
+    ) {
         let Some(h) = headers else { return self.filtered() };
         if self.is_own(&h.tuple) {
             self.counters.own = self.counters.own.saturating_add(1);
@@ -230,7 +240,7 @@ impl Engine {
         let place = Place { interface: frame.interface, frame: number };
         match h.transport {
             _ if h.fragment.is_some() => self.handle_fragment(frame, h, place, out),
-            Transport::Udp => self.handle_udp(frame, h, key, place, out),
+            Transport::Udp => self.handle_udp(frame, h, found_by, place, out),
             Transport::Tcp(facts) => self.handle_tcp(&[*frame], h, h.payload(frame.data), &facts, place, out),
             Transport::Sctp | Transport::Other => self.filtered(),
         }
@@ -240,7 +250,7 @@ impl Engine {
         self.own.iter().any(|o| *o == *t || (o.src == t.dst && o.dst == t.src && o.proto == t.proto))
     }
 
-    fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, key: &Key, place: Place, out: &mut dyn Output) {
+    fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, (key, lookup): (&Key, Lookup), place: Place, out: &mut dyn Output) {
         let payload = h.payload(frame.data);
         if sip::looks_like(payload) {
             if self.is_duplicate(frame, self.dedup.packet_id(h, frame.data)) {
@@ -252,7 +262,7 @@ impl Engine {
             return;
         }
         let duplicates = self.config.keep_duplicates;
-        let entry = self.flows.entry(&key.flow, key.side, key.hash, frame.ts);
+        let entry = self.flows.entry(&key.flow, key.side, lookup, frame.ts);
         let new_flow = entry.is_new;
         if !duplicates
             && entry.value.memo.is_wanted()

@@ -50,8 +50,8 @@ impl Engine {
         let Some(frame) = frames.last() else { return };
         let segment = Arrival { frames, payload, facts: *facts, seen: Seen { tuple: h.tuple, ts: frame.ts, place } };
         let (key, side) = FlowKey::new(&h.tuple);
-        let hash = self.flows.hash(&key);
-        let entry = self.flows.entry(&key, side, hash, frame.ts);
+        let lookup = self.flows.lookup(&key);
+        let entry = self.flows.entry(&key, side, lookup, frame.ts);
         let known = entry.value.tcp.checked_sub(1);
         let known = known.filter(|id| self.tcp.get(*id).is_some_and(|c| c.key == key));
         let starts = facts.flags.contains(TcpFlags::SYN) || (entry.is_new && !payload.is_empty()) || sip::looks_like(payload);

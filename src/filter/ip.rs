@@ -128,7 +128,7 @@ impl IpSet {
 
     /// Adds every filter whose network holds `ip`.
     pub(super) fn find(&self, ip: Ip, hits: &mut Hits) {
-        let bits = u128::from_be_bytes(*ip.octets());
+        let bits = u128::from_be_bytes(ip.octets());
         let family = if ip.is_v4() { &self.v4 } else { &self.v6 };
         for level in family {
             for id in level.networks.get(&mask(bits, level.len)).into_iter().flatten() {

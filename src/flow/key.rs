@@ -48,12 +48,19 @@ pub enum Direction {
 }
 
 /// Direction-free identity of a conversation (RFC 7011 "Flow Key"): the lower endpoint first.
+///
+/// Five words, compared and hashed as such. Bits 40 to 63 of the last one are 0 and not part of the identity; the flow table notes
+/// there who began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
-    low: Endpoint,
-    high: Endpoint,
-    proto: IpProto,
+    low: Ip,
+    high: Ip,
+    /// Port of the lower endpoint, port of the higher one, protocol: 16, 16 and 8 bits, from the least significant.
+    rest: u64,
 }
+
+/// Set in the last word of a key in the flow table when the higher endpoint began.
+const HIGH_BEGAN: u64 = 1 << 40;
 
 impl FlowKey {
     /// The key of a packet's conversation, and the side that sent this packet.
@@ -61,29 +68,66 @@ impl FlowKey {
     /// A packet from an endpoint to itself counts as sent by [`Side::Low`].
     #[inline]
     pub fn new(tuple: &FiveTuple) -> (Self, Side) {
-        if rank(&tuple.src) <= rank(&tuple.dst) {
-            (Self { low: tuple.src, high: tuple.dst, proto: tuple.proto }, Side::Low)
-        } else {
-            (Self { low: tuple.dst, high: tuple.src, proto: tuple.proto }, Side::High)
-        }
+        // without a branch: nobody can predict which way the next packet goes
+        let swap = rank(&tuple.src) > rank(&tuple.dst);
+        let pick = |yes: u64, no: u64| std::hint::select_unpredictable(swap, yes, no);
+        let ([src_head, src_tail], [dst_head, dst_tail]) = (tuple.src.ip.words(), tuple.dst.ip.words());
+        let (src_port, dst_port) = (u64::from(tuple.src.port), u64::from(tuple.dst.port));
+        let key = Self {
+            low: Ip::from_words([pick(dst_head, src_head), pick(dst_tail, src_tail)]),
+            high: Ip::from_words([pick(src_head, dst_head), pick(src_tail, dst_tail)]),
+            rest: pick(dst_port | src_port << 16, src_port | dst_port << 16) | u64::from(tuple.proto.0) << 32,
+        };
+        (key, if swap { Side::High } else { Side::Low })
     }
 
     /// The endpoint on `side`.
     pub const fn endpoint(&self, side: Side) -> Endpoint {
+        let [a, b, c, d, ..] = self.rest.to_le_bytes();
         match side {
-            Side::Low => self.low,
-            Side::High => self.high,
+            Side::Low => Endpoint { ip: self.low, port: u16::from_le_bytes([a, b]) },
+            Side::High => Endpoint { ip: self.high, port: u16::from_le_bytes([c, d]) },
         }
     }
 
     /// Transport protocol.
+    #[inline]
     pub const fn proto(&self) -> IpProto {
-        self.proto
+        let [_, _, _, _, proto, ..] = self.rest.to_le_bytes();
+        IpProto(proto)
     }
 
     /// The tuple of a packet sent by `side`.
     pub const fn tuple(&self, side: Side) -> FiveTuple {
-        FiveTuple { src: self.endpoint(side), dst: self.endpoint(side.other()), proto: self.proto }
+        FiveTuple { src: self.endpoint(side), dst: self.endpoint(side.other()), proto: self.proto() }
+    }
+
+    /// The key with a note of who began.
+    #[inline]
+    pub(super) const fn begun_by(self, side: Side) -> Self {
+        let note = match side {
+            Side::Low => 0,
+            Side::High => HIGH_BEGAN,
+        };
+        Self { rest: self.rest & !HIGH_BEGAN | note, ..self }
+    }
+
+    /// The key without that note.
+    #[inline]
+    pub(super) const fn bare(self) -> Self {
+        Self { rest: self.rest & !HIGH_BEGAN, ..self }
+    }
+
+    /// Who began, as far as that was noted.
+    #[inline]
+    pub(super) const fn first(&self) -> Side {
+        if self.rest & HIGH_BEGAN == 0 { Side::Low } else { Side::High }
+    }
+
+    /// Whether both are one conversation's, whoever began.
+    #[inline]
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.low == other.low && self.high == other.high && (self.rest ^ other.rest) & !HIGH_BEGAN == 0
     }
 }
 
@@ -115,12 +159,20 @@ impl FlowHasher {
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
         let [k0, k1, k2, k3, k4, k5] = self.secret;
-        let (low_head, low_tail) = halves(&key.low.ip);
-        let (high_head, high_tail) = halves(&key.high.ip);
-        let ports = u64::from(key.low.port) | u64::from(key.high.port) << 16 | u64::from(key.proto.0) << 32;
+        let ([low_head, low_tail], [high_head, high_tail]) = (key.low.words(), key.high.words());
         let low = fold(low_head ^ k0, low_tail ^ k1);
         let high = fold(high_head ^ k2, high_tail ^ k3);
-        fold(fold(low ^ ports ^ k4, high ^ k0.rotate_left(17)) ^ k2, k5)
+        fold(fold(low ^ key.rest ^ k4, high ^ k0.rotate_left(17)) ^ k2, k5)
+    }
+}
+
+impl FlowHasher {
+    /// The hash of one endpoint.
+    #[inline]
+    pub fn hash_endpoint(&self, endpoint: &Endpoint) -> u64 {
+        let [k0, k1, k2, ..] = self.secret;
+        let [head, tail] = endpoint.ip.words();
+        fold(fold(head ^ k0, tail ^ k1) ^ u64::from(endpoint.port), k2)
     }
 }
 
@@ -131,15 +183,11 @@ impl std::fmt::Debug for FlowHasher {
     }
 }
 
-/// A total order of endpoints, by address and then port.
+/// A total order of endpoints; the half of an address that is most likely to differ first.
 #[inline]
-fn rank(endpoint: &Endpoint) -> (u128, u16) {
-    (u128::from_be_bytes(*endpoint.ip.octets()), endpoint.port)
-}
-
-#[inline]
-fn halves(ip: &Ip) -> (u64, u64) {
-    split(u128::from_le_bytes(*ip.octets()))
+fn rank(endpoint: &Endpoint) -> (u64, u64, u16) {
+    let [head, tail] = endpoint.ip.words();
+    (tail, head, endpoint.port)
 }
 
 #[inline]

@@ -16,5 +16,5 @@ pub mod tcp;
 pub mod timer;
 
 pub use key::{Direction, FlowHasher, FlowKey, Side};
-pub use table::{Entry, FlowTable, IdleLimits, TableCounters, TableLimits};
+pub use table::{Entry, FlowTable, IdleLimits, Lookup, TableCounters, TableLimits};
 pub use timer::Timers;

@@ -14,11 +14,13 @@
 //!               └▶ ip.rs      IPv4, IPv6, extension headers, UDP, TCP, SCTP
 //!                     └▶ tunnel.rs, esp.rs    GRE, ERSPAN, VXLAN, GENEVE, GTP-U, IP-in-IP, ESP-NULL ─▶ back to link.rs or ip.rs
 //! ```
+//! usual.rs reads the packets that need none of this at fixed places, first.
+//!
 //! To add a tunnel: a function in `tunnel.rs` that ends in a call into `link` or `ip`, and its port or protocol number in
 //! `ip::transport`. To add a link type: an arm in `link::frame`.
 
 use super::cursor::Cursor;
-use super::{FiveTuple, IpProto, LinkType, ip, link};
+use super::{FiveTuple, IpProto, LinkType, ip, link, usual};
 
 /// Default of [`DecodeOptions::max_depth`]: deeper nesting than GTP-U in IP in GRE in MPLS is not seen in practice, and
 /// each level costs a hostile sender only a few bytes.
@@ -190,8 +192,8 @@ pub struct Headers {
 impl Headers {
     pub(super) const EMPTY: Self = Self {
         tuple: FiveTuple {
-            src: super::Endpoint { ip: super::Ip([0; 16]), port: 0 },
-            dst: super::Endpoint { ip: super::Ip([0; 16]), port: 0 },
+            src: super::Endpoint { ip: super::Ip::v6([0; 16]), port: 0 },
+            dst: super::Endpoint { ip: super::Ip::v6([0; 16]), port: 0 },
             proto: IpProto(0),
         },
         outer: None,
@@ -219,29 +221,57 @@ impl Headers {
 /// [`DecodeError`] when there is no sound IP header; see the module's text.
 #[inline]
 pub fn decode(link: LinkType, data: &[u8], options: &DecodeOptions) -> Result<Headers, DecodeError> {
-    // Written in place: at this size a copy is a call.
-    let mut decoded = Ok(Headers::EMPTY);
-    if let Ok(headers) = &mut decoded
-        && let Err(e) = link::frame(Context { options: *options, strict: false }, link, Cursor::new(data), headers)
-    {
-        decoded = Err(e);
-    }
-    decoded
+    let mut headers = Headers::EMPTY;
+    decode_into(link, data, *options, &mut headers).map(|()| headers)
 }
 
-/// As [`decode`], into the place where the headers of a burst lie side by side: each is written once and not moved.
-/// `None` after an error.
-///
-/// # Errors
-/// As [`decode`].
-#[inline]
-pub fn decode_into(link: LinkType, data: &[u8], options: &DecodeOptions, place: &mut Option<Headers>) -> Result<(), DecodeError> {
-    let headers = place.insert(Headers::EMPTY);
-    let read = link::frame(Context { options: *options, strict: false }, link, Cursor::new(data), headers);
-    if read.is_err() {
-        *place = None;
+/// A place for the headers of one frame, used again for another: in a burst they lie side by side, and none is moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoded {
+    headers: Headers,
+    is_known: bool,
+}
+
+impl Decoded {
+    /// Nothing yet.
+    pub const EMPTY: Self = Self { headers: Headers::EMPTY, is_known: false };
+
+    /// As [`decode`], to be kept here.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    #[inline]
+    pub fn decode(&mut self, link: LinkType, data: &[u8], options: &DecodeOptions) -> Result<(), DecodeError> {
+        let read = decode_into(link, data, *options, &mut self.headers);
+        self.is_known = read.is_ok();
+        read
     }
-    read
+
+    /// What the frame's headers say; `None` where it has none that are sound.
+    #[inline]
+    pub const fn headers(&self) -> Option<&Headers> {
+        if self.is_known { Some(&self.headers) } else { None }
+    }
+}
+
+#[inline]
+fn decode_into(link: LinkType, data: &[u8], options: DecodeOptions, headers: &mut Headers) -> Result<(), DecodeError> {
+    match usual::read_into(link, data, headers) {
+        Some(()) => Ok(()),
+        None => decode_at_length(link, data, options, headers),
+    }
+}
+
+/// Header by header, whatever the packet is.
+#[cold]
+pub(super) fn decode_at_length(
+    link: LinkType,
+    data: &[u8],
+    options: DecodeOptions,
+    headers: &mut Headers,
+) -> Result<(), DecodeError> {
+    *headers = Headers::EMPTY;
+    link::frame(Context { options, strict: false }, link, Cursor::new(data), headers)
 }
 
 /// Reads `packet`, which begins with an IP header and was carried as `around` says (VLAN, outer addresses, depth).

@@ -1,8 +1,8 @@
 //! IPv4 (RFC 791), IPv6 with its extension headers (RFC 8200), and the transport header behind them.
 
 use super::cursor::Cursor;
-use super::headers::{Context, DecodeError, Fragment, Headers, TcpFacts, TcpFlags, Transport};
-use super::{Endpoint, Ip, IpProto, esp, tunnel};
+use super::headers::{Context, DecodeError, Fragment, Headers, Transport};
+use super::{Endpoint, Ip, IpProto, esp, tunnel, usual};
 
 /// IP protocol numbers (IANA) that lead on to another header.
 pub(super) mod proto {
@@ -210,12 +210,7 @@ fn tcp(mut c: Cursor<'_>, h: &mut Headers) {
     } else if !h.truncated {
         return;
     }
-    h.transport = Transport::Tcp(TcpFacts {
-        seq: u32::from_be_bytes([b[4], b[5], b[6], b[7]]),
-        ack: u32::from_be_bytes([b[8], b[9], b[10], b[11]]),
-        flags: TcpFlags(b[13]),
-        window: u16::from_be_bytes([b[14], b[15]]),
-    });
+    h.transport = Transport::Tcp(usual::facts(b));
 }
 
 /// SCTP (RFC 9260 §3.1).

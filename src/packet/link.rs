@@ -11,7 +11,7 @@ use super::{ip, tunnel};
 pub(super) mod ether {
     pub(in crate::packet) const IPV4: u16 = 0x0800;
     pub(in crate::packet) const IPV6: u16 = 0x86dd;
-    pub(super) const VLAN: u16 = 0x8100;
+    pub(in crate::packet) const VLAN: u16 = 0x8100;
     pub(super) const PROVIDER_VLAN: u16 = 0x88a8;
     pub(super) const OLD_QINQ: u16 = 0x9100;
     pub(in crate::packet) const MPLS: u16 = 0x8847;

@@ -15,6 +15,7 @@ mod ip;
 mod link;
 mod time;
 mod tunnel;
+mod usual;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -98,54 +99,82 @@ pub struct Frame<'a> {
 }
 
 /// An IP address; IPv4 is kept IPv4-mapped (RFC 4291 §2.5.5.2), so that both families share one fixed-size key.
+///
+/// Two words in the order of the octets: what a decoder writes as words can be read back as words at once, whereas bytes written one
+/// by one would first have to reach the cache.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ip([u8; 16]);
+pub struct Ip {
+    head: u64,
+    tail: u64,
+}
+
+/// The upper half of the second word of an IPv4-mapped address.
+const V4_MAPPED: u64 = 0xffff_0000_0000;
 
 impl Ip {
     /// `0.0.0.0`.
-    pub const V4_ANY: Self = Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+    pub const V4_ANY: Self = Self { head: 0, tail: V4_MAPPED };
 
     /// From four IPv4 octets.
     #[inline]
-    pub const fn v4(o: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, o[0], o[1], o[2], o[3]])
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        Self { head: 0, tail: V4_MAPPED | u32::from_be_bytes(octets) as u64 }
     }
 
     /// From sixteen IPv6 octets.
     #[inline]
-    pub const fn v6(o: [u8; 16]) -> Self {
-        Self(o)
+    pub const fn v6(octets: [u8; 16]) -> Self {
+        let [head, tail] = halves(u128::from_be_bytes(octets));
+        Self { head, tail }
     }
 
     /// The sixteen octets, IPv4 mapped.
     #[inline]
-    pub const fn octets(&self) -> &[u8; 16] {
-        &self.0
+    pub const fn octets(&self) -> [u8; 16] {
+        ((self.head as u128) << 64 | self.tail as u128).to_be_bytes()
+    }
+
+    /// The address as two numbers, the more significant first.
+    #[inline]
+    pub const fn words(&self) -> [u64; 2] {
+        [self.head, self.tail]
+    }
+
+    /// The address of these two numbers.
+    #[inline]
+    pub const fn from_words([head, tail]: [u64; 2]) -> Self {
+        Self { head, tail }
     }
 
     /// Whether this is an IPv4 (mapped) address.
-    pub fn is_v4(&self) -> bool {
-        self.0.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+    pub const fn is_v4(&self) -> bool {
+        self.head == 0 && self.tail >> 32 == V4_MAPPED >> 32
     }
 
     /// `0.0.0.0` or `::`.
-    pub fn is_unspecified(&self) -> bool {
-        *self == Self::V4_ANY || self.0 == [0; 16]
+    pub const fn is_unspecified(&self) -> bool {
+        self.head == 0 && (self.tail == V4_MAPPED || self.tail == 0)
     }
+}
+
+/// Upper and lower half.
+#[expect(clippy::cast_possible_truncation, reason = "both halves are taken on purpose")]
+const fn halves(x: u128) -> [u64; 2] {
+    [(x >> 64) as u64, x as u64]
 }
 
 impl From<IpAddr> for Ip {
     fn from(a: IpAddr) -> Self {
         match a {
             IpAddr::V4(v4) => Self::v4(v4.octets()),
-            IpAddr::V6(v6) => Self(v6.octets()),
+            IpAddr::V6(v6) => Self::v6(v6.octets()),
         }
     }
 }
 
 impl From<Ip> for IpAddr {
     fn from(ip: Ip) -> Self {
-        Ipv6Addr::from(ip.0).to_canonical()
+        Ipv6Addr::from(ip.octets()).to_canonical()
     }
 }
 

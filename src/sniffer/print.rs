@@ -115,7 +115,7 @@ fn flow_id(t: &FiveTuple) -> u64 {
         }
     };
     for e in [a, b] {
-        eat(e.ip.octets());
+        eat(&e.ip.octets());
         eat(&e.port.to_be_bytes());
     }
     eat(&[t.proto.0]);

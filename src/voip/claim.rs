@@ -11,6 +11,7 @@ use std::time::Duration;
 use ahash::RandomState;
 use smallvec::SmallVec;
 
+use crate::flow::FlowHasher;
 use crate::packet::{Endpoint, FiveTuple, Timestamp};
 
 /// Media that arrives this long after BYE still belongs to the call (packet time).
@@ -96,17 +97,18 @@ pub struct Claims {
     free: Vec<u32>,
     by_endpoint: HashMap<Endpoint, SmallVec<[u32; 2]>, RandomState>,
     stamps: Vec<u32>,
-    hasher: RandomState,
+    stamped_by: FlowHasher,
 }
 
 impl Default for Claims {
     fn default() -> Self {
+        let random = RandomState::new();
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             by_endpoint: HashMap::default(),
             stamps: vec![0; STAMPS],
-            hasher: RandomState::new(),
+            stamped_by: FlowHasher::new([random.hash_one(0), random.hash_one(1)]),
         }
     }
 }
@@ -221,7 +223,7 @@ impl Claims {
 
     #[inline]
     fn slot(&self, e: &Endpoint) -> u16 {
-        let [a, b, ..] = self.hasher.hash_one(e).to_le_bytes();
+        let [a, b, ..] = self.stamped_by.hash_endpoint(e).to_le_bytes();
         u16::from_le_bytes([a, b])
     }
 }

@@ -23,8 +23,8 @@ fn at(nanos: i64) -> Timestamp {
 /// Sees flow `n`: whether it was new, and what was displaced.
 fn see(t: &mut FlowTable<[u32; 4]>, n: u32, now: i64) -> (bool, Option<[u32; 4]>) {
     let k = key(n);
-    let hash = t.hash(&k);
-    let e = t.entry(&k, Side::Low, hash, at(now));
+    let lookup = t.lookup(&k);
+    let e = t.entry(&k, Side::Low, lookup, at(now));
     if e.is_new {
         assert_eq!(*e.value, [0; 4]);
         *e.value = [n; 4];
@@ -38,15 +38,15 @@ fn see(t: &mut FlowTable<[u32; 4]>, n: u32, now: i64) -> (bool, Option<[u32; 4]>
 fn remembers_a_flow_and_who_began_it() {
     let mut t = table(64, 1000);
     let k = key(1);
-    let hash = t.hash(&k);
-    *t.entry(&k, Side::High, hash, at(5)).value = [42; 4];
+    let lookup = t.lookup(&k);
+    *t.entry(&k, Side::High, lookup, at(5)).value = [42; 4];
 
-    let e = t.entry(&k, Side::Low, hash, at(9));
+    let e = t.entry(&k, Side::Low, lookup, at(9));
 
     assert_eq!((*e.value, e.is_new, e.last_seen), ([42; 4], false, at(5)));
     assert_eq!((e.first_side, e.direction), (Side::High, Direction::Responder));
-    assert_eq!(t.entry(&k, Side::High, hash, at(3)).last_seen, at(9));
-    assert_eq!(t.entry(&k, Side::High, hash, at(9)).last_seen, at(9), "time does not go back");
+    assert_eq!(t.entry(&k, Side::High, lookup, at(3)).last_seen, at(9));
+    assert_eq!(t.entry(&k, Side::High, lookup, at(9)).last_seen, at(9), "time does not go back");
 }
 
 #[test]
@@ -91,9 +91,9 @@ fn an_idle_flow_is_new_again_and_its_value_comes_back() {
     assert!(!see(&mut t, 1, 300 * SECOND).0, "at the limit it still lives");
     assert_eq!(see(&mut t, 1, 601 * SECOND), (true, Some([1; 4])));
     assert_eq!(t.counters(), TableCounters { live: 1, evicted: 0, expired: 1 });
-    let hash = t.hash(&key(1));
-    assert!(t.get(&key(1), hash, at(700 * SECOND)).is_some());
-    assert!(t.get(&key(1), hash, at(1000 * SECOND)).is_none());
+    let lookup = t.lookup(&key(1));
+    assert!(t.get(&key(1), lookup, at(700 * SECOND)).is_some());
+    assert!(t.get(&key(1), lookup, at(1000 * SECOND)).is_none());
 }
 
 #[test]
@@ -117,11 +117,11 @@ fn the_sweep_hands_over_what_is_idle_and_nothing_else() {
 fn a_removed_flow_is_gone_and_its_slot_is_used_again() {
     let mut t = table(8, 6);
     see(&mut t, 1, 0);
-    let hash = t.hash(&key(1));
+    let lookup = t.lookup(&key(1));
 
-    assert_eq!(t.remove(&key(1), hash), Some([1; 4]));
-    assert_eq!(t.remove(&key(1), hash), None);
-    assert!(t.get(&key(1), hash, at(0)).is_none());
+    assert_eq!(t.remove(&key(1), lookup), Some([1; 4]));
+    assert_eq!(t.remove(&key(1), lookup), None);
+    assert!(t.get(&key(1), lookup, at(0)).is_none());
     assert_eq!(t.counters().live, 0);
     assert!(see(&mut t, 1, 1).0);
 }
@@ -130,11 +130,11 @@ fn a_removed_flow_is_gone_and_its_slot_is_used_again() {
 fn an_empty_slot_never_matches_the_key_of_all_zeroes() {
     let mut t = table(64, 100);
     let zero = FlowKey::default();
-    let hash = t.hash(&zero);
+    let lookup = t.lookup(&zero);
 
-    assert!(t.get(&zero, hash, at(0)).is_none());
-    assert!(t.entry(&zero, Side::Low, hash, at(0)).is_new);
-    assert!(!t.entry(&zero, Side::Low, hash, at(0)).is_new);
+    assert!(t.get(&zero, lookup, at(0)).is_none());
+    assert!(t.entry(&zero, Side::Low, lookup, at(0)).is_new);
+    assert!(!t.entry(&zero, Side::Low, lookup, at(0)).is_new);
 }
 
 proptest! {
@@ -149,8 +149,8 @@ proptest! {
             now += dt;
             let fresh = model.get(&n).is_some_and(|&seen| now - seen <= 300 * SECOND);
             if op == 0 {
-                let hash = t.hash(&key(n));
-                prop_assert_eq!(t.remove(&key(n), hash).is_some(), model.remove(&n).is_some());
+                let lookup = t.lookup(&key(n));
+                prop_assert_eq!(t.remove(&key(n), lookup).is_some(), model.remove(&n).is_some());
             } else if op == 1 {
                 t.expire(at(now), usize::MAX, |_, _| ());
                 model.retain(|_, seen| now - *seen <= 300 * SECOND);

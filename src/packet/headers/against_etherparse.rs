@@ -135,7 +135,7 @@ struct Facts<'a> {
 fn own(link: LinkType, data: &[u8]) -> Option<(Facts<'_>, Headers)> {
     let h = decode(link, data, &DecodeOptions { max_depth: 0, ..DecodeOptions::default() }).ok()?;
     let facts = Facts {
-        addresses: (*h.tuple.src.ip.octets(), *h.tuple.dst.ip.octets()),
+        addresses: (h.tuple.src.ip.octets(), h.tuple.dst.ip.octets()),
         proto: h.tuple.proto.0,
         vlan: h.vlan,
         fragment: h.fragment.map(|f| (f.id, f.offset, f.more)),
@@ -242,15 +242,7 @@ fn facts<'a>(net: Net<'a>, transport: Option<TransportSlice<'a>>, vlan: Option<u
         }
         _ => {}
     }
-    Facts {
-        addresses: (*net.src.octets(), *net.dst.octets()),
-        proto: net.proto,
-        vlan,
-        fragment: net.fragment,
-        tcp,
-        ports,
-        payload,
-    }
+    Facts { addresses: (net.src.octets(), net.dst.octets()), proto: net.proto, vlan, fragment: net.fragment, tcp, ports, payload }
 }
 
 /// Compares, as far as both are of the kind that either reads. Answers whether there was something to compare.

@@ -153,27 +153,38 @@ pub fn is_rtcp(datagram: &[u8]) -> bool {
 /// Version 2, a header that fits and something behind it, no more than an Ethernet frame holds, a payload type that is
 /// assigned (RFC 3551 §6) or dynamic, and for codecs of fixed frames a payload made of them. One datagram proves nothing:
 /// two of one SSRC with consecutive numbers do (RFC 3550 A.1), which [`super::Stream`] tells.
+#[inline]
 pub fn plausible(datagram: &[u8]) -> bool {
     /// A full Ethernet frame's UDP payload.
     const MAX_LEN: usize = 1472;
-    if FirstByte::of(datagram) != FirstByte::Rtp || datagram.len() > MAX_LEN || matches!(datagram, [_, 192..=223, ..]) {
+    let Some([first, second, ..]) = datagram.first_chunk::<MIN_LEN>() else { return false };
+    if first >> 6 != 2 || datagram.len() > MAX_LEN || matches!(second, 192..=223) {
         return false;
     }
-    let Ok(header) = Header::parse(datagram) else { return false };
-    let len = header.payload.len();
-    len > 0
-        && match header.payload_type {
-            // GSM: frames of 33 octets (RFC 3551 §4.5.8).
-            3 => len.is_multiple_of(33),
-            // G.723.1: frames of 24, 20 and 4 octets (§4.5.3).
-            4 => len.is_multiple_of(4),
-            // Comfort noise: a level and a few coefficients (RFC 3389 §3).
-            13 => len <= 32,
-            // G.729: frames of 10 octets, the last may be a comfort noise frame of 2 (§4.5.6).
-            18 => matches!(len % 10, 0 | 2),
-            0 | 5..=12 | 14..=17 | 25 | 26 | 28 | 31..=34 | 96..=127 => true,
-            _ => false,
-        }
+    let payload = if *first == 0x80 {
+        // neither padding nor extension nor sources: nearly always
+        datagram.len().saturating_sub(MIN_LEN)
+    } else {
+        Header::parse(datagram).map_or(0, |h| h.payload.len())
+    };
+    payload > 0 && may_carry(second & 0x7f, payload)
+}
+
+/// Whether a payload type that nobody announced can have a payload of this length.
+#[inline]
+fn may_carry(payload_type: u8, len: usize) -> bool {
+    match payload_type {
+        // GSM: frames of 33 octets (RFC 3551 §4.5.8).
+        3 => len.is_multiple_of(33),
+        // G.723.1: frames of 24, 20 and 4 octets (§4.5.3).
+        4 => len.is_multiple_of(4),
+        // Comfort noise: a level and a few coefficients (RFC 3389 §3).
+        13 => len <= 32,
+        // G.729: frames of 10 octets, the last may be a comfort noise frame of 2 (§4.5.6).
+        18 => matches!(len % 10, 0 | 2),
+        0 | 5..=12 | 14..=17 | 25 | 26 | 28 | 31..=34 | 96..=127 => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
