@@ -106,6 +106,14 @@ impl CallTable {
         match self.resolve(&p.tuple, ssrc, p.frame.ts) {
             Resolved::One { claim, contested } => {
                 let kind = self.kind_of(claim);
+                if memo.kind == Kind::Kept
+                    && self.unclaimed.holds(memo.id, &p.tuple)
+                    && let Some(r) = self.claims.get(claim).and_then(|c| self.call_of(c))
+                {
+                    // the claim did not find it
+                    let packets = self.unclaimed.take_one(memo.id, &mut self.pool);
+                    self.adopt_unclaimed(r, claim, packets, out);
+                }
                 // a contested endpoint is looked at packet by packet: its next packet may be another call's
                 *memo = FlowMemo { stamp: if contested { 0 } else { stamp }, id: claim, kind, kept: 0 };
                 self.deliver_media(claim, p, out);
@@ -240,7 +248,7 @@ impl CallTable {
             return self.let_pass();
         }
         let id = if usize::from(memo.kept) < limits.unclaimed_packets {
-            self.unclaimed.push(kept, p, limits.unclaimed_packets, &mut self.pool)
+            self.unclaimed.push(kept, p, limits.unclaimed_packets)
         } else {
             None
         };
@@ -275,7 +283,7 @@ impl CallTable {
             return;
         }
         self.counters.rtp_only = self.counters.rtp_only.saturating_add(u64::from(flow.is_rtp));
-        let n = self.unclaimed.let_go(flow.id, &mut self.pool);
+        let n = self.unclaimed.let_go(flow.id);
         self.counters.held = self.counters.held.saturating_sub(n);
         self.count_drop(DropReason::HoldUnclaimed, n);
     }

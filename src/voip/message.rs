@@ -299,7 +299,7 @@ impl CallTable {
             call.claims.push(id);
         }
         self.explain_media(r, id, out);
-        let packets = self.unclaimed.take(&at);
+        let packets = self.unclaimed.take(&at, &mut self.pool);
         self.adopt_unclaimed(r, id, packets, out);
     }
 

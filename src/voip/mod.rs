@@ -20,6 +20,7 @@ pub mod deliver;
 pub mod details;
 pub mod event;
 pub mod hold;
+mod kept;
 pub mod lookback;
 pub mod media;
 pub mod message;

@@ -34,11 +34,11 @@ impl CallTable {
         }
         self.counters.rtp_only = self.counters.rtp_only.saturating_add(1);
         let (src, dst) = (flow.tuple.src, flow.tuple.dst);
-        let mut packets = self.unclaimed.take_flow(&flow.tuple);
+        let mut packets = self.unclaimed.take_flow(&flow.tuple, &mut self.pool);
         let mut ends = vec![(dst, false, Evidence::Rtp), (src, true, Evidence::Rtp)];
         if let (Some(src), Some(dst)) = (above(src), above(dst)) {
             ends.extend([(dst, false, Evidence::Rtcp), (src, true, Evidence::Rtcp)]);
-            packets.append(&mut self.unclaimed.take_flow(&FiveTuple { src, dst, ..flow.tuple }));
+            packets.append(&mut self.unclaimed.take_flow(&FiveTuple { src, dst, ..flow.tuple }, &mut self.pool));
         }
         let mut claims = ends.into_iter().map(|(at, caller_side, evidence)| {
             let since = flow.first;
@@ -50,7 +50,7 @@ impl CallTable {
         if let Some(call) = self.get_mut(r) {
             call.claims = claims;
         }
-        packets.make_contiguous().sort_by_key(|p| p.frame.ts());
+        packets.sort_by_key(|p| p.frame.ts());
         self.adopt_unclaimed(r, to, packets, out);
         self.schedule(r);
         Some(to)

@@ -2,20 +2,30 @@
 //!
 //! Only plausible RTP of new flows gets here. A flow is kept for its first packets or its first seconds, whichever ends sooner; all flows
 //! together under one byte budget, the oldest flow first out.
+//!
+//! ```text
+//! ends    8 flow numbers per bucket, by the hash of an endpoint   who is kept here?
+//! flows   tuple · first packet · first and last spot              in slots that are used again
+//! blocks  the packets of all flows as they came, see kept.rs
+//! ```
+//! At the start of a capture every flow is new: opening and ending one costs a few cache misses and no allocation.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use ahash::RandomState;
-use smallvec::SmallVec;
-
+use crate::flow::FlowHasher;
 use crate::packet::{Endpoint, FiveTuple, Timestamp};
 use crate::protocols::rtp;
 
 use super::hold::{HeldFrame, Pool};
+use super::kept::{Blocks, Spot, Tag};
 use super::media::MediaPacket;
 
-/// Flows listed per endpoint; more are not found by a claim and simply age.
-const PER_ENDPOINT: usize = 16;
+/// Buckets of the table of ends, once something is kept: 2 MiB, of which only what is used is touched.
+const BUCKETS: usize = 1 << 16;
+/// Flows in a bucket. Further ones are not found by a claim, only by their own next packet.
+const WAYS: usize = 8;
+/// No flow's number in a bucket.
+const NOBODY: u32 = 0;
 /// Packets in sequence that prove RTP where nobody has signalled it: one more than RFC 3550 §A.1 asks for, since the length field of other
 /// protocols may count up once, too (that of a building's automation did).
 const IN_A_ROW: u8 = 3;
@@ -31,13 +41,15 @@ pub struct Packet {
     pub payload_at: usize,
 }
 
-/// One flow's packets.
-#[derive(Debug)]
+/// One flow.
+#[derive(Clone, Copy, Debug)]
 struct Flow {
     tuple: FiveTuple,
     first: Timestamp,
-    packets: VecDeque<Packet>,
     serial: u64,
+    /// The first packet and the last one.
+    spots: Option<(Spot, Spot)>,
+    packets: usize,
     /// SSRC of the first packet.
     ssrc: u32,
     /// The SSRC and the number that would continue each direction, and how many packets did.
@@ -49,7 +61,7 @@ struct Flow {
 impl Flow {
     fn note(&mut self, p: &MediaPacket<'_, '_>) {
         let (Some(ssrc), Some(sequence)) = (rtp::ssrc(p.payload), rtp::sequence(p.payload)) else { return };
-        if self.packets.is_empty() {
+        if self.packets == 0 {
             self.ssrc = ssrc;
         }
         let [forth, back] = &mut self.next;
@@ -76,27 +88,46 @@ pub struct Facts {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Unclaimed {
     flows: Vec<Option<Flow>>,
     free: Vec<u32>,
-    by_endpoint: HashMap<Endpoint, SmallVec<[u32; 2]>, RandomState>,
+    blocks: Blocks,
+    /// Numbers of flows plus one.
+    ends: Vec<[u32; WAYS]>,
+    hasher: FlowHasher,
     order: VecDeque<(u32, u64)>,
     serial: u64,
-    bytes: usize,
+}
+
+impl Default for Unclaimed {
+    fn default() -> Self {
+        let random = ahash::RandomState::new();
+        Self {
+            flows: Vec::new(),
+            free: Vec::new(),
+            blocks: Blocks::default(),
+            ends: Vec::new(),
+            hasher: FlowHasher::new([random.hash_one(0), random.hash_one(1)]),
+            order: VecDeque::new(),
+            serial: 0,
+        }
+    }
 }
 
 impl Unclaimed {
     /// Keeps a packet of the flow with this number, or of a new one; returns the number, or `None` when the flow has had its share.
-    pub fn push(&mut self, flow: Option<u32>, p: &MediaPacket<'_, '_>, max_packets: usize, pool: &mut Pool) -> Option<u32> {
+    pub fn push(&mut self, flow: Option<u32>, p: &MediaPacket<'_, '_>, max_packets: usize) -> Option<u32> {
         let id = flow.unwrap_or_else(|| self.open(p.tuple, p.frame.ts));
         let f = self.flows.get_mut(id as usize)?.as_mut()?;
-        if f.packets.len() >= max_packets {
+        if f.packets >= max_packets {
             return None;
         }
         f.note(p);
-        self.bytes = self.bytes.saturating_add(p.frame.data.len());
-        f.packets.push_back(Packet { frame: pool.copy(p.frame), tuple: p.tuple, payload_at: p.payload_at });
+        let tag = Tag { payload_at: u32::try_from(p.payload_at).unwrap_or(u32::MAX), forth: p.tuple == f.tuple };
+        let spot = self.blocks.push(p.frame, tag, f.spots.map(|(_, last)| last));
+        f.spots = Some((f.spots.map_or(spot, |(first, _)| first), spot));
+        f.packets = f.packets.saturating_add(1);
         Some(id)
     }
 
@@ -113,21 +144,44 @@ impl Unclaimed {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.blocks.bytes()
     }
 
     /// Takes the packets of every flow that touches `e`, each flow in order, flows by first packet.
-    pub fn take(&mut self, e: &Endpoint) -> Vec<Packet> {
-        let Some(ids) = self.by_endpoint.get(e).cloned() else { return Vec::new() };
-        let mut taken: Vec<Flow> = ids.into_iter().filter_map(|id| self.close(id)).collect();
-        taken.sort_by_key(|f| (f.first, f.serial));
-        taken.into_iter().flat_map(|f| f.packets).collect()
+    pub fn take(&mut self, e: &Endpoint, pool: &mut Pool) -> Vec<Packet> {
+        let bucket = self.ends.get(self.bucket(e)).copied().unwrap_or_default();
+        let here = bucket.iter().filter_map(|n| n.checked_sub(1));
+        let mut found: Vec<(Timestamp, u64, u32)> = here
+            .filter_map(|id| self.get(id).map(|f| (f, id)))
+            .filter(|(f, _)| f.tuple.src == *e || f.tuple.dst == *e)
+            .map(|(f, id)| (f.first, f.serial, id))
+            .collect();
+        found.sort_unstable();
+        // a flow from an endpoint to itself stands there twice
+        found.dedup();
+        found.into_iter().flat_map(|(_, _, id)| self.take_one(id, pool)).collect()
     }
 
     /// Takes the packets of the flow between these endpoints.
-    pub fn take_flow(&mut self, tuple: &FiveTuple) -> VecDeque<Packet> {
-        let found = self.by_endpoint.get(&tuple.dst).and_then(|ids| ids.iter().copied().find(|id| self.holds(*id, tuple)));
-        found.and_then(|id| self.close(id)).map(|f| f.packets).unwrap_or_default()
+    pub fn take_flow(&mut self, tuple: &FiveTuple, pool: &mut Pool) -> Vec<Packet> {
+        let bucket = self.ends.get(self.bucket(&tuple.dst)).copied().unwrap_or_default();
+        let found = bucket.iter().filter_map(|n| n.checked_sub(1)).find(|id| self.holds(*id, tuple));
+        found.map(|id| self.take_one(id, pool)).unwrap_or_default()
+    }
+
+    /// Takes the packets of a flow by its number.
+    pub fn take_one(&mut self, id: u32, pool: &mut Pool) -> Vec<Packet> {
+        let Some(flow) = self.close(id) else { return Vec::new() };
+        let mut packets = Vec::with_capacity(flow.packets);
+        let mut at = flow.spots.map(|(first, _)| first);
+        while let Some(spot) = at {
+            if let Some((kept, _)) = self.blocks.get(spot) {
+                let tuple = if kept.tag.forth { flow.tuple } else { flow.tuple.reversed() };
+                packets.push(Packet { frame: pool.copy(&kept.frame), tuple, payload_at: kept.tag.payload_at as usize });
+            }
+            at = self.blocks.release(spot);
+        }
+        packets
     }
 
     /// The flow that was opened first.
@@ -142,11 +196,13 @@ impl Unclaimed {
     }
 
     /// Lets go of a flow; returns its packets' number.
-    pub fn let_go(&mut self, id: u32, pool: &mut Pool) -> u64 {
+    pub fn let_go(&mut self, id: u32) -> u64 {
         let Some(flow) = self.close(id) else { return 0 };
-        let n = flow.packets.len() as u64;
-        flow.packets.into_iter().for_each(|p| pool.recycle(p.frame));
-        n
+        let mut at = flow.spots.map(|(first, _)| first);
+        while let Some(spot) = at {
+            at = self.blocks.release(spot);
+        }
+        flow.packets as u64
     }
 
     fn get(&self, id: u32) -> Option<&Flow> {
@@ -155,8 +211,8 @@ impl Unclaimed {
 
     fn open(&mut self, tuple: FiveTuple, first: Timestamp) -> u32 {
         self.serial = self.serial.wrapping_add(1);
-        let flow =
-            Flow { tuple, first, packets: VecDeque::new(), serial: self.serial, ssrc: 0, next: [(0, 0, 0); 2], is_rtp: false };
+        let serial = self.serial;
+        let flow = Flow { tuple, first, serial, spots: None, packets: 0, ssrc: 0, next: [(0, 0, 0); 2], is_rtp: false };
         let id = if let Some(id) = self.free.pop() {
             id
         } else {
@@ -166,28 +222,32 @@ impl Unclaimed {
         if let Some(slot) = self.flows.get_mut(id as usize) {
             *slot = Some(flow);
         }
+        if self.ends.is_empty() {
+            self.ends = vec![[NOBODY; WAYS]; BUCKETS];
+        }
         for e in [tuple.src, tuple.dst] {
-            let list = self.by_endpoint.entry(e).or_default();
-            if list.len() < PER_ENDPOINT {
-                list.push(id);
+            let bucket = self.bucket(&e);
+            if let Some(n) = self.ends.get_mut(bucket).and_then(|b| b.iter_mut().find(|n| **n == NOBODY)) {
+                *n = id.saturating_add(1);
             }
         }
-        self.order.push_back((id, self.serial));
+        self.order.push_back((id, serial));
         id
     }
 
     fn close(&mut self, id: u32) -> Option<Flow> {
         let flow = self.flows.get_mut(id as usize)?.take()?;
         for e in [flow.tuple.src, flow.tuple.dst] {
-            if let Some(list) = self.by_endpoint.get_mut(&e) {
-                list.retain(|f| *f != id);
-                if list.is_empty() {
-                    self.by_endpoint.remove(&e);
-                }
+            let bucket = self.bucket(&e);
+            if let Some(n) = self.ends.get_mut(bucket).and_then(|b| b.iter_mut().find(|n| **n == id.saturating_add(1))) {
+                *n = NOBODY;
             }
         }
-        self.bytes = self.bytes.saturating_sub(flow.packets.iter().map(|p| p.frame.len()).sum());
         self.free.push(id);
         Some(flow)
+    }
+
+    fn bucket(&self, e: &Endpoint) -> usize {
+        usize::try_from(self.hasher.hash_endpoint(e)).unwrap_or(0) % BUCKETS
     }
 }
