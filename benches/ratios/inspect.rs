@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use lippycat::capture::{BURST, FileSource, Libpcap, Progress, Source};
 use lippycat::engine::{Engine, EngineConfig, Mode};
 use lippycat::filter::{CompileOptions, Filter, FilterKind, FilterSet, Hits};
-use lippycat::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, Side, TableLimits};
+use lippycat::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, Lookup, Side, TableLimits};
 use lippycat::packet::Frame;
-use lippycat::packet::headers::{DecodeOptions, Headers, decode, decode_into};
+use lippycat::packet::headers::{DecodeOptions, Decoded, decode};
 use lippycat::protocols::{rtp, sip};
 use lippycat::voip::event::Event;
 use lippycat::voip::output::{Output, Owner};
@@ -18,33 +18,42 @@ use lippycat::voip::table::TableConfig;
 /// Frames between two looks at the timers, as in a capture thread.
 const TIMERS_EVERY: u64 = 4096;
 
+/// A file as a hunter opens it: read ahead by a thread of its own.
+fn open(path: &Path) -> FileSource {
+    let mut source = FileSource::open(&[path]).unwrap();
+    if let Some(ahead) = source.read_ahead() {
+        std::thread::spawn(move || ahead.run());
+    }
+    source
+}
+
 /// Reads a file, decodes each packet, says what it is and finds its flow: what every packet costs before anything is known
 /// about it.
 pub(crate) fn read_decode_detect_flow(path: &Path) -> Duration {
     let start = Instant::now();
-    let mut source = FileSource::open(&[path]).unwrap();
+    let mut source = open(path);
     let mut flows = FlowTable::<[u32; 2]>::new(FlowHasher::new([1, 2]), TableLimits::default(), IdleLimits::default());
     let options = DecodeOptions::default();
     let mut seen = [0_u64; 3];
+    let mut decoded = [Decoded::EMPTY; BURST];
     let mut burst = |frames: &[Frame<'_>]| {
-        let mut decoded = [const { None::<Headers> }; BURST];
         let mut keys = [(FlowKey::default(), Side::Low); BURST];
-        let mut hashes = [0_u64; BURST];
-        for (((frame, place), key), hash) in frames.iter().zip(&mut decoded).zip(&mut keys).zip(&mut hashes) {
-            if decode_into(frame.link, frame.data, &options, place).is_ok()
-                && let Some(headers) = place
+        let mut lookups = [Lookup::default(); BURST];
+        for (((frame, place), key), lookup) in frames.iter().zip(&mut decoded).zip(&mut keys).zip(&mut lookups) {
+            if place.decode(frame.link, frame.data, &options).is_ok()
+                && let Some(headers) = place.headers()
             {
                 *key = FlowKey::new(&headers.tuple);
-                *hash = flows.hash(&key.0);
+                *lookup = flows.lookup(&key.0);
             }
         }
-        flows.warm(&hashes[..frames.len()]);
-        for (((frame, headers), (key, side)), hash) in frames.iter().zip(&decoded).zip(&keys).zip(hashes) {
-            let Some(headers) = headers else { continue };
+        flows.warm(&mut lookups[..frames.len()]);
+        for (((frame, place), (key, side)), lookup) in frames.iter().zip(&decoded).zip(&keys).zip(lookups) {
+            let Some(headers) = place.headers() else { continue };
             let payload = headers.payload(frame.data);
             let is = if sip::looks_like(payload) { 0 } else { 1 + usize::from(rtp::plausible(payload)) };
             seen[is] += 1;
-            flows.entry(key, *side, hash, frame.ts).value[0] += 1;
+            flows.entry(key, *side, lookup, frame.ts).value[0] += 1;
         }
     };
     while source.burst(BURST, &mut burst).unwrap() != Progress::End {}
@@ -80,7 +89,7 @@ pub(crate) fn inspection(path: &Path, filters: &[Filter]) -> (Duration, u64) {
         flows: 262_144,
     };
     let start = Instant::now();
-    let mut source = FileSource::open(&[path]).unwrap();
+    let mut source = open(path);
     let mut engine = Engine::new(config, Arc::new(filters), Arc::new(Libpcap));
     let mut out = Count::default();
     let mut number = 1;
@@ -104,7 +113,7 @@ pub(crate) fn inspection(path: &Path, filters: &[Filter]) -> (Duration, u64) {
 
 /// The SIP messages of a file.
 pub(crate) fn messages(path: &Path) -> Vec<Vec<u8>> {
-    let mut source = FileSource::open(&[path]).unwrap();
+    let mut source = open(path);
     let mut all = Vec::new();
     let mut burst = |frames: &[Frame<'_>]| {
         for frame in frames {

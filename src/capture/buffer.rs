@@ -1,6 +1,6 @@
 //! A read buffer over any input: bytes are read in large blocks and parsed where they lie.
 //!
-//! Promises: no allocation after creation; a single `read(2)` is never waited for when the bytes asked for are there, so
+//! Promises: no allocation after creation (a record larger than a block read ahead has its own); a single `read(2)` is never waited for when the bytes asked for are there, so
 //! that a live pipe delivers promptly; a read that an error ends ([`Patient`]: nothing yet) can be tried again, nothing is lost.
 
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::ahead::{Block, HEAD_ROOM, Taker};
 use super::sys;
 
 /// Default size: measured as fast as any larger one, and one record always fits (performance.md: 29 Mpps).
@@ -34,7 +35,13 @@ impl Read for Patient {
 /// Unparsed bytes of an input.
 pub(super) struct ReadBuffer {
     input: Box<dyn Read + Send>,
+    /// Takes the place of `input` where the file is read ahead; then `bytes` is the block at hand.
+    ahead: Option<Taker>,
     bytes: Box<[u8]>,
+    /// Whether `bytes` is a block that goes back.
+    is_block: bool,
+    /// Most bytes that can be asked for together.
+    max: usize,
     start: usize,
     end: usize,
     /// Offset in the input of `bytes[start]`.
@@ -45,7 +52,13 @@ pub(super) struct ReadBuffer {
 
 impl ReadBuffer {
     pub(super) fn new(input: Box<dyn Read + Send>, capacity: usize) -> Self {
-        Self { input, bytes: vec![0; capacity].into_boxed_slice(), start: 0, end: 0, offset: 0, owed: 0 }
+        let bytes = vec![0; capacity].into_boxed_slice();
+        Self { input, ahead: None, bytes, is_block: false, max: capacity, start: 0, end: 0, offset: 0, owed: 0 }
+    }
+
+    /// From here on the rest of the input comes from these blocks.
+    pub(super) fn read_ahead(&mut self, blocks: Taker) {
+        self.ahead = Some(blocks);
     }
 
     /// What has been read and not consumed.
@@ -79,7 +92,7 @@ impl ReadBuffer {
             return Ok(false);
         }
         while self.end.saturating_sub(self.start) < need {
-            if need > self.bytes.len() || self.read_more()? == 0 {
+            if need > self.max || self.read_more()? == 0 {
                 return Ok(false);
             }
         }
@@ -104,6 +117,9 @@ impl ReadBuffer {
     }
 
     fn read_more(&mut self) -> io::Result<usize> {
+        if self.ahead.is_some() {
+            return self.next_block();
+        }
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
@@ -125,5 +141,32 @@ impl ReadBuffer {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Puts what is left before the next block's bytes, and goes on there.
+    fn next_block(&mut self) -> io::Result<usize> {
+        let Some(blocks) = &self.ahead else { return Ok(0) };
+        let Some(mut next) = blocks.take()? else { return Ok(0) };
+        let gained = next.end.saturating_sub(HEAD_ROOM);
+        let rest = self.bytes.get(self.start..self.end).unwrap_or_default();
+        let start = HEAD_ROOM.checked_sub(rest.len());
+        if let Some((start, room)) = start.and_then(|start| Some((start, next.bytes.get_mut(start..HEAD_ROOM)?))) {
+            room.copy_from_slice(rest);
+            let read = Block { bytes: std::mem::replace(&mut self.bytes, next.bytes), end: self.end };
+            if self.is_block {
+                blocks.give_back(read);
+            }
+            (self.start, self.end, self.is_block) = (start, next.end, true);
+        } else {
+            // a record of many blocks
+            let joined = [rest, next.bytes.get(HEAD_ROOM..next.end).unwrap_or_default()].concat().into_boxed_slice();
+            (self.start, self.end) = (0, joined.len());
+            let read = Block { bytes: std::mem::replace(&mut self.bytes, joined), end: 0 };
+            if std::mem::take(&mut self.is_block) {
+                blocks.give_back(read);
+            }
+            blocks.give_back(next);
+        }
+        Ok(gained)
     }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use smallvec::SmallVec;
 
+use super::ahead::Ahead;
 use super::buffer::{Patient, ReadBuffer};
 use super::classic::{self, Classic};
 use super::pcapng::Pcapng;
@@ -88,6 +89,8 @@ pub enum Next {
 pub(super) struct FileReader {
     name: String,
     buffer: ReadBuffer,
+    /// The file again, where it can be read ahead: a regular one.
+    regular: Option<File>,
     format: Format,
     frames: u64,
     /// Where the record begins that is skipped.
@@ -127,9 +130,11 @@ impl FileReader {
             }
             (name, file)
         };
-        let input: Box<dyn Read + Send> =
-            if input.metadata().is_ok_and(|m| m.is_file()) { Box::new(input) } else { Box::new(Patient(input)) };
-        Self::from_input(name, input, capacity, wanted)
+        if !input.metadata().is_ok_and(|m| m.is_file()) {
+            return Self::from_input(name, Box::new(Patient(input)), capacity, wanted);
+        }
+        let regular = input.try_clone().ok();
+        Ok(Self { regular, ..Self::from_input(name, Box::new(input), capacity, wanted)? })
     }
 
     pub(super) fn from_input(
@@ -169,7 +174,7 @@ impl FileReader {
             Format::Pcapng(_) => {}
             Format::Classic(_) => buffer.consume(classic::HEADER),
         }
-        Ok(Self { name, buffer, format, frames: 0, skipped: 0, ended: false, truncated: None })
+        Ok(Self { name, buffer, regular: None, format, frames: 0, skipped: 0, ended: false, truncated: None })
     }
 
     /// Hands over up to `max` frames in one call, none later than `until` ahead of its turn: the burst ends before the
@@ -243,6 +248,14 @@ impl FileReader {
             }
         }
         Ok(Next::End)
+    }
+
+    /// From here on a file is read by another thread, which does this; `None` for what is no file, or is read so already.
+    pub(super) fn read_ahead(&mut self) -> Option<Ahead> {
+        // it goes on where this reader is: both have one offset
+        let (ahead, blocks) = Ahead::new(self.regular.take()?);
+        self.buffer.read_ahead(blocks);
+        Some(ahead)
     }
 
     pub(super) fn interfaces(&self) -> &[InterfaceInfo] {

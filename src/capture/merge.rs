@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::buffer::{READ_BUFFER, READ_BUFFER_MANY};
 use super::file::{BURST, FileReader, Next, Truncated};
-use super::{CaptureError, InterfaceInfo, KernelStats, Progress, Source, Wake};
+use super::{Ahead, CaptureError, InterfaceInfo, KernelStats, Progress, Source, Wake};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 
 /// Files merged at once: each holds a descriptor and a read buffer (256 MiB in all at this limit).
@@ -212,6 +212,11 @@ impl Source for FileSource {
 
     fn burst(&mut self, max: usize, f: &mut dyn FnMut(&[Frame<'_>])) -> Result<Progress, CaptureError> {
         self.burst_until(max, FOREVER, f)
+    }
+
+    fn read_ahead(&mut self) -> Option<Ahead> {
+        // of many, nobody knows which is next
+        if let [file] = self.files.as_mut_slice() { file.read_ahead() } else { None }
     }
 
     fn wait(&mut self, _timeout: Duration) -> Result<Wake, CaptureError> {

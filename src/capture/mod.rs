@@ -9,6 +9,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `file`, `classic`, `pcapng`, `buffer` | own readers: no mmap, no allocation per packet |
+//! | [`Ahead`] | a file read ahead by a thread of its own |
 //! | [`FileSource`] (`merge`) | one file as it lies, several merged by the time of their next packet |
 //! | [`Replay`] | files behind `-f` |
 //! | [`Paced`] (`pace`) | files handed over as they were recorded: `--speed 1x` |
@@ -24,6 +25,7 @@
 //! file; nothing that could be read is lost, and what could not be is named. Reads no clock: time is packet time.
 //! Refuses: compressed files, records beyond [`MAX_CAPLEN`], immediate mode, changing the filter of a live handle.
 
+mod ahead;
 mod bpf;
 mod buffer;
 mod classic;
@@ -46,6 +48,7 @@ use std::time::Duration;
 
 use crate::packet::{Frame, InterfaceId, LinkType};
 
+pub use ahead::Ahead;
 pub use bpf::{BpfFilter, BpfTest, Libpcap, MAX_EXPRESSION, MAX_INSTRUCTIONS};
 pub use error::CaptureError;
 pub use fanout::{MAX_CAPTURE_THREADS, open_live};
@@ -90,6 +93,11 @@ pub trait Source: Send {
 
     /// The file that an interface belongs to, by number and name; `None` for a live source. The frames of one burst are of one file.
     fn file_of(&self, _interface: InterfaceId) -> Option<(usize, &str)> {
+        None
+    }
+
+    /// Work that another thread may do for it from now on: reading its file ahead. It ends by itself, at the latest with the source.
+    fn read_ahead(&mut self) -> Option<Ahead> {
         None
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::file::Next;
 use super::merge::FileSource;
 use super::pace::{Pace, Speed};
-use super::{CaptureError, InterfaceInfo, KernelStats, Progress, Source, Wake};
+use super::{Ahead, CaptureError, InterfaceInfo, KernelStats, Progress, Source, Wake};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::telemetry::clock::{self, Moment};
 
@@ -108,6 +108,10 @@ impl Source for Paced {
             Turn::Now(ts) => self.files.burst_until(max, ts, f),
             Turn::End => Ok(Progress::End),
         }
+    }
+
+    fn read_ahead(&mut self) -> Option<Ahead> {
+        self.files.read_ahead()
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<Wake, CaptureError> {

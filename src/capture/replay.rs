@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::bpf::{BpfTest, Insn};
 use super::kernel::{Compiler, KernelFilter};
-use super::{BURST, CaptureError, InterfaceInfo, KernelStats, MAX_CAPLEN, Paced, Progress, Source, Wake};
+use super::{Ahead, BURST, CaptureError, InterfaceInfo, KernelStats, MAX_CAPLEN, Paced, Progress, Source, Wake};
 use crate::packet::{Frame, InterfaceId, LinkType};
 
 /// Capture files behind a filter.
@@ -76,6 +76,10 @@ impl Source for Replay {
             self.ended();
         }
         step
+    }
+
+    fn read_ahead(&mut self) -> Option<Ahead> {
+        self.files.read_ahead()
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<Wake, CaptureError> {

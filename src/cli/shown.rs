@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::capture::{CaptureError, InterfaceInfo, KernelStats, Progress, Replay, Source, Wake};
+use crate::capture::{Ahead, CaptureError, InterfaceInfo, KernelStats, Progress, Replay, Source, Wake};
 use crate::packet::{Frame, InterfaceId};
 use crate::telemetry;
 use crate::telemetry::clock::Moment;
@@ -61,6 +61,10 @@ impl Source for Shown {
     fn burst(&mut self, max: usize, f: &mut dyn FnMut(&[Frame<'_>])) -> Result<Progress, CaptureError> {
         self.show();
         self.files.burst(max, f)
+    }
+
+    fn read_ahead(&mut self) -> Option<Ahead> {
+        self.files.read_ahead()
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<Wake, CaptureError> {

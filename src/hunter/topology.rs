@@ -165,7 +165,11 @@ async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<En
 
     let (failed, mut failures) = mpsc::channel::<CaptureError>(parts.sources.len().max(1));
     let mut threads = Vec::new();
-    for (index, (source, epoch)) in parts.sources.into_iter().zip(&epochs).enumerate() {
+    for (index, (mut source, epoch)) in parts.sources.into_iter().zip(&epochs).enumerate() {
+        if let Some(ahead) = source.read_ahead() {
+            let reader = std::thread::Builder::new().name(format!("lc-read-{index}")).spawn(move || ahead.run());
+            threads.push(reader.map_err(HunterError::Thread)?);
+        }
         let inspector = Inspector {
             source,
             engine: Engine::new(parts.engine, shared.filters.current(), Arc::clone(&parts.bpf)),

@@ -105,6 +105,9 @@ pub fn run(
         written: 0,
         failed: None,
     };
+    if let Some(ahead) = source.read_ahead() {
+        topology::read_ahead(ahead);
+    }
     let read = read(&mut engine, source, now, &mut out, stop, config.count);
     engine.finish(&mut out);
     out.events.flush()?;
