@@ -569,6 +569,77 @@ fn a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_ca
 }
 
 #[test]
+fn what_the_kernel_drops_stands_in_the_calls_alive_then_and_in_the_figures() {
+    in_namespace("what_the_kernel_drops_stands_in_the_calls_alive_then_and_in_the_figures", || {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        let says = |log: &str, what: &str| {
+            (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                std::fs::read_to_string(dir.join(log)).is_ok_and(|said| said.contains(what))
+            })
+        };
+        let mut call = Vec::new();
+        let mut source = FileSource::open(&[concat!(env!("CARGO_MANIFEST_DIR"), "/captures/voip/plain.pcap")]).unwrap();
+        while source.poll(&mut |f| call.push(f.data.to_vec())).unwrap() != Progress::End {}
+        let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state"];
+        let processor = Lc::start(dir, "p", &[&["process", "--insecure", "--listen", "127.0.0.1:55555"], &files[..]].concat());
+        assert!(says("p", "listening"));
+        let hunt =
+            ["hunt", "voip", "--insecure", "-P", "127.0.0.1:55555", "-i", "ve1", "--no-filter-policy", "allow", "--id", "edge"];
+        let more = ["--durability", "memory", "--keep-duplicates", "--pcap-buffer-size", "1M"];
+        let hunter = Lc::start(dir, "h", &[&hunt[..], &more].concat());
+        assert!(says("h", "connected"));
+        let show = || {
+            let show = ["show", "hunter", "edge", "-P", "127.0.0.1:55555", "--insecure", "--output-format", "json", "-q"];
+            let out = Command::new(env!("CARGO_BIN_EXE_lc")).args(show).env("HOME", dir).output().unwrap();
+            serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap_or_default()
+        };
+        let until = |what: &dyn Fn(&serde_json::Value) -> bool| {
+            (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(50));
+                what(&show())
+            })
+        };
+
+        let (before, after) = call.split_at(20);
+        let mut sender = Sender::on("ve0");
+        for f in before {
+            sender.send(f);
+        }
+        assert!(until(&|h| h["stats"]["packets_forwarded"].as_u64() >= Some(15)), "{}", show());
+        // a stall: the ring runs over
+        sh(&format!("kill -STOP {}", hunter.0.id()));
+        let noise = ethernet(None, 0x0800, &udp4([10, 0, 0, 1], [10, 0, 0, 2], 9, 1, 1));
+        let noise = [noise, vec![0; 1000]].concat();
+        for _ in 0..20_000 {
+            sender.send(&noise);
+        }
+        sh(&format!("kill -CONT {}", hunter.0.id()));
+        assert!(until(&|h| h["stats"]["kernel_dropped"].as_u64() > Some(0)), "{}", show());
+        for f in after {
+            sender.send(f);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let (stopped, log) = (hunter.stop(), std::fs::read_to_string(dir.join("h")).unwrap());
+        assert_eq!((stopped, processor.stop()), (Some(5), Some(0)), "packets were lost: {log}");
+
+        let records = std::fs::read_dir(dir.join("calls")).unwrap().map(|e| e.unwrap().path());
+        let record = records.into_iter().find(|p| p.extension().is_some_and(|e| e == "json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(record).unwrap()).unwrap();
+        let hole = &record["holes"][0];
+        assert_eq!(
+            (&record["complete"], &hole["reason"], &hole["hunter"]),
+            (&false.into(), &"kernel_dropped".into(), &"edge".into()),
+            "{record}"
+        );
+        assert!(hole["packets"].as_u64() > Some(100) && hole["from"].is_string() && hole["until"].is_string(), "{record}");
+        let last = log.lines().last().unwrap();
+        assert!(last.contains("\"difference\":\"k1=0 k2=0 k3=0\"") && !last.contains("\"lately\":\"1s=0 1m=0 1h=0\""), "{last}");
+    });
+}
+
+#[test]
 fn an_interface_that_is_down_is_refused_in_words() {
     in_namespace("an_interface_that_is_down_is_refused_in_words", || {
         sh("ip link set ve1 down");

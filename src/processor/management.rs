@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data::remote_of;
-use super::losses::Loss;
+use super::pressure::Level;
 use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
 use crate::net::{PeerInfo, Role};
@@ -109,17 +109,15 @@ impl ManagementService for Management {
             async move {
                 let beat = beat?;
                 shared.check_identity(peer.as_ref(), &beat.hunter_id)?;
-                if beat.status() == HunterStatus::StatusStopping {
-                    let stopping = Job::Stopping { hunter: Arc::from(beat.hunter_id.as_str()) };
-                    let _sent = shared.jobs.send(stopping).await;
-                }
+                let stops = beat.status() == HunterStatus::StatusStopping;
                 let hunter: Arc<str> = Arc::from(beat.hunter_id.as_str());
-                for loss in shared.note_heartbeat(beat) {
-                    let _sent = shared.jobs.send(Job::Lost { hunter: Arc::clone(&hunter), loss }).await;
+                shared.note_heartbeat(beat);
+                if stops {
+                    let _sent = shared.jobs.send(Job::Stopping { hunter }).await;
                 }
                 Ok(ProcessorHeartbeat {
                     timestamp_ns: clock::wall().as_nanos(),
-                    status: ProcessorStatus::ProcessorHealthy.into(),
+                    status: shared.status().into(),
                     hunters_connected: u32::try_from(shared.roster.lock().len()).unwrap_or(u32::MAX),
                     processor_id: shared.id.clone(),
                 })
@@ -191,7 +189,7 @@ impl ManagementService for Management {
             total_packets_forwarded: 0,
             total_filters: u32::try_from(self.shared.filters.len()).unwrap_or(u32::MAX),
             processor_id: self.shared.id.clone(),
-            status: ProcessorStatus::ProcessorHealthy.into(),
+            status: self.shared.status().into(),
             upstream_processor: String::new(),
             duplicates: counts.duplicate,
             committed: counts.committed,
@@ -278,13 +276,19 @@ fn not_yet(what: &str) -> Status {
 }
 
 impl Shared {
-    /// Takes what a hunter says of itself; what it has lost since it last did.
-    pub(super) fn note_heartbeat(&self, beat: HunterHeartbeat) -> Vec<Loss> {
+    /// Takes what a hunter says of itself, and what it has lost since it last did.
+    pub(super) fn note_heartbeat(&self, beat: HunterHeartbeat) {
         let status = beat.status();
         let mut roster = self.roster.lock();
-        let Some(h) = roster.heard(&beat.hunter_id, clock::wall()) else { return Vec::new() };
+        let Some(h) = roster.heard(&beat.hunter_id, clock::wall()) else { return };
         let at = Timestamp::from_nanos(beat.timestamp_ns);
         let lost = beat.stats.as_ref().map(|stats| h.losses(at, stats)).unwrap_or_default();
+        if !lost.is_empty() {
+            let (hunter, mut losses) = (Arc::from(beat.hunter_id.as_str()), self.losses.lock());
+            for loss in lost {
+                losses.note(&hunter, loss);
+            }
+        }
         h.beat = Some(at);
         if h.filter_version != beat.filter_version {
             tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");
@@ -306,6 +310,16 @@ impl Shared {
         if let Some(stats) = beat.stats {
             h.stats = stats;
         }
-        lost
+    }
+
+    /// How this processor is: what its hunters and monitors are told.
+    fn status(&self) -> ProcessorStatus {
+        if self.gauge().is_disk_full() {
+            ProcessorStatus::ProcessorError
+        } else if self.level() > Level::Continue {
+            ProcessorStatus::ProcessorWarning
+        } else {
+            ProcessorStatus::ProcessorHealthy
+        }
     }
 }

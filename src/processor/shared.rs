@@ -12,7 +12,7 @@ use super::counts::{Counters, LOSSES};
 use super::data::Acks;
 use super::filters::Distribution;
 use super::ingest::Ingest;
-use super::losses::Loss;
+use super::losses::Losses;
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
 use crate::batch::{BatchSeq, BatchView, Epoch};
@@ -48,13 +48,6 @@ pub struct Incoming {
 pub enum Job {
     /// Write this.
     Batch(Box<Incoming>),
-    /// A hunter's kernel or interfaces lost packets.
-    Lost {
-        /// Whose.
-        hunter: Arc<str>,
-        /// When and how many.
-        loss: Loss,
-    },
     /// A hunter said that it stops: its calls will not go on.
     Stopping {
         /// Which.
@@ -84,6 +77,8 @@ pub struct Shared {
     pub(super) stopping: AtomicBool,
     /// What presses, and what the hunters were last asked.
     flow: Mutex<Flow>,
+    /// What hunters say their kernels and interfaces lost; read when a call's record is written. No queue: that may be full for long.
+    pub(super) losses: Arc<Mutex<Losses>>,
     /// The record thread's last sign of life.
     alive: Mutex<Option<Moment>>,
     /// What was lost lately.
@@ -150,6 +145,7 @@ impl Shared {
             ending: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
             flow: Mutex::default(),
+            losses: Arc::default(),
             alive: Mutex::default(),
             recent: Mutex::default(),
         }

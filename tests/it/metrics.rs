@@ -199,6 +199,10 @@ fn the_equation_holds_in_every_answer_while_packets_flow_and_a_processor_goes_an
     let cut_off = get(port, "/readyz").unwrap();
     let processor = Processor::start_at(dir, again, &process);
     let second_sampled = sample(port_of(&processor), &stop);
+    let by_curl = Command::new("curl")
+        .args(["-sS", "--max-time", "10"])
+        .args(["/metrics", "/statusz"].map(|path| format!("http://127.0.0.1:{port}{path}")))
+        .output();
     let said = hunter.ended();
     let figures = get(port_of(&processor), "/metrics").unwrap().1;
     let of = check_metrics(&figures);
@@ -211,6 +215,14 @@ fn the_equation_holds_in_every_answer_while_packets_flow_and_a_processor_goes_an
     println!(
         "hunter {samples} answers, {moved} while packets came; processor {processor_samples}+{last_samples}, {processor_moved}+{last_moved}"
     );
+    match by_curl {
+        Ok(out) => {
+            let text = String::from_utf8_lossy(&out.stdout);
+            let (metrics, status) = text.split_once("lc_metrics_left_out 0\n").unwrap_or_else(|| panic!("{text}{out:?}"));
+            assert!(check_status(status) > 0 && metrics.contains("lc_captured_packets_total "), "{text}");
+        }
+        Err(e) => crate::not_run::say("curl", &e.to_string()),
+    }
     assert!(samples > 50 && moved > 20, "{samples} {moved}");
     assert!(processor_samples + last_samples > 50 && processor_moved + last_moved > 10);
     assert_eq!((health, cut_off.0), ((200, 200, 404), 200), "an outage is no reason to restart a capture: {}", cut_off.1);

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
+use parking_lot::Mutex;
 
 use super::story;
 use crate::engine::{Engine, EngineConfig, Mode};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp};
-use crate::processor::losses::{Loss, Losses};
+use crate::processor::losses::Losses;
 use crate::record::FileFact;
 use crate::record::json::{self, CallRecord, Hole};
 use crate::record::state::CallMemory;
@@ -209,10 +210,15 @@ pub(super) struct Calls {
     /// How many are unread.
     unread: usize,
     /// When packets were lost before any call could be told.
-    losses: Losses,
+    losses: Arc<Mutex<Losses>>,
 }
 
 impl Calls {
+    /// With what hunters say they lost.
+    pub(super) fn new(losses: Arc<Mutex<Losses>>) -> Self {
+        Self { losses, ..Self::default() }
+    }
+
     /// Takes one packet of a call.
     pub(super) fn take(
         &mut self,
@@ -292,11 +298,6 @@ impl Calls {
         }
     }
 
-    /// A hunter's kernel or interfaces lost packets.
-    pub(super) fn note_loss(&mut self, hunter: &Arc<str>, loss: Loss) {
-        self.losses.note(hunter, loss);
-    }
-
     /// What a call misses by such losses, beyond the holes its entry has.
     fn lost_of(&self, call_id: &str, entry: &Entry) -> Vec<Hole> {
         let Some(first) = entry.first else { return Vec::new() };
@@ -304,7 +305,8 @@ impl Calls {
         let mut facts = entry.seen.values().flat_map(|s| s.facts(call_id));
         let over = facts.any(|f| !f.unfinished && f.ended_ns.is_some());
         let last = entry.last.filter(|_| over).unwrap_or(FOREVER);
-        let all = entry.seen.keys().flat_map(|hunter| self.losses.holes(hunter, first, last));
+        let losses = self.losses.lock();
+        let all = entry.seen.keys().flat_map(|hunter| losses.holes(hunter, first, last));
         all.filter(|hole| !entry.holes.contains(hole)).take(HOLES).collect()
     }
 

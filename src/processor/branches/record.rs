@@ -93,7 +93,7 @@ struct Writer {
 
 /// Runs until the queue is closed and empty, then stops gracefully.
 pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs: Receiver<Job>) {
-    let mut calls = Calls::default();
+    let mut calls = Calls::new(Arc::clone(&shared.losses));
     calls.restore(std::mem::take(&mut out.memory));
     let mut w = Writer {
         shared,
@@ -154,7 +154,6 @@ impl Writer {
                 let left_out = self.old.take_left_out();
                 group.push(Pending { batch: *batch, dropped, left_out });
             }
-            Job::Lost { hunter, loss } => self.calls.note_loss(&hunter, loss),
             Job::Stopping { hunter } => {
                 tracing::info!(%hunter, "hunter stops");
                 self.calls.hunter_gone(&hunter);

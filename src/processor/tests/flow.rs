@@ -7,8 +7,8 @@ use crate::processor::data::ack;
 use crate::processor::pages::ProcessorPages;
 use crate::processor::pressure::Level;
 use crate::wire::data::FlowControl;
-use crate::wire::management::StatusRequest;
 use crate::wire::management::management_service_server::ManagementService;
+use crate::wire::management::{ProcessorStatus, StatusRequest};
 
 /// A stream of a hunter that has handed in one batch.
 async fn opened(
@@ -143,6 +143,26 @@ async fn whoever_only_asks_or_watches_moves_nothing() {
 
     assert_eq!((shared.level(), told(&mut stream).await), (Level::Continue, Vec::new()));
     assert!(queue.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn monitors_are_told_when_hunters_are_slowed_and_when_the_disk_is_full() {
+    let (shared, _queue) = processor(10);
+    let management = crate::processor::management::Management::new(Arc::clone(&shared));
+    let status = async || {
+        let answer = management.get_hunter_status(tonic::Request::new(StatusRequest::default())).await.unwrap();
+        answer.into_inner().processor_stats.unwrap().status()
+    };
+
+    let well = status().await;
+    fill(&shared, 8);
+    look(&shared, 12).await;
+    let slow = status().await;
+    shared.pause(true);
+    let full = status().await;
+
+    assert_eq!(well, ProcessorStatus::ProcessorHealthy);
+    assert_eq!((slow, full), (ProcessorStatus::ProcessorWarning, ProcessorStatus::ProcessorError));
 }
 
 #[tokio::test]

@@ -117,7 +117,7 @@ impl HttpBody for Upload {
 async fn handed(queue: &mut mpsc::Receiver<Job>) -> (u64, u64) {
     match timeout(LONG, queue.recv()).await.unwrap().unwrap() {
         Job::Batch(b) => (b.epoch.0, b.seq.0),
-        Job::Stopping { .. } | Job::Lost { .. } => (0, 0),
+        Job::Stopping { .. } => (0, 0),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::packet::build::{be16, ethernet, frame, join, udp, v4};
+use crate::processor::losses::Loss;
 use crate::record::json;
 
 const SEC: i64 = 1_000_000_000;
@@ -127,8 +128,9 @@ fn what_a_kernel_lost_stands_in_the_calls_alive_then_whether_it_is_told_before_o
     let edge: Arc<str> = "edge".into();
     let loss =
         |from: i64, until: i64| Loss { reason: "kernel_dropped", from: Some(at(from * SEC)), until: at(until * SEC), packets: 5 };
-    let mut calls = Calls::default();
-    calls.note_loss(&edge, loss(10, 11));
+    let losses = Arc::<Mutex<Losses>>::default();
+    let mut calls = Calls::new(Arc::clone(&losses));
+    losses.lock().note(&edge, loss(10, 11));
     for (ns, id) in [(SEC, "over"), (5 * SEC, "alive"), (60 * SEC, "later")] {
         let mut say = |ns, start: &str, cseq| {
             let bytes = message(start, cseq, ";tag=b", "", "");
@@ -142,7 +144,7 @@ fn what_a_kernel_lost_stands_in_the_calls_alive_then_whether_it_is_told_before_o
             say(ns + SEC / 2, "SIP/2.0 200 OK", "2 BYE");
         }
     }
-    calls.note_loss(&edge, loss(70, 71));
+    losses.lock().note(&edge, loss(70, 71));
 
     let holes = |id: &str| {
         let r = calls.record(id, Vec::new(), true);
