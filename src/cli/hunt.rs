@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ArgMatches;
+use tokio::sync::watch;
 
 use crate::batch::Limits;
 use crate::capture::{Libpcap, Source};
 use crate::config::{self, HuntConfig, Mode};
+use crate::filter::Filter;
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
 use crate::net::{Dialer, Transport};
 use crate::sniffer;
@@ -55,8 +57,10 @@ async fn supervise(
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     let pages = pages::listen(config.hunter.metrics_listen.as_deref()).await?;
+    let (filters, compile) = (config.filters.clone(), inspection::compile_options(config.mode, &config.voip)?);
+    let (renew, local) = hunter::local_filters(inspection::local_filters(&filters)?);
     // a pipe may be waited for
-    let parts = sniffer::topology::aside(move || assemble(&config, dialer, &told));
+    let parts = sniffer::topology::aside(move || assemble(&config, dialer, local, &told));
     let work = async {
         match parts.await.ok_or_else(|| stopped(HunterError::Panicked))?? {
             Some(parts) => {
@@ -67,7 +71,12 @@ async fn supervise(
     };
     signals
         .during(work, |signal| match signal {
-            Signal::Reload => start::reload_level(matches, started),
+            Signal::Reload => {
+                start::reload_level(matches, started);
+                if let Some((filters, _)) = inspection::reload_filters(&filters, &compile) {
+                    renew.send_replace(filters);
+                }
+            }
             Signal::Stop => {
                 tracing::info!("stopping: flushing and waiting for acknowledgements");
                 stop.store(true, Ordering::Relaxed);
@@ -82,11 +91,15 @@ async fn supervise(
 }
 
 /// Turns the configuration into the hunter's own parts; `None`: told to `stop` meanwhile.
-fn assemble(config: &HuntConfig, dialer: Dialer, stop: &AtomicBool) -> Result<Option<Parts>, Stop> {
+fn assemble(
+    config: &HuntConfig,
+    dialer: Dialer,
+    local: watch::Receiver<Vec<Filter>>,
+    stop: &AtomicBool,
+) -> Result<Option<Parts>, Stop> {
     let compile = inspection::compile_options(config.mode, &config.voip)?;
-    let local = inspection::local_filters(&config.filters)?;
     // what cannot be applied here is an error now, not a line in a log later
-    inspection::compile(&local, &compile)?;
+    inspection::compile(&local.borrow(), &compile)?;
     let hunter = &config.hunter;
     let offline = !config.capture.read.is_empty();
     let Some((sources, interfaces)) = sources(config, stop)? else { return Ok(None) };
@@ -182,6 +195,8 @@ fn conclude(r: &Report) -> Outcome {
         duplicates = e.duplicates,
         own = e.own,
         rtp_only = e.rtp_only,
+        sip_tls = e.sip_tls,
+        doubted_times = r.doubted_times,
         acknowledged = b.acked_packets,
         recovered = b.recovered_packets,
         in_memory = r.in_memory(),

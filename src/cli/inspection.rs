@@ -86,6 +86,22 @@ pub(super) fn compile(filters: &[Filter], options: &CompileOptions) -> Result<Ar
     }
 }
 
+/// What SIGHUP does to the filters of `--filter-file`: reads them again. The old ones stay when that fails.
+pub(super) fn reload_filters(filters: &Filters, options: &CompileOptions) -> Option<(Vec<Filter>, Arc<FilterSet>)> {
+    filters.file.as_ref()?;
+    let read = local_filters(filters).and_then(|all| compile(&all, options).map(|set| (all, set)));
+    match read {
+        Ok(read) => {
+            tracing::info!(filters = read.0.len(), "filter file read again");
+            Some(read)
+        }
+        Err(e) => {
+            tracing::error!(error = %e, "filter file not used; the filters in force stay");
+            None
+        }
+    }
+}
+
 /// Opens capture files, at the speed asked for; `-f` and `--sip-port` mean what they mean for interfaces. `None`: told to
 /// `stop` while a pipe was waited for.
 pub(super) fn open_files(

@@ -9,7 +9,7 @@ use clap::ArgMatches;
 use crate::capture::{Libpcap, Source};
 use crate::config::{Mode, NoFilterPolicy, OutputFormat, SniffConfig};
 use crate::record::dir::MinFree;
-use crate::sniffer::{self, Format, SnifferConfig, SnifferError};
+use crate::sniffer::{self, Format, Renewed, SnifferConfig, SnifferError};
 use crate::telemetry::clock;
 
 use super::exit::{Outcome, Stop};
@@ -36,14 +36,22 @@ async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started)
     let mut signals = Signals::new()?;
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
-    let work = sniffer::topology::aside(move || assemble(&config, &told));
+    let (filters, compile) = (config.filters.clone(), inspection::compile_options(config.mode, &config.voip)?);
+    let renewed = Arc::new(Renewed::default());
+    let renew = Arc::clone(&renewed);
+    let work = sniffer::topology::aside(move || assemble(&config, renewed, &told));
     signals
         .during(
             async {
                 work.await.unwrap_or_else(|| Err(anyhow::anyhow!("the sniffer panicked; this is a bug, please report it").into()))
             },
             |signal| match signal {
-                Signal::Reload => start::reload_level(matches, started),
+                Signal::Reload => {
+                    start::reload_level(matches, started);
+                    if let Some((_, set)) = inspection::reload_filters(&filters, &compile) {
+                        renew.put(set);
+                    }
+                }
                 Signal::Stop => {
                     tracing::info!("stopping");
                     stop.store(true, Ordering::Relaxed);
@@ -55,7 +63,7 @@ async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started)
 }
 
 /// Turns the configuration into the sniffer's own and runs it.
-fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
+fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> Result<Outcome, Stop> {
     let options = inspection::compile_options(config.mode, &config.voip)?;
     let filters = inspection::compile(&inspection::local_filters(&config.filters)?, &options)?;
     let sniffer = SnifferConfig {
@@ -69,6 +77,7 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
         write: config.sniff.write_file.clone(),
         min_free: MinFree::default(),
         count: (config.capture.count > 0).then_some(config.capture.count),
+        renewed,
     };
     if config.mode == Mode::Generic && sniffer.write.is_none() {
         tracing::warn!(
@@ -95,6 +104,9 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
     let mut events = io::stdout().lock();
     let outcome = sniffer::run(sniffer, &mut *source, &clock::wall, &mut events, stop).map_err(stopped)?;
     let c = outcome.counters;
+    if c.sip_tls > 0 {
+        tracing::warn!("there is SIP over TLS; it is not decrypted, and its calls are not seen");
+    }
     tracing::info!(
         captured = c.captured,
         kernel_dropped = outcome.kernel.kernel_dropped.saturating_add(outcome.kernel.interface_dropped),
@@ -103,6 +115,7 @@ fn assemble(config: &SniffConfig, stop: &AtomicBool) -> Result<Outcome, Stop> {
         duplicates = c.duplicates,
         dropped = c.dropped_total(),
         rtp_only = c.rtp_only,
+        sip_tls = c.sip_tls,
         events = outcome.events,
         "done"
     );

@@ -26,6 +26,8 @@ pub struct Counters {
     pub sip_messages: u64,
     /// Looked like SIP and was none.
     pub not_sip: u64,
+    /// Connections with SIP inside TLS, which is not decrypted.
+    pub sip_tls: u64,
     /// Frames whose headers could not be read (they are filtered, or forwarded in generic mode).
     pub undecodable: u64,
     /// Calls seen.
@@ -68,6 +70,7 @@ impl Counters {
         self.held = self.held.saturating_add(o.held);
         self.sip_messages = self.sip_messages.saturating_add(o.sip_messages);
         self.not_sip = self.not_sip.saturating_add(o.not_sip);
+        self.sip_tls = self.sip_tls.saturating_add(o.sip_tls);
         self.undecodable = self.undecodable.saturating_add(o.undecodable);
         self.calls = self.calls.saturating_add(o.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(o.calls_evicted);

@@ -33,6 +33,8 @@ const KEPT_BYTES: usize = 64 << 20;
 const REMEMBERED: usize = 64;
 /// Fragments of an unfinished WebSocket message told apart; further ones count as one with what lies between.
 const PARTS: usize = 32;
+/// The port of SIP over TLS.
+const SIPS: u16 = 5061;
 /// Bytes a candidate may send before it must look like SIP.
 const CANDIDATE_BYTES: usize = 4096;
 
@@ -161,7 +163,12 @@ impl Engine {
                     Next::Again
                 }
                 Look::More => Next::Wait,
-                Look::Else => Next::NotSip,
+                Look::Else => {
+                    if is_sip_in_tls(buf, &c.key) {
+                        self.counters.sip_tls = self.counters.sip_tls.saturating_add(1);
+                    }
+                    Next::NotSip
+                }
             },
             Carries::Sip => match h.framer.next(buf) {
                 Framed::NeedMore => Next::Wait,
@@ -413,6 +420,11 @@ enum Look {
 }
 
 /// Does a connection that begins like this carry SIP?
+/// A TLS handshake (RFC 8446 §5.1) on the port of SIP over TLS (RFC 3261 §19.1.2): nobody here can read what follows.
+fn is_sip_in_tls(buf: &[u8], key: &FlowKey) -> bool {
+    matches!(buf, [0x16, 3, ..]) && [Side::Low, Side::High].iter().any(|side| key.endpoint(*side).port == SIPS)
+}
+
 fn look(buf: &[u8]) -> Look {
     match sip::probe(buf) {
         sip::Probe::Yes => Look::Sip,

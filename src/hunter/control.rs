@@ -35,13 +35,13 @@ pub struct Plane {
     facts: Facts,
     shared: Arc<Shared>,
     options: CompileOptions,
-    /// Filters named on this machine: always there.
-    local: Vec<Filter>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Filters named on this machine: always there.
+    local: Vec<Filter>,
     /// The processor's filters, by id.
     remote: BTreeMap<String, Filter>,
     /// What could not be applied.
@@ -53,16 +53,23 @@ struct State {
 impl Plane {
     /// With the filters named on this machine; they are in force at once, the processor's join them.
     pub fn new(facts: Facts, shared: Arc<Shared>, options: CompileOptions, local: Vec<Filter>) -> Self {
-        let plane = Self { facts, shared, options, local, state: Mutex::default() };
-        if !plane.local.is_empty() {
-            plane.compile(&mut plane.state.lock());
+        let plane = Self { facts, shared, options, state: Mutex::default() };
+        if !local.is_empty() {
+            plane.set_local(local);
         }
         plane
     }
 
+    /// Puts other filters named on this machine in force, beside the processor's.
+    pub fn set_local(&self, local: Vec<Filter>) {
+        let mut state = self.state.lock();
+        state.local = local;
+        self.compile(&mut state);
+    }
+
     /// Compiles what is there and puts it in force, whole.
     fn compile(&self, state: &mut State) {
-        let mut all: Vec<Filter> = self.local.clone();
+        let mut all: Vec<Filter> = state.local.clone();
         all.extend(state.remote.values().cloned());
         let options = CompileOptions { version: state.version, ..self.options.clone() };
         let (set, errors) = FilterSet::compile(&all, &options);

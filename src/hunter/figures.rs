@@ -43,6 +43,8 @@ pub struct Report {
     pub recent: Windows<{ LOSSES.len() }>,
     /// Calls known.
     pub calls: usize,
+    /// Packets whose time jumped ahead of all others.
+    pub doubted_times: u64,
     /// A source is down.
     pub degraded: bool,
     /// Capture threads at work, and those that have ended.
@@ -116,6 +118,7 @@ impl Shared {
             drops: [0; DropReason::ALL.len()],
             recent: self.recent.lock().clone(),
             calls: 0,
+            doubted_times: 0,
             degraded: false,
             threads: [0; 2],
             alive: None,
@@ -127,6 +130,7 @@ impl Shared {
             r.kernel_captured = r.kernel_captured.saturating_add(p.kernel_captured);
             r.open = r.open.saturating_add(p.open);
             r.calls = r.calls.saturating_add(p.calls);
+            r.doubted_times = r.doubted_times.saturating_add(p.doubted_times);
             r.degraded |= p.degraded;
             oversize = oversize.saturating_add(p.oversize);
             let [at_work, ended] = &mut r.threads;

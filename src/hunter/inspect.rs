@@ -11,7 +11,8 @@ use crate::batch::{BatchStats, ContextKey, Encoder, Pushed, SealedBatch};
 use crate::capture::{CaptureError, KernelStats, Outages, Progress, Source};
 use crate::engine::{Counters, Engine};
 use crate::filter::FilterSet;
-use crate::packet::{FiveTuple, Frame, Timestamp};
+use crate::flow::PacketTime;
+use crate::packet::{FiveTuple, Frame};
 use crate::uplink::{Backlog, Offer, Road};
 use crate::voip::event::Event;
 use crate::voip::output::{Output, Owner};
@@ -108,6 +109,8 @@ pub struct Progressed {
     pub open: u64,
     /// Calls known.
     pub calls: usize,
+    /// Packets whose time jumped ahead of all others.
+    pub doubted_times: u64,
     /// Whether the source is down.
     pub degraded: bool,
     /// The thread's last sign of life.
@@ -184,6 +187,8 @@ pub struct Inspector {
     pub offline: bool,
     /// Stop after this many frames.
     pub count: Option<u64>,
+    /// What time it is by the packets.
+    pub time: PacketTime,
     /// Shared with the others.
     pub shared: Arc<Shared>,
 }
@@ -309,7 +314,6 @@ impl Inspector {
         let mut generation = u64::MAX;
         let mut number = 1_u64;
         let mut next_publish = 0_u64;
-        let mut newest = Timestamp::MIN;
         let mut filter_version = 0;
         let mut opened = None;
         // told to stop, what the kernel has already taken is still read
@@ -331,7 +335,7 @@ impl Inspector {
             }
             let (count, room) = (self.count, left(self.count, number).min(BURST));
             let stats = self.batch_stats();
-            let (engine, source) = (&mut self.engine, &mut self.source);
+            let (engine, source, time) = (&mut self.engine, &mut self.source, &mut self.time);
             let mut out = Batching { encoder: &mut self.encoder, sealed: &mut sealed, stats, filter_version, opened };
             let step = source.burst(room, &mut |frames| {
                 // a pipe may have been waited for: what was asked for meanwhile counts for what came out of it
@@ -342,7 +346,7 @@ impl Inspector {
                 out.hand_over(engine, &to);
                 number = number.wrapping_add(frames.len() as u64);
                 if let Some(last) = frames.last() {
-                    newest = newest.max(last.ts);
+                    time.note(last.ts);
                 }
             });
             out.seal_if_due(&shared);
@@ -355,7 +359,7 @@ impl Inspector {
                 Ok(Progress::Frames(_)) if number < next_publish => {}
                 Ok(Progress::Frames(_)) => {
                     next_publish = number.saturating_add(PUBLISH_EVERY);
-                    engine.handle_timeout(newest, &mut out);
+                    engine.handle_timeout(self.time.now(), &mut out);
                     out.hand_over(engine, &to);
                     opened = out.opened;
                     self.publish();
@@ -363,19 +367,19 @@ impl Inspector {
                 Ok(Progress::Idle) => {
                     idle = if until.is_some() { idle + 1 } else { 0 };
                     // on a silent interface time goes on all the same
-                    newest = newest.max(clock::wall());
-                    engine.handle_timeout(newest, &mut out);
+                    self.time.advance(clock::wall());
+                    engine.handle_timeout(self.time.now(), &mut out);
                     out.seal_if_due(&shared);
                     out.hand_over(engine, &to);
                     opened = out.opened;
                     self.publish();
                     if let Err(e) = self.source.wait(IDLE_WAIT) {
-                        self.degraded(&e, newest);
+                        self.degraded(&e);
                     }
                 }
                 Ok(Progress::End) => break Ok(()),
                 Err(e) if self.offline => break Err(e),
-                Err(e) => self.degraded(&e, newest),
+                Err(e) => self.degraded(&e),
             }
         };
         self.finish(filter_version);
@@ -402,8 +406,8 @@ impl Inspector {
     }
 
     /// An interface that went away: said, counted as a warning, tried again.
-    fn degraded(&mut self, e: &CaptureError, newest: Timestamp) {
-        self.outages.begin(e, newest);
+    fn degraded(&mut self, e: &CaptureError) {
+        self.outages.begin(e, self.time.now());
         self.publish();
         clock::pause(IDLE_WAIT);
     }
@@ -423,6 +427,7 @@ impl Inspector {
             oversize: self.encoder.oversize(),
             open: u64::from(self.encoder.pending()),
             calls: self.engine.calls().len(),
+            doubted_times: self.time.doubted(),
             degraded: self.outages.is_on(),
             alive: Some(clock::Moment::now()),
             ended: false,
@@ -442,7 +447,7 @@ mod tests {
     use crate::batch::{EncoderConfig, Epoch, Limits};
     use crate::capture::{InterfaceInfo, Libpcap, Wake};
     use crate::engine::{EngineConfig, Mode};
-    use crate::packet::{InterfaceId, LinkType, headers::DecodeOptions};
+    use crate::packet::{InterfaceId, LinkType, Timestamp, headers::DecodeOptions};
     use crate::uplink::BacklogConfig;
     use crate::voip::table::TableConfig;
 
@@ -502,6 +507,7 @@ mod tests {
             index: 0,
             offline: false,
             count,
+            time: PacketTime::default(),
             shared: Arc::clone(&shared),
         };
         inspector.run().unwrap();

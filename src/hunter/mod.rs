@@ -24,7 +24,7 @@ use crate::uplink::UplinkError;
 
 pub use control::Facts;
 pub use figures::{Report, drops};
-pub use topology::{Parts, drain, endings, run};
+pub use topology::{Parts, drain, endings, local_filters, run};
 
 use inspect::Shared;
 
@@ -60,9 +60,12 @@ impl Hunt {
     }
 }
 
-/// One line of figures; no subscriber data.
-fn stats_line(shared: &Shared) {
+/// One line of figures; no subscriber data. What nobody can read is said once.
+fn stats_line(shared: &Shared, said: &mut bool) {
     let r = shared.report();
+    if r.engine.sip_tls > 0 && !std::mem::replace(said, true) {
+        tracing::warn!("SIP over TLS passes by here; it is not decrypted, and its calls are not seen");
+    }
     tracing::info!(
         captured = r.engine.captured,
         matched = r.engine.forwarded,
@@ -77,6 +80,7 @@ fn stats_line(shared: &Shared) {
         difference = %r.difference(),
         calls = r.calls,
         rtp_only = r.engine.rtp_only,
+        sip_tls = r.engine.sip_tls,
         "statistics"
     );
 }

@@ -12,6 +12,7 @@ use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
 use crate::capture::{CaptureError, InterfaceInfo, KernelStats, Libpcap, Outages, Progress, Source, Wake};
 use crate::engine::{Engine, EngineConfig, Mode};
 use crate::filter::FilterSet;
+use crate::flow::PacketTime;
 use crate::net::{Pages, Transport};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, InterfaceId, LinkType, Timestamp};
@@ -93,6 +94,7 @@ fn inspector(shared: &Arc<Shared>, index: usize, frames: u64, offline: bool) -> 
         index,
         offline,
         count: None,
+        time: PacketTime::default(),
         shared: Arc::clone(shared),
     }
 }
@@ -212,4 +214,15 @@ async fn pages_say_what_keeps_a_hunter_from_capturing_and_not_that_it_is_cut_off
     assert!(pages.page("/livez").unwrap().good && pages.page("/nothing").is_none());
     let status: serde_json::Value = serde_json::from_str(&pages.page("/statusz").unwrap().text).unwrap();
     assert_eq!((&status["equation"]["k3"]["matched"], &status["equation"]["k3"]["in_memory"]), (&40.into(), &40.into()));
+}
+
+#[test]
+fn what_was_held_and_given_up_for_want_of_room_is_lost_and_what_nobody_claimed_is_not() {
+    let shared = Shared::new(Arc::new(Backlog::new(BacklogConfig::default())), 1);
+    let mut slot = shared.progress[0].lock();
+    slot.engine.dropped[DropReason::HoldMedia.index()] = 3;
+    slot.engine.dropped[DropReason::HoldUnclaimed.index()] = 5;
+    drop(slot);
+
+    assert_eq!(shared.report().lost(), 3);
 }

@@ -26,6 +26,7 @@ use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
 use crate::capture::{CaptureError, Outages, Source};
 use crate::engine::{Engine, EngineConfig};
 use crate::filter::{BpfCompiler, CompileOptions, Filter};
+use crate::flow::PacketTime;
 use crate::net::{PageListener, Transport};
 use crate::spool::{Disk, Queue};
 use crate::telemetry::clock;
@@ -58,8 +59,8 @@ pub struct Parts {
     pub bpf: Arc<dyn BpfCompiler + Send + Sync>,
     /// How filters are compiled.
     pub compile: CompileOptions,
-    /// Filters named on this machine.
-    pub local: Vec<Filter>,
+    /// Filters named on this machine, and named anew.
+    pub local: watch::Receiver<Vec<Filter>>,
     /// When a batch is full.
     pub limits: Limits,
     /// How much may wait in memory.
@@ -81,6 +82,11 @@ pub struct Parts {
 /// The channel on which a hunter is told to end.
 pub fn endings() -> (watch::Sender<Ending>, watch::Receiver<Ending>) {
     watch::channel(Ending::Run)
+}
+
+/// The channel on which filters named on this machine come, the first of them being these.
+pub fn local_filters(first: Vec<Filter>) -> (watch::Sender<Vec<Filter>>, watch::Receiver<Vec<Filter>>) {
+    watch::channel(first)
 }
 
 /// Builds and runs a hunter until its source ends or it is told to end.
@@ -150,7 +156,9 @@ async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<En
     let epochs: Vec<Epoch> = (0..parts.sources.len()).map(|n| epoch(parts.facts.instance, n)).collect();
     parts.facts.epochs.clone_from(&epochs);
     let registered: Arc<[String]> = parts.facts.interfaces.clone().into();
-    let plane = Arc::new(Plane::new(parts.facts, Arc::clone(shared), parts.compile, parts.local));
+    let first = parts.local.borrow_and_update().clone();
+    let plane = Arc::new(Plane::new(parts.facts, Arc::clone(shared), parts.compile, first));
+    let _renewal = renew_local(Arc::clone(&plane), parts.local);
     let hunter_id = Arc::clone(&parts.uplink.hunter_id);
 
     let (uplink_ending, uplink_told) = watch::channel(Ending::Run);
@@ -179,6 +187,7 @@ async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<En
             index,
             offline: parts.offline,
             count: parts.count,
+            time: PacketTime::default(),
             shared: Arc::clone(shared),
         };
         let failed = failed.clone();
@@ -205,6 +214,25 @@ async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<En
     }
     result?;
     Ok(Hunt::Finished)
+}
+
+/// A task that ends with whoever asked for it.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Puts filters in force that are named anew on this machine.
+fn renew_local(plane: Arc<Plane>, mut local: watch::Receiver<Vec<Filter>>) -> Task {
+    Task(tokio::spawn(async move {
+        while local.changed().await.is_ok() {
+            let filters = local.borrow_and_update().clone();
+            plane.set_local(filters);
+        }
+    }))
 }
 
 /// An epoch of this process start: 44 bits of milliseconds above 20 random bits.
@@ -241,6 +269,7 @@ async fn supervise(
     (failures, first): (&mut mpsc::Receiver<CaptureError>, &mut Option<CaptureError>),
 ) -> Result<(), HunterError> {
     let mut stats = interval_at(Instant::now() + STATS, STATS);
+    let mut said = false;
     loop {
         tokio::select! {
             ended = &mut *uplink => return joined(ended),
@@ -257,7 +286,7 @@ async fn supervise(
                 Some(e) => *first = first.take().or(Some(e)),
                 None => break,
             },
-            _ = stats.tick() => super::stats_line(shared),
+            _ = stats.tick() => super::stats_line(shared, &mut said),
         }
     }
     while let Some(e) = failures.recv().await {

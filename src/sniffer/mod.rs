@@ -11,9 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::capture::{CaptureError, KernelStats, Outages, Progress, Source};
 use crate::engine::{Counters, Engine, EngineConfig};
 use crate::filter::{BpfCompiler, FilterSet};
+use crate::flow::PacketTime;
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::record::dir::MinFree;
 use crate::record::unified::Unified;
@@ -44,6 +47,23 @@ pub struct SnifferConfig {
     pub min_free: MinFree,
     /// Stop after this many frames.
     pub count: Option<u64>,
+    /// Where other filters come from.
+    pub renewed: Arc<Renewed>,
+}
+
+/// Filters that are to take the place of those in force.
+#[derive(Debug, Default)]
+pub struct Renewed(Mutex<Option<Arc<FilterSet>>>);
+
+impl Renewed {
+    /// They are in force from the next frames on.
+    pub fn put(&self, filters: Arc<FilterSet>) {
+        *self.0.lock() = Some(filters);
+    }
+
+    fn take(&self) -> Option<Arc<FilterSet>> {
+        self.0.lock().take()
+    }
 }
 
 /// What was done.
@@ -108,7 +128,7 @@ pub fn run(
     if let Some(ahead) = source.read_ahead() {
         topology::read_ahead(ahead);
     }
-    let read = read(&mut engine, source, now, &mut out, stop, config.count);
+    let read = read(&mut engine, source, now, &mut out, stop, (config.count, &config.renewed));
     engine.finish(&mut out);
     out.events.flush()?;
     if let Some(u) = &mut out.unified {
@@ -127,18 +147,21 @@ fn read(
     now: &dyn Fn() -> Timestamp,
     out: &mut Sink<'_>,
     stop: &AtomicBool,
-    count: Option<u64>,
+    (count, renewed): (Option<u64>, &Renewed),
 ) -> Result<(), SnifferError> {
     let mut taken = 0_u64;
     // of each file, how many frames it has given; a live source is one file
     let mut given: Vec<u64> = Vec::new();
     let mut next_timers = TIMERS_EVERY;
-    let mut newest = Timestamp::MIN;
+    let mut time = PacketTime::default();
     let mut outages = Outages::default();
     loop {
         let left = count.map_or(u64::MAX, |n| n.saturating_sub(taken));
         if left == 0 || stop.load(Ordering::Relaxed) || out.failed.is_some() {
             return Ok(());
+        }
+        if let Some(filters) = renewed.take() {
+            engine.set_filters(&filters);
         }
         if let Some(since) = outages.poll(source) {
             engine.note_outage(since, now());
@@ -157,9 +180,9 @@ fn read(
                 *n = before.wrapping_add(frames.len() as u64);
             }
             taken = taken.wrapping_add(frames.len() as u64);
-            newest = frames.last().map_or(newest, |f| newest.max(f.ts));
+            frames.last().into_iter().for_each(|f| time.note(f.ts));
         });
-        let progress = match progress.map_err(|e| outages.take(e, newest)) {
+        let progress = match progress.map_err(|e| outages.take(e, time.now())) {
             Ok(progress) => progress,
             Err(None) => Progress::Idle,
             Err(Some(e)) => return Err(e.into()),
@@ -171,13 +194,13 @@ fn read(
             Progress::Frames(_) if taken < next_timers => {}
             Progress::Frames(_) => {
                 next_timers = taken.saturating_add(TIMERS_EVERY);
-                engine.handle_timeout(newest, out);
+                engine.handle_timeout(time.now(), out);
             }
             Progress::Idle => {
-                newest = newest.max(now());
-                engine.handle_timeout(newest, out);
+                time.advance(now());
+                engine.handle_timeout(time.now(), out);
                 out.events.flush()?;
-                if let Err(Some(e)) = source.wait(IDLE_WAIT).map_err(|e| outages.take(e, newest)) {
+                if let Err(Some(e)) = source.wait(IDLE_WAIT).map_err(|e| outages.take(e, time.now())) {
                     return Err(e.into());
                 }
             }

@@ -53,6 +53,7 @@ fn what_the_kernel_and_the_interface_did_not_deliver_is_lost() {
         write: None,
         min_free: MinFree::NONE,
         count: None,
+        renewed: Arc::default(),
     };
 
     let outcome = run(config, &mut Lossy, &|| Timestamp::MIN, &mut Vec::new(), &AtomicBool::new(false)).unwrap();

@@ -60,6 +60,7 @@ fn sniff(capture: &Path) -> (String, Outcome) {
         write: None,
         min_free: MinFree::NONE,
         count: None,
+        renewed: Arc::default(),
     };
     let mut events = Vec::new();
     let mut source = FileSource::open(&[capture]).unwrap_or_else(|e| panic!("{}: {e}", capture.display()));

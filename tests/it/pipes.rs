@@ -43,8 +43,8 @@ impl Waiting {
         self.ends();
     }
 
-    /// It ends by itself, and well.
-    fn ends(mut self) {
+    /// It ends by itself, and well; what it said.
+    fn ends(mut self) -> String {
         let mut ended = None;
         wait_for(|| {
             ended = self.0.try_wait().unwrap();
@@ -53,6 +53,7 @@ impl Waiting {
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(ended.unwrap().code(), Some(0), "{said}");
+        said
     }
 }
 
@@ -115,4 +116,29 @@ fn packets_of_a_pipe_that_stays_open_arrive_without_waiting_for_more() {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!((&listed[0]["hunter_id"], &listed[0]["hostname"]), (&"edge".into(), &host.trim().into()), "{listed}");
     assert_eq!(frames(&kept), frames(&calls_capture())[..3]);
+}
+
+#[test]
+fn filters_named_on_this_machine_are_read_again_at_a_hangup() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let of = |user: &str| format!("filters:\n  - {{id: t, type: sip_user, pattern: {user}}}\n");
+    fs::write(dir.join("f.yaml"), of("nobody")).unwrap();
+    let bytes = fs::read(calls_capture()).unwrap();
+    let start = beginning(0);
+    let arguments = ["sniff", "voip", "-r", "-", "--filter-file", "f.yaml", "-w", "kept.pcap"];
+
+    let mut sniffer = Waiting::start(dir, &arguments, &start);
+    for (text, pid) in [("filters: [", sniffer.0.id()), (&of("alice"), sniffer.0.id())] {
+        fs::write(dir.join("f.yaml"), text).unwrap();
+        assert!(Command::new("kill").args(["-HUP", &pid.to_string()]).status().unwrap().success());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    let mut input = sniffer.0.stdin.take().unwrap();
+    input.write_all(&bytes[start.len()..]).unwrap();
+    drop(input);
+    let said = sniffer.ends();
+
+    assert!(said.contains("filter file not used") && said.contains("filter file read again"), "{said}");
+    assert_eq!(frames(&dir.join("kept.pcap")).len(), 424);
 }

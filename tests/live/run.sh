@@ -86,7 +86,7 @@ done
 sleep 1
 for site in $(seq $sites); do
     "$lc" certs issue hunter "edge-$site" --dir c -q >/dev/null
-    ip netns exec "$tag-net" "$lc" hunt voip -P 10.62.0.2:55555 --id "edge-$site" -i "br$site" --pcap-buffer-size 64M \
+    ip netns exec "$tag-net" "$lc" hunt voip -P 10.62.0.2:55555 --id "edge-$site" -i "br$site" --promisc --pcap-buffer-size 64M \
         --tls-cert "c/hunter-edge-$site.crt" --tls-key "c/hunter-edge-$site.key" --tls-ca c/ca.crt 2>"hunter$site.log" &
     hunters+=($!)
 done
@@ -122,6 +122,7 @@ case $scenario in
         done ;;
     traffic)
         ip netns exec "$tag-callee1" python3 "$here/noise.py" serve 10.61.1.3 &
+        disown # it is killed at the end, which is nothing to tell
         sleep 0.3
         ip netns exec "$tag-caller1" python3 "$here/noise.py" send 10.61.1.3 200 8 ;;
     *) echo "no scenario $scenario" >&2; exit 2 ;;

@@ -130,3 +130,16 @@ fn packets_cut_by_the_snaplen_are_read_as_far_as_they_go() {
     assert_eq!(streams, [(1, 8000)], "not 80 Hz, and the report is no stream");
     assert_eq!(out.calls[0].rtcp_packets, 1);
 }
+
+#[test]
+fn sip_inside_tls_is_counted_by_connection_and_other_tls_is_not() {
+    let mut w = Wire::new(&["alice"]);
+    let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 3];
+    for (at, ports) in [(1, (40_000, 5061)), (2, (40_001, 5061)), (3, (40_002, 443))] {
+        w.tcp(at * 10, ports, 99, SYN, &[]);
+        w.tcp(at * 10 + 1, ports, 100, ACK, &hello);
+        w.tcp(at * 10 + 2, ports, 110, ACK, &hello);
+    }
+
+    assert_eq!(w.end().1.sip_tls, 2);
+}

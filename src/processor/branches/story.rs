@@ -80,7 +80,10 @@ fn describe(record: &mut CallRecord, d: &Details) {
     record.request_uri = said(&d.request_uri);
     record.reason = said(&d.reason);
     record.ringing = d.ringing.map(json::time);
-    let value = |user: &str, host: &str| if host.is_empty() { user.to_owned() } else { format!("{user}@{host}") };
+    let value = |user: &str, host: &str| {
+        let between = if user.is_empty() || host.is_empty() { "" } else { "@" };
+        format!("{user}{between}{host}")
+    };
     let identity = |f: &IdentityFact| json::Identity { field: f.field.to_owned(), value: value(&f.user, &f.host) };
     record.identities = d.identities.iter().map(identity).collect();
     let dialog = |x: &Dialog| json::Dialog {

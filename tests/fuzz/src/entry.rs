@@ -405,6 +405,7 @@ pub(crate) fn engine(data: &[u8]) {
         write: None,
         min_free: MinFree::NONE,
         count: None,
+        renewed: Arc::default(),
     };
     let Ok(mut source) = FileSource::from_reader("fuzz", std::io::Cursor::new(data.to_vec())) else { return };
     let mut events = Vec::new();
