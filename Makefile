@@ -1,12 +1,13 @@
 # The commands of this repository. Each is also a script or a cargo command that can be run alone.
 
-.PHONY: help demo test check live soak build bench captures golden
+.PHONY: help demo test check live soak chaos build bench captures golden
 
 help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
 	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests)"
+	@echo "make chaos     kill -9 of hunter and processor under load, round after round (LC_CHAOS_ROUNDS); deaths at every step (LC_CRASH_CASES)"
 	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
 	@echo "make build     a release binary: target/release/lc"
 	@echo "make bench     what it costs, as ratios to tcpdump and to itself (BENCH_ROWS, BENCH_MB, BENCH_ROUNDS)"
@@ -24,6 +25,10 @@ check:
 
 soak:
 	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model
+
+chaos:
+	LC_CHAOS_ROUNDS=$${LC_CHAOS_ROUNDS:-20} cargo test --release --locked --test it chaos::many_rounds -- --nocapture
+	LC_CRASH_CASES=$${LC_CRASH_CASES:-1000} cargo test --release --locked --lib processor::tests::crash -- --nocapture
 
 live: build
 	scripts/deps.sh test

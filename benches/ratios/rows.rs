@@ -156,6 +156,16 @@ fn forward(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
         done(Row::speed(&what, Goal::AtLeast(goal), bench.rounds, ours, theirs));
         done(cpu.row(&format!("forward: CPU of the hunter per packet, {name}")));
     }
+    let stored = |durability: &str| {
+        let _old = fs::remove_file(dir.join("all.pcap"));
+        let _old = fs::remove_dir_all(dir.join("state"));
+        let processor = Processor::start(&dir, &["--insecure", "-w", "all.pcap", "--durability", durability]);
+        let hunter = hunt(&dir, &[], &processor, &["--insecure", "--no-filter-policy", "allow"], voip);
+        processor.stop();
+        hunter.wall
+    };
+    let what = "forward: acknowledged by the disk : by the kernel, plain text";
+    done(Row::speed(what, Goal::AtLeast(0.9), bench.rounds, || stored("disk"), || stored("process")));
 }
 
 fn hunt(dir: &Path, mode: &[&str], processor: &Processor, arguments: &[&str], traffic: &Traffic) -> Cost {

@@ -13,8 +13,10 @@ use bytes::BytesMut;
 use lippycat::batch::{BatchView, Encoder, EncoderConfig, Epoch, GRPC_PREFIX, Limits, Pushed, SealedBatch, ViewLimits};
 use lippycat::capture::{FileSource, Progress, Source};
 use lippycat::net::{AcceptLimits, Acceptor, Dialer, Transport};
+use lippycat::processor::commit::{Durability, recover};
 use lippycat::processor::{self, Access as Callers, Order, Outputs};
 use lippycat::record::dir::{Access, Dir, MinFree};
+use lippycat::record::state::Places;
 use lippycat::uplink::{
     self, Backlog, BacklogConfig, Control, Ending, FilterChange, HeartbeatFacts, LinkState, Offer, RegistrationFacts, Road,
     UplinkConfig, WhenFull,
@@ -98,11 +100,12 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
         let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let acceptor = Acceptor::bind(&[listen], None, AcceptLimits::default()).unwrap();
         let port = acceptor.addresses()[0].port();
+        let state = Dir::open(dir, Access::Private, MinFree::NONE).unwrap();
+        let recovered = recover(&state, Durability::Process, MinFree::NONE, Places::default()).unwrap();
         let outputs = Outputs {
             unified: None,
             calls: None,
             rotating: None,
-            state: Dir::open(dir, Access::Private, MinFree::NONE).unwrap(),
             memory: Vec::new(),
             grace: Duration::from_secs(5),
             retain_age: Duration::ZERO,
@@ -113,6 +116,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             acceptor,
             max_hunters: 1,
             outputs,
+            commit: recovered.commit,
             filters: Vec::new(),
             filter_version: 1,
             filter_file: None,

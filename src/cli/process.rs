@@ -1,18 +1,21 @@
 //! `lc process`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::ArgMatches;
 
-use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerSecurity};
+use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerDurability, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, Transport, listen_addresses};
+use crate::processor::commit::{Recovered, recover};
 use crate::processor::filters::read_file;
-use crate::processor::{self, Access as Callers, Order, Outputs, Parts, ProcessorError};
+use crate::processor::{self, Access as Callers, Commit, Order, Outputs, Parts, ProcessorError};
+use crate::record::RecordError;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
 use crate::record::rotate::{RotateConfig, Rotating};
-use crate::record::state::State;
+use crate::record::state::{Acked, Places, State};
 use crate::record::unified::Unified;
 
 use super::exit::{Exit, Outcome, Stop};
@@ -102,7 +105,7 @@ type Tls = Option<Arc<Reloading<ServerTls>>>;
 async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers) -> Result<Parts, Stop> {
     let p = &config.processor;
     let filters = filters(config)?;
-    let (outputs, state) = outputs(config)?;
+    let (outputs, commit, acked) = outputs(config)?;
     let (host, port) = p.listen();
     let host = host.map(|h| match h {
         ListenHost::Address(ip) => ip.to_string(),
@@ -113,13 +116,13 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers) -> Result<P
     for address in acceptor.addresses() {
         tracing::info!(%address, tls = tls.is_some(), "listening");
     }
-    let acked = state.map(|s| s.acked).unwrap_or_default();
     Ok(Parts {
         id: config.id.clone(),
         access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
         outputs,
+        commit,
         filters,
         // versions must not go back over a restart; seconds grow faster than anybody edits
         filter_version: u64::try_from(crate::telemetry::clock::wall().as_nanos() / 1_000_000_000).unwrap_or(0),
@@ -151,12 +154,18 @@ fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
 }
 
 /// Opens every file; what an earlier run left is continued.
-fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
+fn outputs(config: &ProcessConfig) -> Result<(Outputs, Commit, Vec<Acked>), Stop> {
     let p = &config.processor;
     let min_free = spool::min_free(p.min_free);
-    let failed = |e: crate::record::RecordError| Stop::from(anyhow::Error::from(e));
+    let failed = |e: RecordError| Stop::from(anyhow::Error::from(e));
     let state_dir = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).map_err(failed)?;
-    let mut state = State::load(&state_dir).map_err(failed)?;
+    let durability = match p.durability {
+        ServerDurability::Disk => processor::Durability::Disk,
+        ServerDurability::Process => processor::Durability::Process,
+    };
+    let recovered = recover(&state_dir, durability, min_free, places(config)?);
+    let Recovered { state, commit } = recovered.map_err(|e| Stop::new(Exit::Failure, e))?;
+    let State { acked, calls: known, unified: trusted, memory, .. } = state;
     let calls = if p.per_call_pcap.enabled {
         let pattern = Pattern::parse(&p.per_call_pcap.file_pattern, Purpose::Call).map_err(|e| Stop::new(Exit::Usage, e))?;
         let mut cfg = CallFilesConfig::new(pattern);
@@ -166,18 +175,13 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
         };
         cfg.min_free = min_free;
         let mut files = CallFiles::open(&p.per_call_pcap.output_dir, cfg).map_err(failed)?;
-        if let Some(state) = &state {
-            files.restore(&state.calls);
-        }
+        files.restore(&known);
         Some(files)
     } else {
         None
     };
     let unified = match &p.write_file {
-        Some(path) => {
-            let trusted = state.as_ref().map(|s| s.unified.clone()).unwrap_or_default();
-            Some(Unified::open(path, None, min_free, trusted).map_err(failed)?)
-        }
+        Some(path) => Some(Unified::open(path, None, min_free, trusted).map_err(failed)?),
         None => None,
     };
     let rotating = if p.auto_rotate_pcap.enabled {
@@ -194,11 +198,20 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Option<State>), Stop> {
     } else {
         None
     };
-    State::remove(&state_dir).map_err(failed)?;
-    let memory = state.as_mut().map(|s| std::mem::take(&mut s.memory)).unwrap_or_default();
-    let outputs =
-        Outputs { unified, calls, rotating, state: state_dir, memory, grace: p.pcap_grace_period, retain_age: p.retain_age };
-    Ok((outputs, state))
+    let outputs = Outputs { unified, calls, rotating, memory, grace: p.pcap_grace_period, retain_age: p.retain_age };
+    Ok((outputs, commit, acked))
+}
+
+/// Where the files are, wherever the next process is started.
+fn places(config: &ProcessConfig) -> Result<Places, Stop> {
+    let p = &config.processor;
+    let absolute = |path: &Path| std::path::absolute(path).map_err(|e| Stop::new(Exit::Failure, e));
+    let unified = p.write_file.as_deref().map(absolute).transpose()?;
+    Ok(Places {
+        unified: unified.and_then(|p| p.parent().map(Path::to_path_buf)),
+        calls: p.per_call_pcap.enabled.then(|| absolute(&p.per_call_pcap.output_dir)).transpose()?,
+        rotating: p.auto_rotate_pcap.enabled.then(|| absolute(&p.auto_rotate_pcap.output_dir)).transpose()?,
+    })
 }
 
 fn tls(security: &ServerSecurity) -> Result<(Tls, Callers), Stop> {

@@ -276,6 +276,8 @@ pub struct Processor {
     pub metrics_listen: Option<String>,
     /// What survives a restart.
     pub state_dir: Option<PathBuf>,
+    /// When a batch is acknowledged.
+    pub durability: ServerDurability,
     /// Unified capture file.
     pub write_file: Option<PathBuf>,
     /// Files of each call.
@@ -294,6 +296,16 @@ pub struct Processor {
     pub tls: ServerTls,
     /// Plain text.
     pub insecure: bool,
+}
+
+/// When a batch is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerDurability {
+    /// Once the disk has confirmed it.
+    Disk,
+    /// Once the kernel has it.
+    Process,
 }
 
 /// Section `processor.per_call_pcap`.

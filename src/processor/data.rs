@@ -365,7 +365,7 @@ async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks
     };
     if shared.ingest.arrive(&s.hunter, epoch, seq, span, hand_over) == Arrival::Duplicate {
         shared.counters.duplicate(packets);
-        acks.tell(ack(announced, shared.ingest.stored(&s.hunter, epoch), shared.flow()));
+        acks.tell(shared.ack(announced, shared.ingest.stored(&s.hunter, epoch), shared.flow()));
     }
     Ok(())
 }

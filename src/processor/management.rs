@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -32,6 +33,10 @@ const ERRORS_KEPT: usize = 1000;
 /// And said in the log.
 const ERRORS_SAID: usize = 10;
 
+/// At a stop, how often it is looked whether everything received is stored, and how many times at most.
+const ACKS_LOOK: Duration = Duration::from_millis(10);
+const ACKS_WAIT: u32 = 200;
+
 /// The service on the processor's shared state.
 pub struct Management {
     shared: Arc<Shared>,
@@ -46,11 +51,19 @@ impl Management {
     /// The processor stops, or the peer's connection is old: an endless answer ends then, or it would keep its connection open until that
     /// is cut.
     fn stop(&self, peer: Option<PeerInfo>) -> impl Future<Output = ()> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
         let mut ending = self.shared.ending.subscribe();
         async move {
             tokio::select! {
                 ended = ending.wait_for(|e| *e) => drop(ended),
                 () = PeerInfo::rolled(peer) => {}
+            }
+            // a hunter gives its connection up with the first of its streams that ends: acknowledgements on their way come before
+            for _ in 0..ACKS_WAIT {
+                if shared.counters.counts().in_queue == 0 {
+                    break;
+                }
+                tokio::time::sleep(ACKS_LOOK).await;
             }
         }
     }

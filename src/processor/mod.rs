@@ -11,6 +11,7 @@
 //! | [`data`] | the data stream |
 //! | [`access`] | who may call what |
 //! | [`ingest`] | what arrived, what is stored |
+//! | [`commit`] | when something is stored: the commit log, the commit thread, what a restart begins from |
 //! | [`counts`] | what became of every packet |
 //! | [`losses`] | when packets were lost before any call could be told |
 //! | [`pressure`] | what is asked of the hunters |
@@ -18,11 +19,12 @@
 //! | [`management`], [`roster`], [`filters`] | the control plane |
 //! | `branches/` | what becomes of a batch |
 //!
-//! Promises: a batch is acknowledged once it is written to every file it belongs to, and written once however often it comes; a full disk
-//! stops acknowledgements, never loses what was acknowledged.
+//! Promises: a batch is acknowledged once it is stored in every file it belongs to (`--durability` says what that means), and stored once
+//! however often it comes and whenever a process ends; a full disk stops acknowledgements, never loses what was acknowledged.
 
 pub mod access;
 mod branches;
+pub mod commit;
 pub mod counts;
 pub mod data;
 pub mod filters;
@@ -44,6 +46,7 @@ use crate::telemetry::Recent;
 
 pub use access::Access;
 pub use branches::record::Outputs;
+pub use commit::{Commit, Durability};
 pub use counts::Counts;
 pub use topology::{orders, run};
 
@@ -73,6 +76,8 @@ pub struct Parts {
     pub max_hunters: usize,
     /// Files.
     pub outputs: Outputs,
+    /// What an earlier run left, and the log that this one goes on with.
+    pub commit: Commit,
     /// Filters at the start.
     pub filters: Vec<Filter>,
     /// Where versions begin.
@@ -107,6 +112,9 @@ pub enum ProcessorError {
     /// The system gave no thread.
     #[error("cannot start the record thread: {0}")]
     Thread(std::io::Error),
+    /// The state directory.
+    #[error(transparent)]
+    State(crate::record::RecordError),
     /// A bug.
     #[error("the record thread panicked; this is a bug, please report it with the log above")]
     Panicked,

@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::commit::Durability;
 use super::counts::{Counters, LOSSES};
-use super::data::Acks;
+use super::data::{Acks, ack};
 use super::filters::Distribution;
 use super::ingest::Ingest;
 use super::losses::Losses;
@@ -20,7 +21,7 @@ use crate::net::{PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::telemetry::Windows;
 use crate::telemetry::clock::Moment;
-use crate::wire::data::FlowControl;
+use crate::wire::data::{FlowControl, StreamControl};
 
 /// One batch on its way to the record thread.
 pub struct Incoming {
@@ -69,6 +70,8 @@ pub struct Shared {
     pub filters: Arc<Distribution>,
     /// Packet counters.
     pub counters: Counters,
+    /// What an acknowledgement says.
+    durability: Durability,
     /// To the record thread.
     pub jobs: mpsc::Sender<Job>,
     /// Set when data streams are to end.
@@ -107,10 +110,10 @@ impl Flow {
         for acks in self.streams.iter().filter_map(Weak::upgrade) {
             if level < before {
                 // the only word that ends a pause for everybody; it takes back everything
-                acks.tell(super::data::ack(None, BatchSeq(0), FlowControl::FlowResume));
+                acks.tell(ack(None, BatchSeq(0), FlowControl::FlowResume));
             }
             if level > Level::Continue {
-                acks.tell(super::data::ack(None, BatchSeq(0), wire(level)));
+                acks.tell(ack(None, BatchSeq(0), wire(level)));
             }
         }
     }
@@ -132,6 +135,7 @@ impl Shared {
         max_hunters: usize,
         ingest: Ingest,
         filter_version: u64,
+        durability: Durability,
         jobs: mpsc::Sender<Job>,
     ) -> Self {
         Self {
@@ -141,6 +145,7 @@ impl Shared {
             ingest,
             filters: Arc::new(Distribution::new(filter_version)),
             counters: Counters::default(),
+            durability,
             jobs,
             ending: watch::Sender::new(false),
             stopping: AtomicBool::new(false),
@@ -149,6 +154,12 @@ impl Shared {
             alive: Mutex::default(),
             recent: Mutex::default(),
         }
+    }
+
+    /// What an acknowledgement says here; durable means that the disk has confirmed it.
+    pub(super) fn ack(&self, epoch: Option<Epoch>, seq: BatchSeq, flow: FlowControl) -> StreamControl {
+        let durable = self.durability == Durability::Disk && epoch.is_some();
+        StreamControl { durable, ..ack(epoch, seq, flow) }
     }
 
     /// Flow control in force.
@@ -233,7 +244,7 @@ impl Shared {
         flow.streams.push(Arc::downgrade(acks));
         // under the lock, so that a change is told after this
         if flow.level > Level::Continue {
-            acks.tell(super::data::ack(None, BatchSeq(0), wire(flow.level)));
+            acks.tell(ack(None, BatchSeq(0), wire(flow.level)));
         }
     }
 

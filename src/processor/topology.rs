@@ -1,12 +1,12 @@
 //! Every thread, task and channel of a processor.
 //!
 //! ```text
-//!  listener task(s) ─ HTTP/2 ─┬─ data streams ──jobs (bounded 256 batches, Block)──▶ record thread ──acks──▶ streams
-//!                             └─ management ── roster, filters
+//!  listener task(s) ─ HTTP/2 ─┬─ data streams ──jobs (bounded 256 batches, Block)──▶ record thread
+//!                             └─ management ── roster, filters            asks (bounded 4, Block) ──▶ commit thread ──acks──▶ streams
 //!  filter task: file changed or SIGHUP ──▶ Distribution ──▶ filter streams         stats task: one line every 5 s
 //!  pressure task: queue, commits, disk ──▶ flow control ──▶ streams                 pages task: figures and health over HTTP
 //!
-//!  shutdown: stop accepting, end streams ─▶ stopping flag ─▶ record thread writes, saves its state, ends
+//!  shutdown: stop accepting, end streams ─▶ stopping flag ─▶ record thread writes, commit thread checkpoints, both end
 //! ```
 
 use std::path::PathBuf;
@@ -21,13 +21,14 @@ use tonic::transport::Server;
 
 use super::access::{Access, AccessLayer};
 use super::branches::record;
+use super::commit::{Commit, Committer, Line, Progress};
 use super::data::DataService;
 use super::filters::read_file;
 use super::ingest::Ingest;
 use super::management::Management;
 use super::pages::ProcessorPages;
-use super::shared::Shared;
-use super::{Order, Outcome, Parts, ProcessorError};
+use super::shared::{Job, Shared};
+use super::{Order, Outcome, Outputs, Parts, ProcessorError};
 use crate::net::Acceptor;
 use crate::net::accept::http2;
 use crate::telemetry::clock;
@@ -35,6 +36,10 @@ use crate::wire::management::management_service_server::ManagementServiceServer;
 
 /// Batches waiting for the record thread.
 const JOBS: usize = 256;
+/// Groups and announcements waiting for the commit thread.
+const ASKS: usize = 4;
+/// Bytes in the commit log between two checkpoints.
+const CHECKPOINT: u64 = 128 << 20;
 /// The filter file is looked at this often.
 const LOOK: Duration = Duration::from_millis(250);
 /// A statistics line this often.
@@ -59,17 +64,12 @@ pub fn orders() -> (watch::Sender<Order>, watch::Receiver<Order>) {
 pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome, ProcessorError> {
     let (jobs, queue) = mpsc::channel(JOBS);
     let ingest = Ingest::restore(&parts.acked);
-    let shared = Arc::new(Shared::new(parts.id, parts.access.is_bound(), parts.max_hunters, ingest, parts.filter_version, jobs));
+    let durability = parts.commit.durability;
+    let bound = parts.access.is_bound();
+    let shared = Arc::new(Shared::new(parts.id, bound, parts.max_hunters, ingest, parts.filter_version, durability, jobs));
     shared.filters.replace(parts.filters, "file").map_err(|e| ProcessorError::Filters(e.to_string()))?;
 
-    let writer = Arc::clone(&shared);
-    let outputs = parts.outputs;
-    let (done, mut finished) = watch::channel(false);
-    let work = move || {
-        record::run(writer, outputs, queue);
-        done.send_replace(true);
-    };
-    std::thread::Builder::new().name("lc-record".to_owned()).spawn(work).map_err(ProcessorError::Thread)?;
+    let mut finished = write(Arc::clone(&shared), parts.outputs, parts.commit, queue)?;
 
     let connections = parts.acceptor.counters();
     let server = tokio::spawn(serve(parts.acceptor, parts.access, Arc::clone(&shared), orders.clone()));
@@ -104,6 +104,33 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     pages.iter().for_each(JoinHandle::abort);
     let lately = shared.recent.lock().together();
     Ok(Outcome { counts: shared.counters.counts(), lately })
+}
+
+/// Starts the threads that write; the answer turns true when both have ended well.
+///
+/// # Errors
+/// [`ProcessorError::Thread`], [`ProcessorError::State`].
+pub(super) fn write(
+    shared: Arc<Shared>,
+    outputs: Outputs,
+    commit: Commit,
+    jobs: mpsc::Receiver<Job>,
+) -> Result<watch::Receiver<bool>, ProcessorError> {
+    let (asks, asked) = std::sync::mpsc::sync_channel(ASKS);
+    let progress = Arc::new(Progress::default());
+    let (done, finished) = watch::channel(false);
+    let (again, places) = (commit.again.clone(), commit.places.clone());
+    let line = Line { asks, progress: Arc::clone(&progress), again, places, checkpoint_bytes: CHECKPOINT };
+    let committer = Committer::new(commit, Arc::clone(&shared), progress).map_err(ProcessorError::State)?;
+    let commits = move || committer.run(&asked);
+    let records = move || {
+        if record::run(shared, outputs, jobs, line) {
+            done.send_replace(true);
+        }
+    };
+    std::thread::Builder::new().name("lc-commit".to_owned()).spawn(commits).map_err(ProcessorError::Thread)?;
+    std::thread::Builder::new().name("lc-record".to_owned()).spawn(records).map_err(ProcessorError::Thread)?;
+    Ok(finished)
 }
 
 async fn serve(acceptor: Acceptor, access: Access, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {

@@ -14,6 +14,8 @@ use std::io;
 
 use sha2::{Digest, Sha256};
 
+use super::fault;
+
 /// Something that bytes are appended to.
 pub(super) trait Disk {
     /// As `write(2)` on a file opened for appending.
@@ -24,10 +26,15 @@ pub(super) trait Disk {
 
 impl Disk for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(half) = fault::torn(bytes.len()) {
+            let _gone = io::Write::write(self, bytes.get(..half).unwrap_or_default());
+            fault::die();
+        }
         io::Write::write(self, bytes)
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
+        fault::step();
         self.set_len(len)
     }
 }
@@ -109,11 +116,6 @@ impl Block {
         self.written = self.len();
         self.pending.clear();
         Ok(())
-    }
-
-    /// The file was cut to `written` bytes; what is pending is forgotten.
-    pub(super) fn cut_back(&mut self, written: u64) {
-        *self = Self::new(self.size, written, false);
     }
 
     /// Starts over in a new file: `header` goes before what is pending.

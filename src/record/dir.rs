@@ -7,21 +7,22 @@
 //! Refuses: directories others may write to; existing files that are not plain files, are not ours or have a second name.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::RecordError;
+use super::{RecordError, fault};
 
 /// Suffix of a file that does not have its final name yet.
-pub(super) const PART: &str = ".part";
+pub(crate) const PART: &str = ".part";
 /// Longest file name Linux allows (`NAME_MAX`, limits.h).
 pub(super) const NAME_MAX: usize = 255;
 /// How much may be written before free space is asked for again; what others may take meanwhile.
@@ -97,20 +98,24 @@ pub struct Dir {
     crowded: bool,
     /// Bytes that may be written before free space is looked at again.
     granted: Cell<u64>,
-    /// Capture files written to since the last checkpoint, as they were at it.
-    journal: RefCell<Journal>,
+    /// Files written to since [`Self::take_written`].
+    written: RefCell<BTreeSet<Box<str>>>,
+    /// Whether a file was created since [`Self::take_created`].
+    created: Cell<bool>,
+    /// Who is told of names before files have them.
+    names: Option<Arc<dyn Names>>,
 }
 
-/// Capture files by name: how they were at the last checkpoint.
-pub(super) type Journal = BTreeMap<Box<str>, Extent>;
+/// Remembers which files are made, so that after a crash those that nobody knows can be removed.
+pub trait Names: std::fmt::Debug + Send + Sync {
+    /// Files of these names are about to be made; returns once that is remembered.
+    ///
+    /// # Errors
+    /// Nothing may be made then.
+    fn announce(&self, names: &[Box<str>]) -> Result<(), RecordError>;
 
-/// How much is in a capture file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Extent {
-    /// Bytes.
-    pub(super) bytes: u64,
-    /// Packets.
-    pub(super) packets: u64,
+    /// A file of an announced name is somebody else's.
+    fn disown(&self, name: &str);
 }
 
 impl Dir {
@@ -137,8 +142,34 @@ impl Dir {
             min_free,
             crowded: others_write,
             granted: Cell::new(0),
-            journal: RefCell::default(),
+            written: RefCell::default(),
+            created: Cell::new(false),
+            names: None,
         })
+    }
+
+    /// From here on `names` is told of files before they are made.
+    pub(super) fn watch(&mut self, names: Arc<dyn Names>) {
+        self.names = Some(names);
+    }
+
+    /// Whether somebody is told of files before they are made.
+    pub(super) fn is_watched(&self) -> bool {
+        self.names.is_some()
+    }
+
+    /// Says that files of these names are about to be made.
+    pub(super) fn announce(&self, names: &[Box<str>]) -> Result<(), RecordError> {
+        self.names.as_ref().map_or(Ok(()), |n| n.announce(names))
+    }
+
+    /// Creates a file that was announced here; `None` when the name is taken.
+    pub(super) fn create_announced(&self, name: &str) -> Result<Option<File>, RecordError> {
+        let file = self.create_new(name)?;
+        if let (None, Some(names)) = (&file, &self.names) {
+            names.disown(name);
+        }
+        Ok(file)
     }
 
     /// Its path, for messages.
@@ -169,8 +200,13 @@ impl Dir {
     pub(crate) fn create_new(&self, name: &str) -> Result<Option<File>, RecordError> {
         self.check_name(name)?;
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fault::step();
         match rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => Ok(Some(File::from(fd))),
+            Ok(fd) => {
+                fault::named(&self.path, None, name);
+                self.created.set(true);
+                Ok(Some(File::from(fd)))
+            }
             Err(Errno::EXIST) => Ok(None),
             Err(e) => Err(RecordError::io("create", self.said(name), e)),
         }
@@ -221,9 +257,10 @@ impl Dir {
     /// Gives a finished file its name; false when that name is taken.
     pub(super) fn rename_new(&self, from: &str, to: &str) -> Result<bool, RecordError> {
         self.check_name(to)?;
+        fault::step();
         match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
             Ok(()) => {
-                self.journal_renamed(from, to);
+                fault::named(&self.path, Some(from), to);
                 Ok(true)
             }
             Err(Errno::EXIST) => Ok(false),
@@ -231,7 +268,6 @@ impl Dir {
             Err(Errno::INVAL | Errno::NOSYS) if self.exists(to)? => Ok(false),
             Err(Errno::INVAL | Errno::NOSYS) => {
                 self.replace(from, to)?;
-                self.journal_renamed(from, to);
                 Ok(true)
             }
             Err(e) => Err(RecordError::io("rename", self.said(from), e)),
@@ -240,7 +276,11 @@ impl Dir {
 
     /// Renames over whatever has the name.
     fn replace(&self, from: &str, to: &str) -> Result<(), RecordError> {
-        rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| RecordError::io("rename", self.said(from), e))
+        fault::step();
+        fault::replacing(&self.path, to);
+        rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| RecordError::io("rename", self.said(from), e))?;
+        fault::named(&self.path, Some(from), to);
+        Ok(())
     }
 
     /// Writes a small file whole: readers see the old one or the new one, never a part. Synced when `durable`.
@@ -250,7 +290,8 @@ impl Dir {
         let Some(mut file) = self.create_new(&part)? else {
             return Err(RecordError::Unsafe { path: self.said(&part), reason: "somebody else creates files here" });
         };
-        let done = io::Write::write_all(&mut file, bytes).and_then(|()| if durable { file.sync_all() } else { Ok(()) });
+        fault::step();
+        let done = io::Write::write_all(&mut file, bytes).and_then(|()| if durable { sync_data(&file) } else { Ok(()) });
         if let Err(e) = done {
             self.remove(&part)?;
             return Err(RecordError::io("write", self.said(&part), e));
@@ -274,6 +315,7 @@ impl Dir {
     /// Removes a file; nothing when there is none.
     pub(crate) fn remove(&self, name: &str) -> Result<(), RecordError> {
         self.check_name(name)?;
+        fault::step();
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(RecordError::io("remove", self.said(name), e)),
@@ -298,35 +340,30 @@ impl Dir {
         Ok(out)
     }
 
-    /// A capture file is about to grow beyond `extent`.
-    pub(super) fn note(&self, name: &str, extent: Extent) {
-        let mut journal = self.journal.borrow_mut();
-        if !journal.contains_key(name) {
-            journal.insert(name.into(), extent);
+    /// A file of it was written to.
+    pub(super) fn note(&self, name: &str) {
+        let mut written = self.written.borrow_mut();
+        if !written.contains(name) {
+            written.insert(name.into());
         }
     }
 
-    fn journal_renamed(&self, from: &str, to: &str) {
-        let mut journal = self.journal.borrow_mut();
-        if let Some(extent) = journal.remove(from) {
-            journal.insert(to.into(), extent);
-        }
+    /// The files written to since the last call.
+    pub(super) fn take_written(&self) -> BTreeSet<Box<str>> {
+        self.written.take()
     }
 
-    /// Everything written so far stays: what it belongs to is acknowledged.
-    pub(super) fn checkpoint(&self) {
-        self.journal.borrow_mut().clear();
-    }
-
-    /// Cuts every file back to the last checkpoint and says how they are then.
-    pub(super) fn roll_back(&self) -> Result<Journal, RecordError> {
-        let journal = self.journal.take();
-        for (name, extent) in &journal {
-            if let Some(file) = self.open_existing(name)? {
-                file.set_len(extent.bytes).map_err(|e| RecordError::io("cut", self.said(name), e))?;
-            }
+    /// A descriptor to sync, if files were created since the last call.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]; ask again.
+    pub(super) fn take_created(&self) -> Result<Option<Entries>, RecordError> {
+        if !self.created.get() {
+            return Ok(None);
         }
-        Ok(journal)
+        let fd = self.fd.try_clone().map_err(|e| RecordError::io("open", &self.path, e))?;
+        self.created.set(false);
+        Ok(Some(Entries { fd, path: self.path.clone() }))
     }
 
     /// Asks for room for `bytes` more; cheap while an earlier answer lasts ([`GRANT_BYTES`]).
@@ -357,7 +394,10 @@ impl Dir {
 
     /// Makes creations, renames and removals durable.
     pub(crate) fn sync(&self) -> Result<(), RecordError> {
-        rustix::fs::fsync(&self.fd).map_err(|e| RecordError::io("sync", &self.path, e))
+        fault::step();
+        rustix::fs::fsync(&self.fd).map_err(|e| RecordError::io("sync", &self.path, e))?;
+        fault::dir_synced(&self.path);
+        Ok(())
     }
 
     /// A name is one component that needs no quoting and hides nothing.
@@ -369,6 +409,37 @@ impl Dir {
         }
         Ok(())
     }
+}
+
+/// The names of a directory, to be synced by another thread.
+#[derive(Debug)]
+pub struct Entries {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Entries {
+    /// Makes them durable.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn sync(&self) -> Result<(), RecordError> {
+        fault::step();
+        rustix::fs::fsync(&self.fd).map_err(|e| RecordError::io("sync", &self.path, e))?;
+        fault::dir_synced(&self.path);
+        Ok(())
+    }
+}
+
+/// Makes the bytes of a file durable.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    fault::step();
+    if fault::sync_fails() {
+        return Err(io::Error::other("the test says so"));
+    }
+    file.sync_data()?;
+    fault::synced(file);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -79,13 +79,18 @@ pub enum RecordError {
 
 impl RecordError {
     /// From an I/O error, telling a full disk from everything else.
-    pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
         let (path, source) = (path.into(), source.into());
         if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             Self::Full { path, detail: source.to_string() }
         } else {
             Self::Io { doing, path, source }
         }
+    }
+
+    /// The log that names of new files go to.
+    pub(crate) fn log(source: io::Error) -> Self {
+        Self::Io { doing: "write", path: "the commit log".into(), source }
     }
 
     /// Whether the disk is full: pause, and try the same packet again later.

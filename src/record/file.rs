@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::append::{self, Found};
 use super::block::Block;
-use super::dir::{Dir, Extent, Journal};
+use super::dir::{Dir, sync_data};
 use super::pcapng::{MAX_OVERHEAD, Noted, Section};
 use super::{Format, MAX_CAPTURED, Packet, RecordError, pcap};
 use crate::packet::LinkType;
@@ -27,6 +27,30 @@ pub(super) struct CaptureFile {
     packets_written: u64,
     /// The next packet needs a section header before it.
     section_due: bool,
+    /// It has a name, and no file yet.
+    fresh: bool,
+    /// How long it was at the last [`Self::take_grown`].
+    told: u64,
+}
+
+/// A capture file that grew: what makes it durable, and how long it is then.
+#[derive(Debug)]
+pub struct Grown {
+    /// Its name.
+    pub name: Box<str>,
+    /// Bytes in it; a record's end.
+    pub bytes: u64,
+    file: File,
+}
+
+impl Grown {
+    /// Makes its bytes durable.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]: what was not durable may be lost, also if this is called again.
+    pub fn sync(&self) -> Result<(), RecordError> {
+        sync_data(&self.file).map_err(|e| RecordError::io("sync", &*self.name, e))
+    }
 }
 
 /// What a new or continued file is to be.
@@ -46,7 +70,8 @@ pub(super) struct Shape<'a> {
 impl CaptureFile {
     /// Creates it; `None` when the name is taken. Its header is pending.
     pub(super) fn create(dir: &Dir, name: &str, shape: Shape<'_>) -> Result<Option<Self>, RecordError> {
-        let Some(disk) = dir.create_new(name)? else { return Ok(None) };
+        dir.announce(&[name.into()])?;
+        let Some(disk) = dir.create_announced(name)? else { return Ok(None) };
         let mut file = Self::over(name, disk, shape, 0, 0);
         file.header();
         Ok(Some(file))
@@ -65,15 +90,7 @@ impl CaptureFile {
 
     /// A file that is known from an earlier run and opened when it is next written to.
     pub(super) fn parked(name: &str, shape: Shape<'_>, written: u64, packets: u64) -> Self {
-        let mut file = Self {
-            name: name.into(),
-            encoder: Encoder::new(shape),
-            block: Block::new(shape.block, written, false),
-            disk: None,
-            packets,
-            packets_written: packets,
-            section_due: false,
-        };
+        let mut file = Self::new(name, Block::new(shape.block, written, false), shape, packets);
         match shape.format {
             _ if written == 0 => file.header(),
             Format::PcapNg => file.section_due = true,
@@ -82,10 +99,29 @@ impl CaptureFile {
         file
     }
 
+    /// A file that is created when it is first written to; its name is announced before.
+    pub(super) fn named(name: &str, shape: Shape<'_>) -> Self {
+        let mut file = Self { fresh: true, ..Self::new(name, Block::new(shape.block, 0, shape.hash), shape, 0) };
+        file.header();
+        file
+    }
+
     fn over(name: &str, disk: File, shape: Shape<'_>, written: u64, packets: u64) -> Self {
-        let block = Block::new(shape.block, written, shape.hash);
-        let encoder = Encoder::new(shape);
-        Self { name: name.into(), encoder, block, disk: Some(disk), packets, packets_written: packets, section_due: false }
+        Self { disk: Some(disk), ..Self::new(name, Block::new(shape.block, written, shape.hash), shape, packets) }
+    }
+
+    fn new(name: &str, block: Block, shape: Shape<'_>, packets: u64) -> Self {
+        Self {
+            name: name.into(),
+            encoder: Encoder::new(shape),
+            told: block.written(),
+            block,
+            disk: None,
+            packets,
+            packets_written: packets,
+            section_due: false,
+            fresh: false,
+        }
     }
 
     fn header(&mut self) {
@@ -114,6 +150,23 @@ impl CaptureFile {
 
     pub(super) fn is_open(&self) -> bool {
         self.disk.is_some()
+    }
+
+    /// Whether it has a name, and no file yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// What makes it durable, if it grew since the last call.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]; ask again.
+    pub(super) fn take_grown(&mut self) -> Result<Option<Grown>, RecordError> {
+        let bytes = self.block.written();
+        let Some(disk) = self.disk.as_ref().filter(|_| bytes != self.told) else { return Ok(None) };
+        let file = disk.try_clone().map_err(|e| RecordError::io("open", &*self.name, e))?;
+        self.told = bytes;
+        Ok(Some(Grown { name: self.name.clone(), bytes, file }))
     }
 
     /// Closes the descriptor; what is pending stays pending.
@@ -155,6 +208,10 @@ impl CaptureFile {
         if self.block.pending() == 0 && !self.block.is_torn() {
             return Ok(true);
         }
+        if self.fresh {
+            let Some(disk) = dir.create_announced(&self.name)? else { return Ok(false) };
+            (self.disk, self.fresh) = (Some(disk), false);
+        }
         if self.disk.is_none() {
             // Something else under the name, a link or a stranger's file, is as good as gone.
             let disk = match dir.open_existing(&self.name) {
@@ -170,7 +227,7 @@ impl CaptureFile {
         }
         dir.reserve(&self.name, self.block.pending() as u64)?;
         if let Some(disk) = &mut self.disk {
-            dir.note(&self.name, Extent { bytes: self.block.written(), packets: self.packets_written });
+            dir.note(&self.name);
             self.block.flush(disk).map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
             self.packets_written = self.packets;
             if let Encoder::PcapNg(section) = &mut self.encoder {
@@ -178,14 +235,6 @@ impl CaptureFile {
             }
         }
         Ok(true)
-    }
-
-    /// Forgets what came after the last checkpoint; the file itself was cut back to it. Nothing may be added any more.
-    pub(super) fn roll_back(&mut self, journal: &Journal) {
-        let now = Extent { bytes: self.block.written(), packets: self.packets_written };
-        let extent = journal.get(&self.name).copied().unwrap_or(now);
-        self.block.cut_back(extent.bytes);
-        (self.packets, self.packets_written) = (extent.packets, extent.packets);
     }
 
     /// Continues in another, newly created file with what is pending; what was written stays where it is.
@@ -198,7 +247,7 @@ impl CaptureFile {
         self.packets = self.packets.saturating_sub(self.packets_written);
         self.packets_written = 0;
         self.section_due = false;
-        (self.name, self.disk) = (new.name, new.disk);
+        (self.name, self.disk, self.fresh) = (new.name, new.disk, new.fresh);
     }
 
     /// SHA-256 of the file as it lies on the disk; read again if it was not summed while writing. `None` when it is gone.

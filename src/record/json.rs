@@ -243,7 +243,9 @@ impl CallRecord {
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|e| RecordError::Unreadable { path: dir.said(&name), reason: e.to_string() })?;
         bytes.push(b'\n');
-        dir.write_whole(&name, &bytes, false)
+        dir.write_whole(&name, &bytes, false)?;
+        dir.note(&name);
+        Ok(())
     }
 }
 

@@ -28,6 +28,7 @@ mod block;
 pub mod calls;
 pub mod dir;
 mod error;
+pub(crate) mod fault;
 mod file;
 pub mod json;
 pub mod name;
@@ -38,7 +39,9 @@ pub mod rotate;
 pub mod state;
 pub mod unified;
 
+pub use dir::Names;
 pub use error::RecordError;
+pub use file::Grown;
 
 use crate::packet::{LinkType, Timestamp};
 

@@ -11,14 +11,16 @@
 //! cut to its last whole record and named at the next start; one removed because nothing is in it is counted.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::append;
-use super::dir::{Access, Dir, MinFree, PART};
-use super::file::{CaptureFile, Shape};
+use super::dir::{Access, Dir, Entries, MinFree, Names, PART};
+use super::file::{CaptureFile, Grown, Shape};
 use super::name::{Parties, Pattern, file_name};
+use super::unified::Length;
 use super::{FileFact, Format, Packet, RecordError};
 use crate::packet::{LinkType, Timestamp};
 
@@ -89,12 +91,20 @@ struct Open {
     last: Timestamp,
 }
 
+/// A file that is complete and gets its name once its bytes are durable: with which group they are.
+#[derive(Debug)]
+struct Closing {
+    open: Open,
+    group: Option<u64>,
+}
+
 /// The rotating files of one directory.
 #[derive(Debug)]
 pub struct Rotating {
     cfg: RotateConfig,
     dir: Dir,
     open: SmallVec<[Open; 1]>,
+    closing: Vec<Closing>,
     now: Timestamp,
     finished: Vec<FileFact>,
     counters: Counters,
@@ -107,10 +117,16 @@ impl Rotating {
     /// [`RecordError::Unsafe`], [`RecordError::Io`].
     pub fn open(dir: &Path, cfg: RotateConfig) -> Result<Self, RecordError> {
         let dir = Dir::open(dir, Access::Private, cfg.min_free)?;
-        let (open, finished) = (SmallVec::new(), Vec::new());
-        let mut new = Self { cfg, dir, open, now: Timestamp::MIN, finished, counters: Counters::default() };
+        let (open, closing, finished) = (SmallVec::new(), Vec::new(), Vec::new());
+        let mut new = Self { cfg, dir, open, closing, now: Timestamp::MIN, finished, counters: Counters::default() };
         new.recover()?;
         Ok(new)
+    }
+
+    /// From here on `names` is told of files before they are made, and a complete one gets its name only once it is durable
+    /// ([`Self::durable`]).
+    pub fn watch(&mut self, names: Arc<dyn Names>) {
+        self.dir.watch(names);
     }
 
     fn recover(&mut self) -> Result<(), RecordError> {
@@ -185,7 +201,7 @@ impl Rotating {
         for index in 0.. {
             let name = file_name(&stem, "", sibling.then_some(pkt.link), index, format);
             let part = format!("{name}{PART}");
-            if self.dir.exists(&name)? {
+            if self.dir.exists(&name)? || self.dir.exists(&part)? {
                 continue;
             }
             if let Some(file) = CaptureFile::create(&self.dir, &part, shape)? {
@@ -200,6 +216,11 @@ impl Rotating {
     fn finish(&mut self, at: usize) -> Result<(), RecordError> {
         let Some(open) = self.open.get_mut(at) else { return Ok(()) };
         open.file.flush(&self.dir)?;
+        if self.dir.is_watched() {
+            let open = self.open.remove(at);
+            self.closing.push(Closing { open, group: None });
+            return Ok(());
+        }
         let fact = FileFact { bytes: open.file.block().written(), packets: open.file.packets(), ..FileFact::default() };
         let (part, stem, link) = (open.file.name().to_owned(), open.stem.clone(), open.sibling.then_some(open.link));
         self.give_name(&part, &stem, link, fact)?;
@@ -245,19 +266,41 @@ impl Rotating {
         self.open.iter_mut().try_for_each(|o| o.file.flush(&self.dir).map(|_| ()))
     }
 
-    /// What was committed stays: it is acknowledged.
-    pub fn checkpoint(&self) {
-        self.dir.checkpoint();
-    }
-
-    /// Goes back to the last checkpoint, as [`super::unified::Unified::roll_back`]; open files are named by the next process.
+    /// What must be synced before what was committed is durable; it is the group of this number.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
-    pub fn roll_back(&mut self) -> Result<(), RecordError> {
-        self.dir.roll_back()?;
-        self.open.clear();
+    /// [`RecordError::Io`]; what was not named is named the next time.
+    pub fn take_grown(&mut self, group: u64, grown: &mut Vec<Grown>) -> Result<Option<Entries>, RecordError> {
+        self.dir.take_written();
+        for open in &mut self.open {
+            grown.extend(open.file.take_grown()?);
+        }
+        for c in self.closing.iter_mut().filter(|c| c.group.is_none()) {
+            grown.extend(c.open.file.take_grown()?);
+            c.group = Some(group);
+        }
+        self.dir.take_created()
+    }
+
+    /// The groups up to this one are durable: complete files of theirs get their names.
+    ///
+    /// # Errors
+    /// Retryable.
+    pub fn durable(&mut self, group: u64) -> Result<(), RecordError> {
+        while let Some(at) = self.closing.iter().position(|c| c.group.is_some_and(|g| g <= group)) {
+            let Some(Closing { open, .. }) = self.closing.get(at) else { break };
+            let fact = FileFact { bytes: open.file.block().written(), packets: open.file.packets(), ..FileFact::default() };
+            let (part, stem, link) = (open.file.name().to_owned(), open.stem.clone(), open.sibling.then_some(open.link));
+            self.give_name(&part, &stem, link, fact)?;
+            self.closing.remove(at);
+        }
         Ok(())
+    }
+
+    /// Names and lengths of the files without a name, as they lie on the disk.
+    pub fn lengths(&self) -> Vec<Length> {
+        let all = self.open.iter().chain(self.closing.iter().map(|c| &c.open));
+        all.map(|o| Length { name: o.file.name().into(), bytes: o.file.block().written() }).collect()
     }
 
     /// Closes everything: at a graceful stop.

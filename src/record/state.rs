@@ -1,11 +1,12 @@
-//! What a graceful restart needs: which batches are stored, and how far the files were.
+//! What a restart begins from: which batches are stored, and how far the files were.
 //!
-//! Written once, after the last commit of a stopping processor; read and removed by the next. A processor that did not
-//! stop gracefully leaves none, and its successor begins new files beside the old ones.
+//! Written now and then by a running processor and once more when it stops; what came since is in the commit log, from entry
+//! [`State::log`] on.
 //!
-//! Promises: whole or absent (written aside, synced, renamed). Refuses another version.
+//! Promises: whole or absent (written aside, synced, renamed). Refuses a version it does not know.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::RecordError;
 use super::calls::CallState;
@@ -16,7 +17,9 @@ use super::unified::Length;
 /// Its name in the state directory.
 pub const FILE_NAME: &str = "processor-state.json";
 /// Version of the layout below; raised when an older program could misread it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Of programs without a commit log: left by a graceful stop only.
+const VERSION_WITHOUT_LOG: u32 = 1;
 /// Longest state read back: 100 000 calls of two files, some 1 KiB each, and as much again.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -34,6 +37,29 @@ pub struct State {
     /// Of those calls, what their files do not say.
     #[serde(default)]
     pub memory: Vec<CallMemory>,
+    /// Rotating files that have no name yet.
+    #[serde(default)]
+    pub rotating: Vec<Length>,
+    /// Where all these files are.
+    #[serde(default)]
+    pub places: Places,
+    /// The last entry of the commit log that is in it.
+    #[serde(default)]
+    pub log: u64,
+    /// Nothing was written after it: the processor stopped gracefully.
+    #[serde(default)]
+    pub clean: bool,
+}
+
+/// Directories of the files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Places {
+    /// Of the unified file.
+    pub unified: Option<PathBuf>,
+    /// Of the call files.
+    pub calls: Option<PathBuf>,
+    /// Of the rotating files.
+    pub rotating: Option<PathBuf>,
 }
 
 /// What is known of a call beside its packets.
@@ -77,19 +103,29 @@ pub struct Acked {
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, acked: Vec::new(), calls: Vec::new(), unified: Vec::new(), memory: Vec::new() }
+        Self {
+            version: VERSION,
+            acked: Vec::new(),
+            calls: Vec::new(),
+            unified: Vec::new(),
+            memory: Vec::new(),
+            rotating: Vec::new(),
+            places: Places::default(),
+            log: 0,
+            clean: false,
+        }
     }
 }
 
 impl State {
-    /// Writes it, replacing an older one, and waits until it is on the disk.
+    /// Writes it, replacing an older one; with `durable`, waits until it is on the disk.
     ///
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Full`]; an older state is still there then.
-    pub fn save(&self, dir: &Dir) -> Result<(), RecordError> {
+    pub fn save(&self, dir: &Dir, durable: bool) -> Result<(), RecordError> {
         let bytes =
             serde_json::to_vec(self).map_err(|e| RecordError::Unreadable { path: dir.join(FILE_NAME), reason: e.to_string() })?;
-        dir.write_whole(FILE_NAME, &bytes, true)
+        dir.write_whole(FILE_NAME, &bytes, durable)
     }
 
     /// Reads it; `None` when there is none.
@@ -100,18 +136,11 @@ impl State {
         let Some(bytes) = dir.read_whole(FILE_NAME, MAX_BYTES)? else { return Ok(None) };
         let unreadable = |reason: String| RecordError::Unreadable { path: dir.join(FILE_NAME), reason };
         let state: Self = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
-        if state.version != VERSION {
+        if !(VERSION_WITHOUT_LOG..=VERSION).contains(&state.version) {
             return Err(unreadable(format!("it is version {}, this program knows {VERSION}", state.version)));
         }
-        Ok(Some(state))
-    }
-
-    /// Removes it: from here on it would be out of date after a crash.
-    ///
-    /// # Errors
-    /// [`RecordError::Io`].
-    pub fn remove(dir: &Dir) -> Result<(), RecordError> {
-        dir.remove(FILE_NAME)
+        let clean = state.clean || state.version == VERSION_WITHOUT_LOG;
+        Ok(Some(Self { version: VERSION, clean, ..state }))
     }
 }
 
@@ -158,19 +187,17 @@ mod tests {
             ..State::default()
         };
 
-        state.save(&dir).unwrap();
+        state.save(&dir, true).unwrap();
 
         assert_eq!(State::load(&dir).unwrap().unwrap(), state);
         assert_eq!(state.calls[1].call_id, CallKey::Bytes(vec![0xff, 0]));
         assert_eq!(fs::metadata(dir.join(FILE_NAME)).unwrap().permissions().mode() & 0o777, 0o600);
-        State::remove(&dir).unwrap();
-        assert_eq!(State::load(&dir).unwrap(), None);
     }
 
     #[test]
     fn refuses_what_it_does_not_know() {
         let (_tmp, dir) = dir();
-        for text in ["", "{", "[]", r#"{"version":2,"acked":[],"calls":[],"unified":[]}"#] {
+        for text in ["", "{", "[]", r#"{"version":3,"acked":[],"calls":[],"unified":[]}"#] {
             dir.write_whole(FILE_NAME, text.as_bytes(), false).unwrap();
             assert!(matches!(State::load(&dir), Err(RecordError::Unreadable { .. })), "{text}");
         }

@@ -9,12 +9,13 @@
 //! after [`Unified::finish`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::append;
-use super::dir::{Access, Dir, MinFree};
-use super::file::{CaptureFile, Shape};
+use super::dir::{Access, Dir, Entries, MinFree, Names};
+use super::file::{CaptureFile, Grown, Shape};
 use super::{Format, Packet, RecordError};
 use crate::packet::LinkType;
 
@@ -111,9 +112,11 @@ impl Unified {
         let path = self.dir.join(name);
         let existing = self.dir.open_existing(name)?;
         let new = existing.is_none();
-        let file = match existing {
-            Some(f) => Some(f),
-            None => self.dir.create_new(name)?,
+        let file = if existing.is_some() {
+            existing
+        } else {
+            self.dir.announce(&[name.into()])?;
+            self.dir.create_announced(name)?
         };
         let Some(mut file) = file else {
             return Err(RecordError::Unsafe { path, reason: "somebody else creates files here" });
@@ -197,19 +200,21 @@ impl Unified {
         self.files.iter_mut().try_for_each(|(_, f)| flush(&self.dir, f))
     }
 
-    /// What was flushed stays: it is acknowledged.
-    pub fn checkpoint(&self) {
-        self.dir.checkpoint();
+    /// From here on `names` is told of files before they are made.
+    pub fn watch(&mut self, names: Arc<dyn Names>) {
+        self.dir.watch(names);
     }
 
-    /// Goes back to the last checkpoint: what came after it was not acknowledged and will come again. Nothing may be written any more.
+    /// What must be synced before what was flushed is durable.
     ///
     /// # Errors
-    /// [`RecordError::Io`].
-    pub fn roll_back(&mut self) -> Result<(), RecordError> {
-        let journal = self.dir.roll_back()?;
-        self.files.iter_mut().for_each(|(_, f)| f.roll_back(&journal));
-        Ok(())
+    /// [`RecordError::Io`]; what was not named is named the next time.
+    pub fn take_grown(&mut self, grown: &mut Vec<Grown>) -> Result<Option<Entries>, RecordError> {
+        self.dir.take_written();
+        for (_, file) in &mut self.files {
+            grown.extend(file.take_grown()?);
+        }
+        self.dir.take_created()
     }
 
     /// Flushes and makes even an empty file a valid capture.
@@ -225,7 +230,8 @@ impl Unified {
 
     /// Names and lengths as they lie on the disk.
     pub fn lengths(&self) -> Vec<Length> {
-        self.files.iter().map(|(_, f)| Length { name: f.name().into(), bytes: f.block().written() }).collect()
+        let empty = self.waiting.iter().map(|_| Length { name: self.name.clone(), bytes: 0 });
+        empty.chain(self.files.iter().map(|(_, f)| Length { name: f.name().into(), bytes: f.block().written() })).collect()
     }
 
     /// Bytes accepted and not yet handed to the kernel.

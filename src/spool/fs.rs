@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FlockOperation;
 
 use super::SpoolError;
-use crate::record::RecordError;
-use crate::record::dir::{Access, Dir, MinFree};
+use crate::record::dir::{Access, Dir, MinFree, sync_data};
+use crate::record::{RecordError, fault};
 
 /// Where damaged segments go.
 const QUARANTINE: &str = "quarantine";
@@ -85,6 +85,8 @@ pub(super) fn read_full<F: FsFile>(file: &F, at: u64, into: &mut [u8]) -> io::Re
 pub struct Disk {
     dir: Dir,
     aside: PathBuf,
+    /// Whether a sync is one.
+    durable: bool,
     /// Keeps other processes out for as long as it is open.
     _lock: Option<File>,
 }
@@ -110,6 +112,12 @@ impl Disk {
         }
     }
 
+    /// Never waits for the disk: what `write(2)` took survives the process, not a loss of power.
+    #[must_use]
+    pub fn volatile(self) -> Self {
+        Self { durable: false, ..self }
+    }
+
     /// Opens an existing directory to look at, also one in use. The caller changes nothing in it.
     ///
     /// # Errors
@@ -125,7 +133,7 @@ impl Disk {
             path: path.into(),
             source: plain(e),
         })?;
-        Ok(Self { aside: dir.join(QUARANTINE), dir, _lock: None })
+        Ok(Self { aside: dir.join(QUARANTINE), dir, durable: true, _lock: None })
     }
 
     fn aside(&self) -> io::Result<Dir> {
@@ -148,18 +156,20 @@ fn lengths(dir: &Dir) -> io::Result<Vec<(String, u64)>> {
 }
 
 impl Fs for Disk {
-    type File = File;
+    type File = DiskFile;
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         lengths(&self.dir)
     }
 
-    fn create(&self, name: &str) -> io::Result<File> {
-        self.dir.create_new(name).map_err(plain)?.ok_or_else(|| io::ErrorKind::AlreadyExists.into())
+    fn create(&self, name: &str) -> io::Result<DiskFile> {
+        let file = self.dir.create_new(name).map_err(plain)?.ok_or(io::ErrorKind::AlreadyExists)?;
+        Ok(DiskFile { file, durable: self.durable })
     }
 
-    fn open(&self, name: &str) -> io::Result<File> {
-        self.dir.open_existing(name).map_err(plain)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn open(&self, name: &str) -> io::Result<DiskFile> {
+        let file = self.dir.open_existing(name).map_err(plain)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(DiskFile { file, durable: self.durable })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -167,7 +177,7 @@ impl Fs for Disk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.dir.sync().map_err(plain)
+        if self.durable { self.dir.sync().map_err(plain) } else { Ok(()) }
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -197,12 +207,24 @@ impl Fs for Disk {
     }
 }
 
-impl FsFile for File {
+/// A real file.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: File,
+    durable: bool,
+}
+
+impl FsFile for DiskFile {
     fn append(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        if let Some(half) = fault::torn(pieces.iter().map(|p| p.len()).sum()) {
+            let bytes = pieces.concat();
+            let _gone = io::Write::write_all(&mut self.file, bytes.get(..half).unwrap_or_default());
+            fault::die();
+        }
         let mut slices: Vec<io::IoSlice<'_>> = pieces.iter().map(|p| io::IoSlice::new(p)).collect();
         let mut rest = slices.as_mut_slice();
         while !rest.is_empty() {
-            match io::Write::write_vectored(self, rest) {
+            match io::Write::write_vectored(&mut self.file, rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => io::IoSlice::advance_slices(&mut rest, n),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -213,14 +235,15 @@ impl FsFile for File {
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        FileExt::read_at(self, into, at)
+        FileExt::read_at(&self.file, into, at)
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
-        self.set_len(len)
+        fault::step();
+        self.file.set_len(len)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        if self.durable { sync_data(&self.file) } else { Ok(()) }
     }
 }

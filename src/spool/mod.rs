@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::fs::{Disk, Fs, FsFile, Space};
+pub use self::fs::{Disk, DiskFile, Fs, FsFile, Space};
 pub use self::queue::{Queue, Stats};
 pub use self::record::MAX_PAYLOAD;
 pub use self::recover::{Listed, list};

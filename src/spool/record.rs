@@ -22,8 +22,8 @@ use crate::batch::{BatchSeq, GRPC_PREFIX, grpc_prefix};
 
 /// Bytes before the payload.
 pub(super) const HEADER: usize = 28;
-/// Largest payload; twice what a batch may be.
-pub const MAX_PAYLOAD: usize = 8 << 20;
+/// Largest payload: what a processor takes of an old hunter in one message (10 MiB), and what its log puts around it.
+pub const MAX_PAYLOAD: usize = 12 << 20;
 /// Bytes of a footer with its header.
 pub(super) const FOOTER: usize = HEADER + FOOTER_PAYLOAD;
 

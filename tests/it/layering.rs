@@ -88,6 +88,7 @@ const ROOMS: &[Room] = &[
             "telemetry",
             "capture",
             "record",
+            "spool",
             "net",
             "wire",
             "uplink",

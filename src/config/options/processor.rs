@@ -45,6 +45,10 @@ pub(super) const ROWS: &[Opt] = &[
     process("processor.state_dir", Kind::Path, Group::Receiving)
         .flag("state-dir")
         .help("What survives a restart [default: $STATE_DIRECTORY, else ~/.local/state/lippycat]"),
+    process("processor.durability", Kind::Choice(&["disk", "process"]), Group::Receiving)
+        .flag("durability")
+        .default("disk")
+        .help("Acknowledge what the disk confirmed, or what the kernel has (survives kill -9, not power loss)"),
     process("processor.write_file", Kind::Path, Group::Output)
         .flag("write-file")
         .short('w')

@@ -52,13 +52,6 @@ pub(super) struct LeftOut {
     pub(super) unwanted: u64,
 }
 
-impl LeftOut {
-    /// All of them.
-    pub(super) fn total(self) -> u64 {
-        self.doubled.saturating_add(self.unwanted)
-    }
-}
-
 /// What was found of a call: the media asked for, or that nobody asked for it.
 type Found = Option<MediaPolicy>;
 

@@ -1,12 +1,14 @@
 //! The record branch: every packet into every file it belongs to, then the acknowledgement. Runs on a thread of its own, since disks block.
 //!
 //! ```text
-//! queue ─▶ take several batches ─▶ unified · per call · rotating ─▶ commit (write(2)) ─▶ acknowledge them all
+//! queue ─▶ take several batches ─▶ unified · per call · rotating ─▶ a group for the commit thread, which acknowledges them all
 //! ```
-//! A full disk pauses the hunters and is tried again with the same packet; nothing is acknowledged that is not written, and a
-//! record is never written in part.
+//! A full disk pauses the hunters and is tried again with the same packet; nothing is acknowledged that is not stored, and a
+//! record is never written in part. `durable` is the side that deals with the commit thread.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+mod durable;
+
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,27 +17,24 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use super::calls::{Calls, Owned};
-use super::old::{Judged, LeftOut, OldHunters};
+use super::old::{Judged, OldHunters};
 use super::replay::replay;
 use crate::batch::PacketView;
 use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
-use crate::processor::data::ack;
+use crate::processor::commit::{Group, Line};
 use crate::processor::roster::Hunter;
 use crate::processor::shared::{Incoming, Job, Shared};
 use crate::protocols::sip;
 use crate::record::calls::{CallFiles, ClosedCall, Part, Written};
-use crate::record::dir::Dir;
 use crate::record::name::Parties;
 use crate::record::retain;
 use crate::record::rotate::Rotating;
-use crate::record::state::{CallMemory, State};
+use crate::record::state::CallMemory;
 use crate::record::unified::Unified;
 use crate::record::{Origin, Packet, RecordError};
 use crate::telemetry::clock;
 
-/// Batches written before one commit.
-const GROUP: usize = 64;
 /// A queue without work is left this often to serve timers.
 const TICK: Duration = Duration::from_millis(100);
 /// How long an empty queue is left alone.
@@ -55,23 +54,12 @@ pub struct Outputs {
     pub calls: Option<CallFiles>,
     /// Rotating, for packets of no call.
     pub rotating: Option<Rotating>,
-    /// Where the state of a graceful stop goes.
-    pub state: Dir,
     /// Calls whose files are continued.
     pub memory: Vec<CallMemory>,
     /// Files stay open this long after a call's end (packet time).
     pub grace: Duration,
     /// Closed call files older than this are deleted; zero: never.
     pub retain_age: Duration,
-}
-
-/// A batch that is written but not committed.
-struct Pending {
-    batch: Incoming,
-    /// Packets of it that no file can take.
-    dropped: u64,
-    /// Packets of it that no file is to have.
-    left_out: LeftOut,
 }
 
 struct Writer {
@@ -89,10 +77,14 @@ struct Writer {
     given_up: bool,
     /// Closed calls whose last record could not be written; tried again.
     unsaved: VecDeque<ClosedCall>,
+    line: Line,
+    /// What goes to the commit thread next.
+    group: Group,
+    at: durable::At,
 }
 
-/// Runs until the queue is closed and empty, then stops gracefully.
-pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs: Receiver<Job>) {
+/// Runs until the queue is closed and empty, then stops gracefully; false when the commit thread has ended before.
+pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs: Receiver<Job>, line: Line) -> bool {
     let mut calls = Calls::new(Arc::clone(&shared.losses));
     calls.restore(std::mem::take(&mut out.memory));
     let mut w = Writer {
@@ -106,12 +98,14 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         swept: Timestamp::MIN,
         given_up: false,
         unsaved: VecDeque::new(),
+        line,
+        group: Group::default(),
+        at: durable::At::default(),
     };
     let mut next_tick = clock::wall();
-    // files know the time before anything is written to them or closed
-    w.tick_files(next_tick);
-    loop {
-        let first = match jobs.try_recv() {
+    w.begin(next_tick);
+    while !w.given_up {
+        let mut job = match jobs.try_recv() {
             Ok(job) => Some(job),
             Err(TryRecvError::Empty) if !w.shared.stopping.load(Ordering::Acquire) => {
                 clock::pause(IDLE);
@@ -119,16 +113,12 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
         };
-        let mut group = Vec::new();
-        let mut job = first;
         while let Some(j) = job.filter(|_| !w.given_up) {
-            w.take(j, &mut group);
-            job = if group.len() < GROUP { jobs.try_recv().ok() } else { None };
+            w.take(j);
+            job = if w.is_group_full() { None } else { jobs.try_recv().ok() };
         }
-        w.commit(group);
-        if w.given_up {
-            break;
-        }
+        w.look();
+        w.send_group(false);
         let now = clock::wall();
         if now >= next_tick {
             next_tick = now.saturating_add(TICK);
@@ -136,27 +126,25 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
             w.tick(now);
         }
     }
-    if w.given_up {
-        w.go_back();
-    } else {
-        w.stop();
-    }
-    w.save_state();
+    w.end()
 }
 
 impl Writer {
-    fn take(&mut self, job: Job, group: &mut Vec<Pending>) {
+    fn take(&mut self, job: Job) {
         match job {
             Job::Batch(batch) => {
                 self.calls.heard(&batch.hunter, batch.received);
                 self.note_missing(&batch);
                 let dropped = self.write_batch(&batch);
                 let left_out = self.old.take_left_out();
-                group.push(Pending { batch: *batch, dropped, left_out });
+                if !self.given_up {
+                    self.group_batch(*batch, dropped, [left_out.doubled, left_out.unwanted]);
+                }
             }
             Job::Stopping { hunter } => {
                 tracing::info!(%hunter, "hunter stops");
                 self.calls.hunter_gone(&hunter);
+                self.group_gone(&hunter);
             }
         }
     }
@@ -240,9 +228,13 @@ impl Writer {
         let meta = p.legacy();
         let call_id = meta.as_ref().and_then(|l| l.sip.as_ref()).map(|s| s.call_id.clone()).filter(|id| !id.is_empty());
         let media = meta.is_some_and(|l| l.rtp.is_some());
+        if self.at.again {
+            return self.write_old_again(batch, p, packet, call_id.as_deref(), media);
+        }
         let judged = self.old.judge(&batch.hunter, call_id.as_deref(), media, packet);
         let call_only = matches!(judged, Judged::CallOnly(..));
-        let (Judged::Filed(keep, named) | Judged::CallOnly(keep, named)) = judged else { return };
+        let (Judged::Filed(keep, named) | Judged::CallOnly(keep, named)) = judged else { return self.at.kept.push(None) };
+        self.at.kept.push(Some(keep));
         let packet = &Packet { data: packet.data.get(..keep).unwrap_or(packet.data), ..*packet };
         if !call_only {
             self.write_unified(packet);
@@ -258,10 +250,16 @@ impl Writer {
     }
 
     fn write_unified(&mut self, packet: &Packet<'_>) {
+        if self.at.again {
+            return;
+        }
         self.insist(packet, |out, packet| out.unified.as_mut().map_or(Ok(()), |u| u.write(packet)));
     }
 
     fn write_rotating(&mut self, packet: &Packet<'_>) {
+        if self.at.again {
+            return;
+        }
         self.insist(packet, |out, packet| out.rotating.as_mut().map_or(Ok(()), |r| r.write(packet)));
     }
 
@@ -270,6 +268,7 @@ impl Writer {
         if self.out.calls.is_none() || call_id.is_empty() {
             return;
         }
+        self.at.has_calls = true;
         let frame =
             Frame { ts: packet.ts, wire_len: packet.wire_len, link: packet.link, interface: InterfaceId(0), data: packet.data };
         let (from, to) = if sip { parties(&frame) } else { (String::new(), String::new()) };
@@ -358,59 +357,6 @@ impl Writer {
         if self.said.len() < 100 && self.said.insert(e.to_string()) {
             tracing::error!(error = %e, "{what}");
         }
-    }
-
-    /// Hands everything written to the kernel, then acknowledges.
-    fn commit(&mut self, group: Vec<Pending>) {
-        if group.is_empty() || self.given_up {
-            return;
-        }
-        self.shared.commit_begins();
-        while let Err(e) = self.flush() {
-            if !self.wait(&e) {
-                return;
-            }
-        }
-        self.checkpoint();
-        self.shared.commit_ends();
-        for Pending { batch, dropped, left_out } in &group {
-            let filed = (batch.view.len() as u64).saturating_sub(left_out.total());
-            self.shared.counters.committed(filed, *dropped);
-            self.shared.counters.left_out(left_out.doubled, left_out.unwanted);
-            self.shared.ingest.store(&batch.hunter, batch.epoch, batch.seq);
-        }
-        // before the answers: they say what is in force
-        if self.shared.pause(false) {
-            tracing::info!("writing works again; hunters go on");
-        }
-        let flow = self.shared.flow();
-        for Pending { batch, .. } in group {
-            let seq = match batch.announced {
-                Some(epoch) => self.shared.ingest.stored(&batch.hunter, epoch),
-                None => batch.seq,
-            };
-            batch.acks.answer(ack(batch.announced, seq, flow));
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), RecordError> {
-        if let Some(u) = &mut self.out.unified {
-            u.flush()?;
-        }
-        if let Some(c) = &mut self.out.calls {
-            c.commit()?;
-        }
-        if let Some(r) = &mut self.out.rotating {
-            r.commit()?;
-        }
-        Ok(())
-    }
-
-    /// What is flushed is about to be acknowledged.
-    fn checkpoint(&self) {
-        self.out.unified.iter().for_each(Unified::checkpoint);
-        self.out.calls.iter().for_each(CallFiles::checkpoint);
-        self.out.rotating.iter().for_each(Rotating::checkpoint);
     }
 
     /// Timers: calls that are over, records to be renewed, rotation.
@@ -506,59 +452,11 @@ impl Writer {
 
     fn save_record(&mut self, call_id: &str) {
         let Some(files) = &self.out.calls else { return };
-        let Some(stem) = files.stem(call_id.as_bytes()) else { return };
+        let Some(stem) = files.stem(call_id.as_bytes()).filter(|_| files.may_save(call_id.as_bytes())) else { return };
         let record = self.calls.record(call_id, files.files(call_id.as_bytes()), false);
         match record.save(files.dir(), stem) {
             Ok(()) => self.calls.written(call_id, clock::wall()),
             Err(e) => self.say(&e, "a call's record could not be written; trying again"),
-        }
-    }
-
-    /// Goes back to what was acknowledged: the rest will come again, to whoever continues these files.
-    fn go_back(&mut self) {
-        tracing::error!("stopping on a full disk; what was not acknowledged is left to the hunters");
-        let unified = self.out.unified.as_mut().map_or(Ok(()), Unified::roll_back);
-        let calls = self.out.calls.as_mut().map_or(Ok(()), CallFiles::roll_back);
-        let rotating = self.out.rotating.as_mut().map_or(Ok(()), Rotating::roll_back);
-        for e in [unified, calls, rotating].into_iter().filter_map(Result::err) {
-            tracing::error!(error = %e, "a file could not be cut back; it may hold packets that come again");
-        }
-    }
-
-    /// Writes everything.
-    fn stop(&mut self) {
-        self.tick(clock::wall());
-        for id in self.calls.rest() {
-            self.save_record(&id);
-        }
-        if let Some(u) = &mut self.out.unified
-            && let Err(e) = u.finish()
-        {
-            tracing::error!(error = %e, "unified file");
-        }
-        if let Some(r) = &mut self.out.rotating
-            && let Err(e) = r.close()
-        {
-            tracing::error!(error = %e, "rotating file");
-        }
-        // nothing is pending but what a timer closed
-        if let Err(e) = self.flush() {
-            tracing::error!(error = %e, "cannot write");
-        }
-    }
-
-    /// Remembers where to go on.
-    fn save_state(&self) {
-        let unsaved: BTreeSet<String> = self.unsaved.iter().map(|c| String::from_utf8_lossy(&c.call_id).into_owned()).collect();
-        let state = State {
-            acked: self.shared.ingest.snapshot(),
-            calls: self.out.calls.as_ref().map(CallFiles::snapshot).unwrap_or_default(),
-            unified: self.out.unified.as_ref().map(Unified::lengths).unwrap_or_default(),
-            memory: self.calls.memory(&unsaved),
-            ..State::default()
-        };
-        if let Err(e) = state.save(&self.out.state) {
-            tracing::error!(error = %e, "the state for the next start could not be written; hunters may send twice what was stored");
         }
     }
 }

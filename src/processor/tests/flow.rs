@@ -184,7 +184,7 @@ async fn pages_say_what_keeps_a_processor_from_storing() {
 #[tokio::test]
 async fn more_hunters_than_series_are_summed_up() {
     let (jobs, _queue) = mpsc::channel(1);
-    let shared = Arc::new(Shared::new("mid".into(), false, 3000, Ingest::default(), 1, jobs));
+    let shared = Arc::new(Shared::new("mid".into(), false, 3000, Ingest::default(), 1, Durability::Disk, jobs));
     (0..3000).for_each(|n| register(&shared, &format!("h{n}\"")));
     let pages = ProcessorPages::new(Arc::clone(&shared), Transport::default(), Arc::<AcceptCounters>::default());
 

@@ -1,5 +1,6 @@
 //! The processor's parts against hunters made of bytes: no socket, no certificate.
 
+mod crash;
 mod flow;
 mod losses;
 mod record;
@@ -18,6 +19,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::commit::Durability;
 use super::data::DataService;
 use super::ingest::Ingest;
 use super::shared::{Job, Shared};
@@ -35,7 +37,7 @@ const SHORT: Duration = Duration::from_millis(100);
 /// A processor without files: what is handed to the record thread can be looked at.
 fn processor(room: usize) -> (Arc<Shared>, mpsc::Receiver<Job>) {
     let (jobs, queue) = mpsc::channel(room);
-    let shared = Arc::new(Shared::new("mid".into(), false, 10, Ingest::default(), 1, jobs));
+    let shared = Arc::new(Shared::new("mid".into(), false, 10, Ingest::default(), 1, Durability::Disk, jobs));
     (shared, queue)
 }
 

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -14,14 +13,15 @@ use crate::batch::{BatchView, ViewLimits};
 use crate::capture::{FileSource, Progress, Source};
 use crate::packet::headers::{DecodeOptions, Transport, decode};
 use crate::processor::Outputs;
-use crate::processor::branches::record;
+use crate::processor::commit::{Recovered, recover};
 use crate::processor::data::Acks;
 use crate::processor::shared::Incoming;
+use crate::processor::topology;
 use crate::protocols::sip;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
-use crate::record::state::State;
+use crate::record::state::Places;
 
 /// One frame of a capture and what a hunter says of it.
 #[derive(Clone)]
@@ -119,7 +119,7 @@ impl Batcher {
 struct Recorder {
     shared: Arc<Shared>,
     dir: PathBuf,
-    thread: JoinHandle<()>,
+    ended: tokio::sync::watch::Receiver<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -135,8 +135,8 @@ impl Recorder {
     /// Starts one, continuing what an earlier one left.
     fn start(dir: &Path, setup: Setup) -> Self {
         let state_dir = Dir::open(dir.join("state"), Access::Private, MinFree::NONE).unwrap();
-        let state = State::load(&state_dir).unwrap().unwrap_or_default();
-        State::remove(&state_dir).unwrap();
+        let places = Places { calls: Some(dir.join("calls")), ..Places::default() };
+        let Recovered { state, commit } = recover(&state_dir, Durability::Process, MinFree::NONE, places).unwrap();
         let cfg = CallFilesConfig {
             min_free: MinFree::NONE,
             layout: setup.layout,
@@ -150,16 +150,15 @@ impl Recorder {
             unified: None,
             calls: Some(calls),
             rotating: None,
-            state: state_dir,
             memory: state.memory,
             grace: setup.grace,
             retain_age: Duration::ZERO,
         };
         let (jobs, queue) = mpsc::channel(256);
-        let shared = Arc::new(Shared::new("mid".into(), false, 10, Ingest::restore(&state.acked), 1, jobs));
-        let writer = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || record::run(writer, outputs, queue));
-        Self { shared, dir: dir.join("calls"), thread }
+        let ingest = Ingest::restore(&state.acked);
+        let shared = Arc::new(Shared::new("mid".into(), false, 10, ingest, 1, Durability::Process, jobs));
+        let ended = topology::write(Arc::clone(&shared), outputs, commit, queue).unwrap();
+        Self { shared, dir: dir.join("calls"), ended }
     }
 
     fn send(&self, batch: Incoming) {
@@ -173,7 +172,10 @@ impl Recorder {
     /// Stops it gracefully.
     fn stop(self) {
         self.shared.stopping.store(true, Ordering::Release);
-        self.thread.join().unwrap();
+        while !*self.ended.borrow() {
+            self.ended.has_changed().expect("the record thread panicked");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert_eq!(self.shared.counters.counts().dropped, 0);
     }
 

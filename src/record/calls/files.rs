@@ -26,6 +26,9 @@ impl CallFiles {
             stem = format!("{wanted}-{n}");
             self.counters.renamed = self.counters.renamed.saturating_add(u64::from(n == 2));
         }
+        if self.dir.is_watched() {
+            self.names.add_record(json::name(&stem));
+        }
         let (no, id) = (self.next_no, Arc::<[u8]>::from(parties.call_id));
         self.next_no = no.saturating_add(1);
         self.know(no, Call { id, stem: stem.into(), tracks: SmallVec::new(), packets: 0, last: self.now, closed_at: None });
@@ -45,7 +48,8 @@ impl CallFiles {
     fn is_taken(&self, stem: &str) -> Result<bool, RecordError> {
         let format = self.cfg.pattern.format();
         for part in [Part::Sip, Part::Rtp, Part::Merged] {
-            if self.dir.exists(&file_name(stem, part.tag(), None, 0, format))? {
+            let name = file_name(stem, part.tag(), None, 0, format);
+            if self.names.has(&name) || self.dir.exists(&name)? {
                 return Ok(true);
             }
         }
@@ -95,6 +99,7 @@ impl CallFiles {
             dirty: false,
             turn: 0,
             hand: Hand::Unlisted,
+            unannounced: false,
         });
         self.counters.siblings = self.counters.siblings.saturating_add(u64::from(sibling));
         self.fresh(no, at);
@@ -122,6 +127,13 @@ impl CallFiles {
         let shape = Shape { format, link, block: self.cfg.block_bytes, hash: true, comment: &comment };
         for index in index.. {
             let name = file_name(&call.stem, part.tag(), in_name, index, format);
+            if self.dir.is_watched() {
+                if self.names.has(&name) || self.dir.exists(&name)? {
+                    continue;
+                }
+                self.counters.files = self.counters.files.saturating_add(1);
+                return Ok((CaptureFile::named(&name, shape), index));
+            }
             if let Some(file) = CaptureFile::create(&self.dir, &name, shape)? {
                 self.counters.files = self.counters.files.saturating_add(1);
                 return Ok((file, index));
@@ -135,7 +147,11 @@ impl CallFiles {
         let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return };
         self.pending = self.pending.saturating_add(track.file.block().pending());
         track.mark(&mut self.dirty, no, at, self.now);
-        self.opened(no, at);
+        if track.file.is_fresh() {
+            self.expect_name(no, at);
+        } else {
+            self.opened(no, at);
+        }
     }
 
     fn opened(&mut self, no: CallNo, at: usize) {
@@ -178,16 +194,23 @@ impl CallFiles {
     /// Writes what one file has pending.
     pub(super) fn flush(&mut self, no: CallNo, at: usize) -> Result<(), RecordError> {
         let Some(track) = self.calls.get(&no).and_then(|c| c.tracks.get(at)) else { return Ok(()) };
-        let was_open = track.file.is_open();
+        let (was_open, was_fresh) = (track.file.is_open(), track.file.is_fresh());
+        if track.unannounced {
+            self.announce()?;
+        }
         if !was_open {
             self.make_room();
         }
         let Some(track) = self.calls.get_mut(&no).and_then(|c| c.tracks.get_mut(at)) else { return Ok(()) };
         let pending = track.file.block().pending();
+        let new_name: Option<Box<str>> = was_fresh.then(|| track.file.name().into());
         let done = track.file.flush(&self.dir);
+        if let Some(name) = new_name.filter(|_| !track.file.is_fresh() || matches!(done, Ok(false))) {
+            self.names.settle(&name);
+        }
         let opened = !was_open && track.file.is_open();
         if opened {
-            self.counters.reopened = self.counters.reopened.saturating_add(1);
+            self.counters.reopened = self.counters.reopened.saturating_add(u64::from(!was_fresh));
             self.opened(no, at);
         }
         if !done? {
@@ -218,10 +241,16 @@ impl CallFiles {
         let before = track.file.block().pending();
         track.file.rehome(file);
         track.index = index;
-        track.done.push(FileFact { name, bytes, packets, sha256: None });
+        if bytes > 0 {
+            track.done.push(FileFact { name, bytes, packets, sha256: None });
+        }
         self.pending = self.pending.saturating_add(track.file.block().pending()).saturating_sub(before);
         self.counters.displaced = self.counters.displaced.saturating_add(1);
-        self.opened(no, at);
+        if self.dir.is_watched() {
+            self.expect_name(no, at);
+        } else {
+            self.opened(no, at);
+        }
         Ok(())
     }
 

@@ -23,6 +23,7 @@
 //! | bytes per file | 100 MB | the next file | `rotated` |
 
 mod files;
+mod names;
 mod restart;
 #[cfg(test)]
 mod tests;
@@ -212,6 +213,8 @@ struct Track {
     dirty: bool,
     turn: u32,
     hand: Hand,
+    /// Its name may not be used yet: it stands in `fresh`.
+    unannounced: bool,
 }
 
 /// A file's place among the open ones.
@@ -252,6 +255,7 @@ pub struct CallFiles {
     pending: usize,
     now: Timestamp,
     finished: VecDeque<ClosedCall>,
+    names: names::NewNames,
     counters: Counters,
 }
 
@@ -277,6 +281,7 @@ impl CallFiles {
             pending: 0,
             now: Timestamp::MIN,
             finished: VecDeque::new(),
+            names: names::NewNames::default(),
             counters: Counters::default(),
         })
     }

@@ -1,0 +1,338 @@
+//! The record branch's dealings with the commit thread: groups, checkpoints, what is read again after a crash.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Owned, TICK, Writer};
+use crate::batch::{BatchSeq, BatchView, Epoch, PacketView, ViewLimits};
+use crate::packet::Timestamp;
+use crate::processor::commit::{Ask, BatchHead, Checkpoint, Entry, Logged, Pending, Place};
+use crate::processor::data::Acks;
+use crate::processor::shared::Incoming;
+use crate::record::calls::CallFiles;
+use crate::record::rotate::Rotating;
+use crate::record::state::State;
+use crate::record::unified::Unified;
+use crate::record::{Packet, RecordError};
+use crate::telemetry::clock;
+
+/// A group is sent at this size even while the one before is not durable: half of what one hunter may have unacknowledged.
+const GROUP_BATCHES: usize = 128;
+const GROUP_BYTES: usize = 8 << 20;
+/// A checkpoint is due after this long, if anything was stored.
+const CHECKPOINT_EVERY: Duration = Duration::from_mins(1);
+/// What an entry without a batch counts for.
+const SMALL_ENTRY: u64 = 256;
+
+/// Where the writer is.
+#[derive(Debug, Default)]
+pub(super) struct At {
+    /// Bytes of batches in the group.
+    bytes: usize,
+    /// Groups sent.
+    sent: u64,
+    /// Groups that were seen to be durable.
+    seen: u64,
+    /// Bytes logged since the last checkpoint, and when it was asked for.
+    logged: u64,
+    checkpoint: Timestamp,
+    /// Checkpoints asked for.
+    checkpoints: u64,
+    /// Nothing comes after the next one.
+    clean: bool,
+    /// The batch at hand has packets of calls.
+    pub(super) has_calls: bool,
+    /// The batch at hand is of an earlier process: its calls' files want it, the others have it.
+    pub(super) again: bool,
+    /// Of a batch of a predecessor's hunter: how many bytes of each packet its call gets.
+    pub(super) kept: Vec<Option<usize>>,
+}
+
+impl Writer {
+    /// Before the first batch: what an earlier process stored and did not write, then a checkpoint.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        if let Some(u) = &mut self.out.unified {
+            u.watch(self.line.announcer(Place::Unified));
+        }
+        if let Some(c) = &mut self.out.calls {
+            c.watch(self.line.announcer(Place::Calls));
+        }
+        if let Some(r) = &mut self.out.rotating {
+            r.watch(self.line.announcer(Place::Rotating));
+        }
+        // files know the time before anything is written to them or closed
+        self.tick_files(now);
+        self.read_log_again();
+        if !self.given_up {
+            self.at.checkpoint = now;
+            self.send(true);
+        }
+        if !self.given_up {
+            // a crash goes back to it
+            self.line.progress.wait(|at| at.checkpoints > 0);
+            self.look();
+        }
+    }
+
+    fn read_log_again(&mut self) {
+        let again = self.line.again.clone();
+        self.at.again = true;
+        let (mut batches, mut troubles) = (0_u64, 0_u64);
+        let read = again.read(&mut |entry, body| match entry {
+            _ if self.given_up => {}
+            Entry::Batch(head) => match BatchView::parse(body, &ViewLimits::default()) {
+                Ok(view) => {
+                    batches = batches.saturating_add(1);
+                    self.take_again(head, view);
+                }
+                Err(_) => troubles = troubles.saturating_add(1),
+            },
+            Entry::Gone(hunter) => self.calls.hunter_gone(&Arc::from(hunter)),
+            Entry::Start | Entry::Names { .. } | Entry::Disowned { .. } | Entry::Commit { .. } => {}
+        });
+        self.at.again = false;
+        if let Err(e) = read {
+            tracing::error!(error = %e, "the commit log could not be read again; its call packets are not in their files");
+            self.given_up = true;
+        }
+        if troubles > 0 {
+            tracing::error!(batches = troubles, "batches of the commit log make no sense; their call packets are lost");
+        }
+        if batches > 0 {
+            tracing::info!(batches, "call packets of the last process were written again");
+        }
+    }
+
+    fn take_again(&mut self, head: BatchHead, view: BatchView) {
+        let batch = Incoming {
+            hunter: head.hunter.into(),
+            interfaces: head.interfaces.into(),
+            view,
+            epoch: Epoch(head.epoch),
+            // only for telling the predecessor's hunters from ours
+            announced: head.kept.is_none().then_some(Epoch(head.epoch)),
+            seq: BatchSeq(head.seq),
+            acks: Arc::new(Acks::default()),
+            received: Timestamp::from_nanos(head.received),
+            missing: head.missing,
+        };
+        self.at.kept = head.kept.unwrap_or_default();
+        self.at.kept.reverse();
+        self.calls.heard(&batch.hunter, batch.received);
+        self.note_missing(&batch);
+        self.write_batch(&batch);
+        self.at.has_calls = false;
+        self.at.kept.clear();
+    }
+
+    /// As an earlier process judged it: it knew of its copies, and what was asked for.
+    pub(super) fn write_old_again(
+        &mut self,
+        batch: &Incoming,
+        p: &PacketView<'_>,
+        packet: &Packet<'_>,
+        call_id: Option<&str>,
+        media: bool,
+    ) {
+        let (Some(Some(keep)), Some(id)) = (self.at.kept.pop(), call_id) else { return };
+        let packet = &Packet { data: packet.data.get(..keep).unwrap_or(packet.data), ..*packet };
+        let call = Owned { call_id: id, sip: !media, phone_rule: "", holes: "", again: false };
+        self.write_call(batch, &call, &mut p.matched_filter_ids(), packet);
+    }
+
+    /// Puts a batch that is written into the group; one that calls have a part of is logged.
+    pub(super) fn group_batch(&mut self, batch: Incoming, dropped: u64, left_out: [u64; 2]) {
+        let kept = std::mem::take(&mut self.at.kept);
+        self.at.bytes = self.at.bytes.saturating_add(batch.view.message().len());
+        let holes = self.out.calls.is_some() && (batch.missing > 0 || batch.view.dropped_ranges().len() > 0);
+        if std::mem::take(&mut self.at.has_calls) || holes {
+            let head = BatchHead {
+                hunter: batch.hunter.to_string(),
+                interfaces: batch.interfaces.to_vec(),
+                epoch: batch.epoch.0,
+                seq: batch.seq.0,
+                received: batch.received.as_nanos(),
+                missing: batch.missing,
+                kept: batch.announced.is_none().then_some(kept),
+            };
+            self.log(Entry::Batch(head), batch.view.message().clone(), batch.view.len() as u64);
+        }
+        self.group.batches.push(Pending { batch, dropped, left_out });
+    }
+
+    /// A hunter's end, in the order of its batches.
+    pub(super) fn group_gone(&mut self, hunter: &str) {
+        if self.out.calls.is_some() {
+            self.log(Entry::Gone(hunter.to_owned()), Bytes::new(), 0);
+        }
+    }
+
+    fn log(&mut self, entry: Entry, body: Bytes, packets: u64) {
+        self.at.logged = self.at.logged.saturating_add(SMALL_ENTRY).saturating_add(body.len() as u64);
+        self.group.entries.push(Logged { entry, body, packets });
+    }
+
+    pub(super) fn is_group_full(&self) -> bool {
+        self.group.batches.len() >= GROUP_BATCHES || self.at.bytes >= GROUP_BYTES
+    }
+
+    /// Sends the group when the one before is durable, or it is full.
+    pub(super) fn send_group(&mut self, checkpoint: bool) {
+        let nothing = self.group.batches.is_empty() && self.group.entries.is_empty();
+        let waits = self.at.sent > self.at.seen && !self.is_group_full();
+        if !checkpoint && (nothing || waits || self.given_up) {
+            return;
+        }
+        let due = self.at.logged >= self.line.checkpoint_bytes || clock::wall().since(self.at.checkpoint) >= CHECKPOINT_EVERY;
+        let running = self.at.checkpoints > self.line.progress.at().checkpoints;
+        self.send(checkpoint || (due && !running));
+    }
+
+    /// Hands everything written to the kernel, and the group to the commit thread.
+    fn send(&mut self, checkpoint: bool) {
+        if !self.retry(|w| w.flush(checkpoint)) {
+            return;
+        }
+        let number = self.at.sent.saturating_add(1);
+        if let Some(c) = &mut self.out.calls {
+            self.group.names.extend(c.take_names(number));
+        }
+        if !self.retry(|w| w.take_grown(number)) {
+            return;
+        }
+        if checkpoint && !self.retry(Self::add_checkpoint) {
+            return;
+        }
+        self.group.number = number;
+        self.at.sent = number;
+        self.at.bytes = 0;
+        self.at.logged = self.at.logged.saturating_add(SMALL_ENTRY);
+        let group = std::mem::take(&mut self.group);
+        if self.line.asks.send(Ask::Group(Box::new(group))).is_err() {
+            self.given_up = true;
+        }
+    }
+
+    /// Again and again, while the disk is full; false when the processor is stopping and cannot wait.
+    fn retry(&mut self, mut what: impl FnMut(&mut Self) -> Result<(), RecordError>) -> bool {
+        let mut waited = false;
+        while let Err(e) = what(self) {
+            if !self.wait(&e) {
+                return false;
+            }
+            waited = true;
+        }
+        if waited && self.shared.pause(false) {
+            tracing::info!("writing works again; hunters go on");
+        }
+        true
+    }
+
+    fn flush(&mut self, calls: bool) -> Result<(), RecordError> {
+        if let Some(u) = &mut self.out.unified {
+            u.flush()?;
+        }
+        if let Some(r) = &mut self.out.rotating {
+            r.commit()?;
+        }
+        match &mut self.out.calls {
+            // they stand behind the log
+            Some(c) if calls => c.commit(),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn take_grown(&mut self, number: u64) -> Result<(), RecordError> {
+        let mut grown = Vec::new();
+        let unified = self.out.unified.as_mut().map_or(Ok(None), |u| u.take_grown(&mut grown));
+        self.group.grown.extend(grown.drain(..).map(|g| (Place::Unified, g)));
+        self.group.dirs.extend(unified?);
+        let rotating = self.out.rotating.as_mut().map_or(Ok(None), |r| r.take_grown(number, &mut grown));
+        self.group.grown.extend(grown.drain(..).map(|g| (Place::Rotating, g)));
+        self.group.dirs.extend(rotating?);
+        Ok(())
+    }
+
+    fn add_checkpoint(&mut self) -> Result<(), RecordError> {
+        let (files, entries) = self.out.calls.as_mut().map_or(Ok(Default::default()), CallFiles::take_written)?;
+        let unsaved: BTreeSet<String> = self.unsaved.iter().map(|c| String::from_utf8_lossy(&c.call_id).into_owned()).collect();
+        let state = State {
+            calls: self.out.calls.as_ref().map(CallFiles::snapshot).unwrap_or_default(),
+            unified: self.out.unified.as_ref().map(Unified::lengths).unwrap_or_default(),
+            rotating: self.out.rotating.as_ref().map(Rotating::lengths).unwrap_or_default(),
+            memory: self.calls.memory(&unsaved),
+            places: self.line.places.clone(),
+            clean: self.at.clean,
+            ..State::default()
+        };
+        self.group.checkpoint = Some(Checkpoint { state, files: files.into_iter().collect(), entries });
+        (self.at.logged, self.at.checkpoint) = (0, clock::wall());
+        self.at.checkpoints = self.at.checkpoints.saturating_add(1);
+        Ok(())
+    }
+
+    /// Looks how far the commit thread is: new call files are made, complete rotating files get their names.
+    pub(super) fn look(&mut self) {
+        let at = self.line.progress.at();
+        self.given_up |= at.failed || at.ended;
+        if at.durable <= self.at.seen || self.given_up {
+            return;
+        }
+        self.at.seen = at.durable;
+        // packets are safe in the log, but what cannot be written to its file must not pile up there
+        let made = self.retry(|w| w.out.calls.as_mut().map_or(Ok(()), |c| c.durable(at.durable)));
+        if made {
+            self.retry(|w| w.out.rotating.as_mut().map_or(Ok(()), |r| r.durable(at.durable)));
+        }
+    }
+
+    /// The last of everything.
+    fn stop(&mut self) {
+        self.tick(clock::wall());
+        let finished = self.retry(|w| {
+            w.out.unified.as_mut().map_or(Ok(()), Unified::finish)?;
+            w.out.rotating.as_mut().map_or(Ok(()), Rotating::close)?;
+            // so that every call may have its record
+            w.out.calls.as_mut().map_or(Ok(()), CallFiles::commit)
+        });
+        if finished {
+            for id in self.calls.rest() {
+                self.save_record(&id);
+            }
+        }
+    }
+
+    /// Writes everything, and waits until it is stored; false when the commit thread ended before.
+    pub(super) fn end(mut self) -> bool {
+        if !self.given_up {
+            self.stop();
+        }
+        if !self.given_up {
+            // rotating files get their names between the two
+            self.send(false);
+            let number = self.at.sent;
+            self.line.progress.wait(|at| at.durable >= number);
+            self.look();
+        }
+        if !self.given_up {
+            self.at.clean = true;
+            self.send(true);
+        }
+        // nothing becomes durable any more: hunters keep what they have until this processor is stopped
+        while self.line.progress.at().failed && !self.shared.stopping.load(Ordering::Acquire) {
+            self.shared.note_alive();
+            clock::pause(TICK);
+        }
+        let well = !self.line.progress.at().ended;
+        if self.given_up {
+            tracing::error!("stopping with a disk that takes no more; what was not acknowledged is left to the hunters");
+        }
+        let _sent = self.line.asks.send(Ask::End);
+        self.line.progress.wait_ended();
+        well
+    }
+}

@@ -1,0 +1,302 @@
+//! The commit thread: groups in, acknowledgements out; a checkpoint now and then.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::entry::{Entry, Extent, Place};
+use super::{Ask, Checkpoint, Commit, CommitError, Durability, Group, Logged, Progress, log::Log};
+use crate::processor::shared::Shared;
+use crate::record::RecordError;
+use crate::record::dir::{Access, Dir, Entries, MinFree, sync_data};
+use crate::record::state::{Acked, State};
+use crate::telemetry::clock::{self, Moment};
+
+/// Between two attempts on a full disk.
+const RETRY: Duration = Duration::from_millis(500);
+/// Time for a checkpoint's files between two looks for a group.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// The thread's memory.
+pub(in crate::processor) struct Committer {
+    log: Log,
+    durability: Durability,
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+    state: Dir,
+    calls: Option<Dir>,
+    running: Option<Checkpoint>,
+    /// The log ends with something that was not stored.
+    tail: bool,
+    latency: Latency,
+    /// The last of them: the log is closed before.
+    _ended: Ended,
+}
+
+/// However the thread ends: whoever waits for it must know.
+struct Ended(Arc<Progress>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.note(|at| at.ended = true);
+    }
+}
+
+impl Committer {
+    pub(in crate::processor) fn new(commit: Commit, shared: Arc<Shared>, progress: Arc<Progress>) -> Result<Self, RecordError> {
+        let open = |path: &Path| Dir::open(path, Access::Private, MinFree::NONE);
+        Ok(Self {
+            state: open(&commit.state)?,
+            calls: commit.places.calls.as_deref().map(open).transpose()?,
+            log: commit.log,
+            durability: commit.durability,
+            shared,
+            _ended: Ended(Arc::clone(&progress)),
+            progress,
+            running: None,
+            tail: commit.tail,
+            latency: Latency::default(),
+        })
+    }
+
+    /// Runs until it is told to end.
+    pub(in crate::processor) fn run(mut self, asks: &Receiver<Ask>) {
+        if self.tail {
+            self.append_head(Entry::Start);
+        }
+        loop {
+            let ask = if self.running.is_some() {
+                match asks.try_recv() {
+                    Ok(ask) => ask,
+                    Err(TryRecvError::Empty) => {
+                        self.sync_some(SLICE);
+                        continue;
+                    }
+                    Err(TryRecvError::Disconnected) => break,
+                }
+            } else {
+                match asks.recv() {
+                    Ok(ask) => ask,
+                    Err(_) => break,
+                }
+            };
+            match ask {
+                Ask::End => break,
+                // what waits for an answer sees that there will be none
+                _ if self.progress.at().failed => {}
+                Ask::Group(group) => self.commit(*group),
+                Ask::Names { place, names, ticket } => self.announce(place, names, ticket),
+                Ask::Disowned { place, name } => {
+                    self.append_head(Entry::Disowned { place, name });
+                }
+            }
+            self.sync_some(SLICE);
+        }
+        while self.running.is_some() && !self.progress.at().failed {
+            self.sync_some(Duration::MAX);
+        }
+        self.latency.tell();
+    }
+
+    /// Makes a group durable and answers for it.
+    fn commit(&mut self, group: Group) {
+        self.shared.commit_begins();
+        for logged in &group.entries {
+            if !self.append(logged) {
+                return;
+            }
+        }
+        if !group.names.is_empty() && !self.append_head(Entry::Names { place: Place::Calls, names: group.names }) {
+            return;
+        }
+        if self.durability == Durability::Disk {
+            let synced =
+                group.dirs.iter().try_for_each(Entries::sync).and_then(|()| group.grown.iter().try_for_each(|(_, g)| g.sync()));
+            if let Err(e) = synced {
+                return self.fail(&e.into());
+            }
+        }
+        let extents = group.grown.into_iter().map(|(place, g)| Extent { place, name: g.name.into(), bytes: g.bytes }).collect();
+        let mut marks: Vec<Acked> = Vec::new();
+        for p in group.batches.iter().rev().filter(|p| p.batch.announced.is_some()) {
+            let b = &p.batch;
+            if !marks.iter().any(|m| m.epoch == b.epoch.0 && m.hunter == *b.hunter) {
+                marks.push(Acked { hunter: b.hunter.to_string(), epoch: b.epoch.0, through: b.seq.0, beyond: Vec::new() });
+            }
+        }
+        if !self.append_head(Entry::Commit { marks, extents }) {
+            return;
+        }
+        if let Err(e) = self.log.sync() {
+            return self.fail(&e);
+        }
+        for p in &group.batches {
+            let [doubled, unwanted] = p.left_out;
+            let filed = (p.batch.view.len() as u64).saturating_sub(doubled.saturating_add(unwanted));
+            self.shared.counters.committed(filed, p.dropped);
+            self.shared.counters.left_out(doubled, unwanted);
+            self.shared.ingest.store(&p.batch.hunter, p.batch.epoch, p.batch.seq);
+        }
+        // before the answers: they say what is in force
+        if self.shared.pause(false) {
+            tracing::info!("writing works again; hunters go on");
+        }
+        self.shared.commit_ends();
+        let (now, flow) = (clock::wall(), self.shared.flow());
+        for p in group.batches {
+            let b = &p.batch;
+            let seq = b.announced.map_or(b.seq, |epoch| self.shared.ingest.stored(&b.hunter, epoch));
+            self.latency.note(now.since(b.received));
+            b.acks.answer(self.shared.ack(b.announced, seq, flow));
+        }
+        if let Some(mut checkpoint) = group.checkpoint {
+            checkpoint.state.acked = self.shared.ingest.snapshot();
+            checkpoint.state.log = self.log.last();
+            self.log.roll();
+            self.running = Some(checkpoint);
+        }
+        self.progress.note(|at| at.durable = group.number);
+    }
+
+    /// Remembers names of files that are about to be made.
+    fn announce(&mut self, place: Place, names: Vec<Box<str>>, ticket: u64) {
+        if !names.is_empty() && !self.append_head(Entry::Names { place, names }) {
+            return;
+        }
+        match self.log.sync() {
+            Ok(()) => self.progress.note(|at| at.announced = at.announced.max(ticket)),
+            Err(e) => self.fail(&e),
+        }
+    }
+
+    /// As [`Self::append`], of an entry without a body.
+    fn append_head(&mut self, entry: Entry) -> bool {
+        self.append(&Logged { entry, body: Bytes::new(), packets: 0 })
+    }
+
+    /// Writes an entry, however long that takes; false when it never will be.
+    fn append(&mut self, logged: &Logged) -> bool {
+        loop {
+            match self.log.append(&logged.entry, &logged.body, logged.packets) {
+                Ok(()) => return true,
+                Err(e) if e.is_retryable() && !self.shared.stopping.load(Ordering::Acquire) => {
+                    if self.shared.pause(true) {
+                        tracing::error!(error = %e, "cannot write the commit log; hunters are paused until it works again");
+                    }
+                    clock::pause(RETRY);
+                }
+                Err(e) => {
+                    self.fail(&e);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Nothing becomes durable any more: what the disk has, only the next start can find out.
+    fn fail(&self, e: &CommitError) {
+        self.shared.pause(true);
+        tracing::error!(
+            error = %e,
+            "what was received cannot be confirmed; nothing more is acknowledged, hunters keep it: restart this processor when the disk is well"
+        );
+        self.progress.note(|at| at.failed = true);
+    }
+
+    /// Goes on with a checkpoint for a while.
+    fn sync_some(&mut self, time: Duration) {
+        let Some(running) = &mut self.running else { return };
+        let began = Moment::now();
+        if let (Durability::Disk, Some(calls)) = (self.durability, &self.calls) {
+            while let Some(name) = running.files.pop() {
+                let synced = calls
+                    .open_existing(&name)
+                    // removed meanwhile, by its age or by somebody
+                    .and_then(|f| f.map_or(Ok(()), |f| sync_data(&f).map_err(|e| RecordError::io("sync", calls.join(&name), e))));
+                if let Err(e) = synced {
+                    return self.fail(&e.into());
+                }
+                if began.elapsed() >= time {
+                    return;
+                }
+            }
+            if let Some(Err(e)) = running.entries.take().map(|d| d.sync()) {
+                return self.fail(&e.into());
+            }
+        }
+        self.write_checkpoint();
+    }
+
+    fn write_checkpoint(&mut self) {
+        let Some(Checkpoint { state, .. }) = self.running.take() else { return };
+        match state.save(&self.state, self.durability == Durability::Disk) {
+            Ok(()) => self.log.trim(state.log),
+            Err(e) if self.progress.at().checkpoints == 0 => return self.insist_on(state, &e),
+            // the log since the last one is kept
+            Err(e) => tracing::error!(error = %e, "a checkpoint could not be written; a restart takes longer"),
+        }
+        self.progress.note(|at| at.checkpoints = at.checkpoints.saturating_add(1));
+    }
+
+    /// The first checkpoint must be there before anything is written: only it says what was there before.
+    fn insist_on(&mut self, state: State, e: &RecordError) {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return self.fail(&CommitError::File(RecordError::log(io::Error::other(e.to_string()))));
+        }
+        if self.shared.pause(true) {
+            tracing::error!(error = %e, "cannot write the state; hunters are paused until it works again");
+        }
+        clock::pause(RETRY);
+        self.running = Some(Checkpoint { state, files: Vec::new(), entries: None });
+    }
+}
+
+/// How long batches waited for their acknowledgement, in steps of a quarter.
+#[derive(Debug)]
+struct Latency([u64; 96]);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self([0; 96])
+    }
+}
+
+impl Latency {
+    /// The lower end of a step: 4 steps per doubling, from 1 µs.
+    fn micros(step: usize) -> u64 {
+        let (octave, quarter) = (step / 4, step as u64 % 4);
+        (1_u64 << octave.min(40)).saturating_mul(4_u64.saturating_add(quarter)) / 4
+    }
+
+    fn note(&mut self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let step = (0..self.0.len()).rev().find(|s| Self::micros(*s) <= micros).unwrap_or(0);
+        if let Some(n) = self.0.get_mut(step) {
+            *n = n.saturating_add(1);
+        }
+    }
+
+    /// So many of a hundred took no longer.
+    fn at(&self, share: u64) -> Duration {
+        let total = self.0.iter().fold(0_u64, |a, b| a.saturating_add(*b));
+        let mut below = 0_u64;
+        for (step, n) in self.0.iter().enumerate() {
+            below = below.saturating_add(*n);
+            if below.saturating_mul(100) >= total.saturating_mul(share) {
+                return Duration::from_micros(Self::micros(step.saturating_add(1)));
+            }
+        }
+        Duration::ZERO
+    }
+
+    fn tell(&self) {
+        if self.0.iter().any(|n| *n > 0) {
+            tracing::info!(p50 = ?self.at(50), p99 = ?self.at(99), "time to acknowledgement");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! What an earlier process left, and how its files become what was stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::entry::{Entry, Extent, Place};
+use super::log::{self, Log};
+use super::{Again, Commit, CommitError, Durability};
+use crate::record::dir::{Access, Dir, MinFree, PART, sync_data};
+use crate::record::state::{self, Acked, Places, State};
+use crate::record::unified::Length;
+use crate::record::{RecordError, fault};
+use crate::spool::{self, Disk, Item, SpoolError};
+
+/// What a processor goes on with.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The checkpoint, with what was stored since.
+    pub state: State,
+    /// For the record branch.
+    pub commit: Commit,
+}
+
+/// What the log says.
+#[derive(Debug, Default)]
+struct Found {
+    /// Files that were made or may have been since the checkpoint.
+    made: BTreeSet<(Place, String)>,
+    extents: BTreeMap<(Place, String), u64>,
+    marks: Vec<Acked>,
+    /// The last commit, and the last entry.
+    committed: u64,
+    last: u64,
+    /// Batches to be read again.
+    batches: u64,
+    since_commit: u64,
+    /// Damaged entries, in packets.
+    lost: u64,
+}
+
+impl Found {
+    fn take(&mut self, seq: u64, entry: Entry) {
+        self.last = seq;
+        match entry {
+            Entry::Batch(_) => self.since_commit = self.since_commit.saturating_add(1),
+            Entry::Gone(_) => {}
+            Entry::Start => self.since_commit = 0,
+            Entry::Names { place, names } => {
+                for name in names {
+                    let key = (place, String::from(name));
+                    self.extents.remove(&key);
+                    self.made.insert(key);
+                }
+            }
+            Entry::Disowned { place, name } => {
+                self.made.remove(&(place, name));
+            }
+            Entry::Commit { marks, extents } => {
+                self.committed = seq;
+                self.batches = self.batches.saturating_add(std::mem::take(&mut self.since_commit));
+                self.extents.extend(extents.into_iter().map(|Extent { place, name, bytes }| ((place, name), bytes)));
+                for m in marks {
+                    match self.marks.iter_mut().find(|k| k.epoch == m.epoch && k.hunter == m.hunter) {
+                        Some(known) => known.through = known.through.max(m.through),
+                        None => self.marks.push(m),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Opens the state directory for this process alone, and makes the files in `places` what was stored.
+///
+/// # Errors
+/// [`CommitError`]; then no file was changed, or what was changed is as the next attempt wants it.
+pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Places) -> Result<Recovered, CommitError> {
+    let root = dir.path();
+    // first of all, so that nobody else reads or changes what is there
+    let mut log = Log::open(root, durability, min_free, 0)?;
+    let known = State::load(dir)?;
+    let had_state = known.is_some();
+    let mut state = known.unwrap_or_default();
+    let clean_before = state.clean || !had_state;
+    let mut found = Found { committed: state.log, last: state.log, ..Found::default() };
+    let of = |place, lengths: &[Length]| lengths.iter().map(move |l| ((place, l.name.clone()), l.bytes)).collect::<Vec<_>>();
+    found.extents.extend(of(Place::Unified, &state.unified));
+    found.extents.extend(of(Place::Rotating, &state.rotating));
+    let mut empty = true;
+    found.lost = entries(root, state.log, &mut |seq, entry, _| {
+        empty = false;
+        found.take(seq, entry);
+    })?;
+    let nothing = empty && found.lost == 0;
+    if !(had_state || nothing) {
+        return Err(CommitError::NoState { path: log::path(root), state: dir.join(state::FILE_NAME) });
+    }
+    if !had_state {
+        // a log may begin once there is something that it goes on from
+        State { clean: true, ..State::default() }.save(dir, durability == Durability::Disk)?;
+    }
+    let wanted = state.places.calls.clone().filter(|_| found.batches > 0 && state.places.calls != places.calls);
+    if let Some(wanted) = wanted {
+        return Err(CommitError::Elsewhere { path: log::path(root), wanted, batches: found.batches });
+    }
+    if found.lost > 0 {
+        tracing::error!(
+            packets = found.lost,
+            "the commit log is damaged; call packets in it are lost, and capture files may hold some packets twice"
+        );
+    }
+    // where nothing was written after the checkpoint, what is longer was made so by somebody else
+    if !(clean_before && empty) {
+        restore_files(&state, &found)?;
+    }
+
+    for m in found.marks {
+        match state.acked.iter_mut().find(|k| k.epoch == m.epoch && k.hunter == m.hunter) {
+            Some(known) => known.through = known.through.max(m.through),
+            None => state.acked.push(m),
+        }
+    }
+    let lengths = |wanted: Place| {
+        let of = found.extents.iter().filter(move |((place, _), _)| *place == wanted);
+        of.map(|((_, name), bytes)| Length { name: name.clone(), bytes: *bytes }).collect()
+    };
+    state.unified = if state.places.unified == places.unified { lengths(Place::Unified) } else { Vec::new() };
+    log.set_last(found.last);
+    let again = Again { state: root.into(), range: (found.committed > state.log).then_some((state.log, found.committed)) };
+    if !(clean_before && empty) {
+        tracing::info!(batches = found.batches, "the last process did not stop gracefully; going on from its commit log");
+    }
+    let commit = Commit { log, durability, places, again, tail: found.last > found.committed, state: root.into() };
+    Ok(Recovered { state, commit })
+}
+
+/// Every entry after `after`, in order; how many packets of damaged ones are missing.
+pub(super) fn entries(state: &Path, after: u64, each: &mut dyn FnMut(u64, Entry, Bytes)) -> Result<u64, CommitError> {
+    let path = log::path(state);
+    let at = path.clone();
+    let disk = Disk::look(&path).map_err(|e| CommitError::spool(&path, e))?;
+    let mut last = after;
+    let read = |item: Item| -> Result<(), Either> {
+        if item.seq.0 <= last {
+            return Ok(());
+        }
+        last = item.seq.0;
+        let (entry, body) = Entry::read(&item).map_err(Either::Commit)?;
+        each(item.seq.0, entry, body);
+        Ok(())
+    };
+    let listed = spool::list(&disk, true, read).map_err(|e| match e {
+        Either::Spool(e) => CommitError::spool(&at, e),
+        Either::Commit(e) => e,
+    })?;
+    let holes = listed.iter().flat_map(|l| &l.lost).filter(|l| l.range.to.0 > after);
+    Ok(holes.map(|l| l.range.packets).fold(0, u64::saturating_add))
+}
+
+/// What ends a reading.
+enum Either {
+    Spool(SpoolError),
+    Commit(CommitError),
+}
+
+impl From<SpoolError> for Either {
+    fn from(e: SpoolError) -> Self {
+        Self::Spool(e)
+    }
+}
+
+/// Cuts files to what was stored and removes those of which nothing was.
+fn restore_files(state: &State, found: &Found) -> Result<(), CommitError> {
+    let p = &state.places;
+    for (place, path, access) in [
+        (Place::Unified, &p.unified, Access::Sticky),
+        (Place::Calls, &p.calls, Access::Private),
+        (Place::Rotating, &p.rotating, Access::Private),
+    ] {
+        let Some(path) = path.as_ref().filter(|p| p.is_dir()) else { continue };
+        let dir = Dir::open(path, access, MinFree::NONE)?;
+        for (_, name) in found.made.iter().filter(|key| key.0 == place && !found.extents.contains_key(*key)) {
+            dir.remove(name)?;
+            if place == Place::Calls {
+                // a record that was about to be written
+                dir.remove(&format!("{name}{PART}"))?;
+            }
+        }
+        if place == Place::Calls {
+            for track in state.calls.iter().flat_map(|c| &c.tracks) {
+                cut(&dir, &track.current.name, track.current.bytes)?;
+            }
+        } else if found.lost == 0 {
+            // a damaged log may have lost a length: what is there stays
+            for ((_, name), bytes) in found.extents.iter().filter(|((at, _), _)| *at == place) {
+                cut(&dir, name, *bytes)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Cuts a file back. One that is gone has got its name, or was removed by somebody.
+fn cut(dir: &Dir, name: &str, bytes: u64) -> Result<(), RecordError> {
+    let Some(file) = dir.open_existing(name)? else { return Ok(()) };
+    let io = |doing| move |e| RecordError::io(doing, dir.join(name), e);
+    let len = file.metadata().map_err(io("inspect"))?.len();
+    if len < bytes {
+        tracing::error!(file = %dir.join(name).display(), missing = bytes - len, "a file is shorter than what was acknowledged");
+    }
+    if len > bytes {
+        fault::step();
+        file.set_len(bytes).map_err(io("cut"))?;
+        sync_data(&file).map_err(io("sync"))?;
+    }
+    Ok(())
+}

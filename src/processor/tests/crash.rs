@@ -1,0 +1,395 @@
+//! A processor that ends before any of its changes to the file system, again and again, and a machine that loses power: every packet is
+//! once in each of its files, and what was said to be stored is never asked for again.
+//!
+//! `LC_CRASH_CASES` sets the number of cases, `LC_CRASH_FIRST` the first one's number.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+
+use super::*;
+use crate::batch::{BatchView, ViewLimits};
+use crate::capture::{FileSource, Progress as Read, Source};
+use crate::processor::Outputs;
+use crate::processor::branches::record;
+use crate::processor::commit::{Committer, Line, Progress, Recovered, recover};
+use crate::processor::data::Acks;
+use crate::processor::ingest::{Arrival, Span};
+use crate::processor::shared::Incoming;
+use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
+use crate::record::dir::{Access, Dir, MinFree};
+use crate::record::fault::{Crash, Witness};
+use crate::record::name::{Pattern, Purpose};
+use crate::record::rotate::{RotateConfig, Rotating};
+use crate::record::state::Places;
+use crate::record::unified::Unified;
+use crate::wire::data::FlowControl;
+
+/// Numbers that look like chance and are the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % below.max(1)
+    }
+}
+
+const HUNTERS: [(&str, u64); 2] = [("h1", 11), ("h2", 22)];
+const BATCHES: usize = 30;
+
+/// What kind of processor.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    durability: Durability,
+    unified: &'static str,
+    calls: &'static str,
+    layout: Layout,
+}
+
+/// One packet: its number, and whose it is.
+fn packet(number: u32) -> (Vec<u8>, Option<(&'static str, bool)>) {
+    let mut payload = format!("number {number:08} ").into_bytes();
+    payload.resize(60 + (number % 50) as usize, b'.');
+    let len = u16::try_from(payload.len()).unwrap();
+    let mut data = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
+    data.extend((28 + len).to_be_bytes());
+    data.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x75, 0x30, 0x75, 0x31]);
+    data.extend((8 + len).to_be_bytes());
+    data.extend([0, 0]);
+    data.extend(payload);
+    // calls come and go: a new one every hundred packets
+    let owner = match number % 7 {
+        0 | 1 => None,
+        2 => Some((["a@x", "b@x", "c@x"][number as usize / 100 % 3], true)),
+        3 => Some((["d/x", "e@x", "f@x", "g@x"][number as usize / 50 % 4], false)),
+        _ => Some(("long@x", number.is_multiple_of(2))),
+    };
+    (data, owner)
+}
+
+fn number(frame: &[u8]) -> u32 {
+    std::str::from_utf8(&frame[42 + 7..42 + 15]).unwrap().parse().unwrap()
+}
+
+/// Every batch of every hunter, some packets each.
+fn batches() -> Vec<Vec<SealedBatch>> {
+    let mut next = 0;
+    let of = |(hunter, epoch): (&str, u64)| {
+        let config = EncoderConfig { hunter_id: hunter.into(), epoch: Epoch(epoch), limits: Limits::default() };
+        let mut encoder = Encoder::new(config);
+        let batch = |n: usize| {
+            for _ in 0..=n % 9 {
+                let (data, owner) = packet(next);
+                let ts = Timestamp::from_nanos(i64::from(next) * 1_000_000);
+                next += 1;
+                let wire_len = u32::try_from(data.len()).unwrap();
+                let frame = Frame { ts, wire_len, link: LinkType::ETHERNET, interface: InterfaceId(0), data: &data };
+                let context = owner.map(|(call, sip)| {
+                    let claim = if sip { "" } else { "sdp" };
+                    let c = CallContext {
+                        call_id: call.into(),
+                        claim: claim.into(),
+                        filter_ids: [Arc::from("f")].into(),
+                        ..CallContext::default()
+                    };
+                    (ContextKey(call.bytes().fold(u64::from(sip), |k, b| k * 31 + u64::from(b) * 2)), c)
+                });
+                let pushed = encoder.push(&frame, context.as_ref().map(|(k, c)| (*k, c)), &[], false);
+                assert_eq!(pushed, Pushed::Stored);
+            }
+            encoder.seal(5, 1, &BatchStats::default()).unwrap()
+        };
+        (0..BATCHES).map(batch).collect()
+    };
+    HUNTERS.map(of).into()
+}
+
+/// A processor's threads, which may end at any time.
+struct Life {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Everything a processor does from its start on; `None` when it ended before it received anything.
+fn live(root: &Path, kind: Kind, crash: &Arc<Crash>) -> Option<Life> {
+    let (ready, started) = std::sync::mpsc::sync_channel(1);
+    let (root, of) = (root.to_path_buf(), Arc::clone(crash));
+    let thread = std::thread::spawn(move || {
+        of.enter();
+        let state_dir = Dir::open(root.join("state"), Access::Private, MinFree::NONE).unwrap();
+        let places =
+            Places { unified: Some(root.clone()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
+        let Recovered { state, commit } = recover(&state_dir, kind.durability, MinFree::NONE, places).unwrap();
+        let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
+        let cfg = CallFilesConfig {
+            min_free: MinFree::NONE,
+            layout: kind.layout,
+            max_file_bytes: 3000,
+            block_bytes: 700,
+            max_open_files: 3,
+            ..CallFilesConfig::new(pattern(kind.calls, Purpose::Call))
+        };
+        let mut calls = CallFiles::open(&root.join("calls"), cfg).unwrap();
+        calls.restore(&state.calls);
+        let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified).unwrap();
+        let cfg = RotateConfig {
+            max_bytes: 1500,
+            block_bytes: 300,
+            min_free: MinFree::NONE,
+            ..RotateConfig::new(pattern("{timestamp}.pcap", Purpose::Rotating))
+        };
+        let rotating = Rotating::open(&root.join("rotating"), cfg).unwrap();
+        let outputs = Outputs {
+            unified: Some(unified),
+            calls: Some(calls),
+            rotating: Some(rotating),
+            memory: state.memory,
+            grace: Duration::from_secs(5),
+            retain_age: Duration::ZERO,
+        };
+        let (jobs, queue) = mpsc::channel(8);
+        let ingest = Ingest::restore(&state.acked);
+        let shared = Arc::new(Shared::new("mid".into(), false, 10, ingest, 1, kind.durability, jobs));
+        let (asks, asked) = std::sync::mpsc::sync_channel(4);
+        let progress = Arc::new(Progress::default());
+        let (again, places) = (commit.again.clone(), commit.places.clone());
+        let line = Line { asks, progress: Arc::clone(&progress), again, places, checkpoint_bytes: 4000 };
+        let committer = Committer::new(commit, Arc::clone(&shared), progress).unwrap();
+        let committing = std::thread::spawn(move || {
+            of.enter();
+            committer.run(&asked);
+        });
+        ready.send((Arc::clone(&shared), committing)).unwrap();
+        record::run(shared, outputs, queue, line);
+    });
+    if let Ok((shared, committing)) = started.recv() {
+        return Some(Life { shared, threads: vec![thread, committing] });
+    }
+    assert!(thread.join().is_err() && crash.is_dead(), "it did not start");
+    None
+}
+
+impl Life {
+    fn stored(&self) -> Vec<u64> {
+        HUNTERS.map(|(h, e)| self.shared.ingest.stored(h, Epoch(e)).0).into()
+    }
+
+    /// What a stream does with a batch; false when there is no room.
+    fn offer(&self, hunter: &str, sealed: &SealedBatch) -> bool {
+        let Ok(room) = self.shared.jobs.try_reserve() else { return false };
+        let view = BatchView::parse(sealed.message(), &ViewLimits::default()).unwrap();
+        let span = Span { first: view.first_packet_index(), packets: view.len() as u64 };
+        let batch = Incoming {
+            hunter: hunter.into(),
+            interfaces: Arc::from(["eth0".to_owned()]),
+            view,
+            epoch: sealed.epoch,
+            announced: Some(sealed.epoch),
+            seq: sealed.seq,
+            acks: Arc::new(Acks::default()),
+            received: crate::telemetry::clock::wall(),
+            missing: 0,
+        };
+        let arrival = self.shared.ingest.arrive(hunter, sealed.epoch, sealed.seq, span, |missing| {
+            assert_eq!(missing, 0);
+            room.send(Job::Batch(Box::new(batch)));
+        });
+        assert!(matches!(arrival, Arrival::New | Arrival::Duplicate));
+        true
+    }
+
+    fn join(self) {
+        drop(self.shared);
+        for t in self.threads {
+            let _ended = t.join();
+        }
+    }
+}
+
+/// Sends everything that is not stored, as hunters do; true when all was stored before the process ended.
+fn feed(life: &Life, all: &[Vec<SealedBatch>], crash: &Crash, dice: &mut Dice) -> bool {
+    // some come again although they are stored: their acknowledgement was lost
+    let mut next: Vec<usize> = life
+        .stored()
+        .iter()
+        .map(|s| usize::try_from(*s).unwrap().saturating_sub(usize::try_from(dice.roll(3)).unwrap()))
+        .collect();
+    loop {
+        if crash.is_dead() {
+            return false;
+        }
+        if life.stored().iter().all(|s| *s == BATCHES as u64) {
+            return true;
+        }
+        let h = usize::try_from(dice.roll(2)).unwrap();
+        let sent = all[h].get(next[h]).is_some_and(|b| life.offer(HUNTERS[h].0, b));
+        if sent {
+            next[h] += 1;
+        } else {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// One case: deaths until everything is stored, then a graceful stop.
+fn case(seed: u64, kind: Kind, all: &[Vec<SealedBatch>]) {
+    let mut dice = Dice(seed);
+    let tmp = tempfile::tempdir().unwrap();
+    let root = tmp.path();
+    let dirs: Vec<PathBuf> = ["", "calls", "rotating", "state", "state/commit-log"].map(|d| root.join(d)).into();
+    let mut witness = Witness::default();
+    let mut known = vec![0; HUNTERS.len()];
+    for life in 0.. {
+        assert!(life < 500, "it does not get anywhere");
+        let steps = if life < 4 { 1 + dice.roll(350) } else { u64::MAX };
+        let crash = Crash::after(steps, witness);
+        let mut graceful = false;
+        if let Some(running) = live(root, kind, &crash) {
+            let after: Vec<u64> = running.stored();
+            assert!(after.iter().zip(&known).all(|(a, k)| a >= k), "stored {known:?}, and after a restart {after:?}");
+            graceful = feed(&running, all, &crash, &mut dice);
+            known = running.stored();
+            if graceful && dice.roll(3) == 0 && steps != u64::MAX {
+                crash.kill();
+                graceful = false;
+            }
+            running.shared.stopping.store(true, Ordering::Release);
+            running.join();
+        }
+        if graceful && !crash.is_dead() {
+            break;
+        }
+        witness = crash.witness();
+        if kind.durability == Durability::Disk && dice.roll(2) == 0 {
+            let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
+            witness.lose_power(&dirs, &mut |below| dice.roll(below));
+        }
+    }
+    check(root, kind, all);
+}
+
+/// How often each number is in these files.
+fn numbers(paths: impl Iterator<Item = PathBuf>) -> BTreeMap<u32, usize> {
+    let mut seen = BTreeMap::new();
+    for path in paths {
+        let mut source = FileSource::open(&[&path]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        while source.poll(&mut |f| *seen.entry(number(f.data)).or_default() += 1).unwrap() != Read::End {}
+    }
+    seen
+}
+
+/// Each number once.
+fn assert_once(what: &str, got: &BTreeMap<u32, usize>, packets: u32, of: &dyn Fn(u32) -> bool) {
+    let wrong: Vec<(u32, usize)> =
+        (0..packets).map(|n| (n, got.get(&n).copied().unwrap_or(0))).filter(|(n, times)| *times != usize::from(of(*n))).collect();
+    assert!(wrong.is_empty(), "{what}: packets that are not there as often as they should be: {wrong:?}");
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
+fn check(root: &Path, kind: Kind, all: &[Vec<SealedBatch>]) {
+    let packets: u32 = all.iter().flatten().map(|b| b.packets).sum();
+    assert_once("unified", &numbers([root.join(kind.unified)].into_iter()), packets, &|_| true);
+    let rotating = files(&root.join("rotating"));
+    assert!(rotating.iter().all(|p| p.extension().is_some_and(|e| e == "pcap")), "{rotating:?}");
+    assert!(rotating.len() > 5, "files rotate");
+    assert_once("rotating", &numbers(rotating.into_iter()), packets, &|n| packet(n).1.is_none());
+
+    let calls = files(&root.join("calls"));
+    assert!(calls.iter().all(|p| p.extension().is_some_and(|e| e == "json" || e == "pcap" || e == "pcapng")), "{calls:?}");
+    let mut named = 0;
+    let mut told = Vec::new();
+    for path in calls.iter().filter(|p| p.extension().is_some_and(|e| e == "json")) {
+        let record: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let call = record["call_id"].as_str().unwrap();
+        let of = |n: u32| packet(n).1.is_some_and(|(c, _)| c == call);
+        let list = record["files"].as_array().unwrap();
+        named += list.len();
+        let paths = list.iter().map(|f| root.join("calls").join(f["name"].as_str().unwrap()));
+        assert_once(call, &numbers(paths), packets, &of);
+        for f in list {
+            let path = root.join("calls").join(f["name"].as_str().unwrap());
+            assert_eq!(f["bytes"].as_u64().unwrap(), fs::metadata(&path).unwrap().len(), "{f}");
+        }
+        let count: u64 = ["sip", "rtp", "rtcp"].iter().filter_map(|k| record["packets"][k].as_u64()).sum();
+        assert_eq!(count, (0..packets).filter(|n| of(*n)).count() as u64, "{record:#}");
+        told.push(call.to_owned());
+    }
+    told.sort();
+    assert_eq!(told, ["a@x", "b@x", "c@x", "d/x", "e@x", "f@x", "g@x", "long@x"]);
+    assert_eq!(named, calls.iter().filter(|p| p.extension().is_some_and(|e| e != "json")).count(), "a file that no record names");
+}
+
+fn cases(default: u64) -> u64 {
+    std::env::var("LC_CRASH_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn whenever_a_processor_ends_every_packet_is_once_in_each_of_its_files() {
+    let all = batches();
+    let kinds = [
+        Kind { durability: Durability::Process, unified: "all.pcap", calls: "{callid}.pcap", layout: Layout::Split },
+        Kind { durability: Durability::Disk, unified: "all.pcapng", calls: "{callid}.pcap", layout: Layout::Merged },
+        Kind { durability: Durability::Disk, unified: "all.pcap", calls: "{timestamp}_{callid}.pcapng", layout: Layout::Split },
+    ];
+    let done = cases(30);
+    let first = std::env::var("LC_CRASH_FIRST").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    for seed in first..first + done {
+        let kind = kinds[usize::try_from(seed % 3).unwrap()];
+        if let Err(e) = std::panic::catch_unwind(|| case(seed, kind, &all)) {
+            println!("case {seed}: {kind:?}");
+            std::panic::resume_unwind(e);
+        }
+    }
+    println!("{done} cases");
+}
+
+#[test]
+fn what_the_disk_does_not_confirm_is_not_acknowledged_and_comes_again() {
+    let all = batches();
+    let tmp = tempfile::tempdir().unwrap();
+    fs::create_dir(tmp.path().join("state")).unwrap();
+    let kind = Kind { durability: Durability::Disk, unified: "all.pcap", calls: "{callid}.pcap", layout: Layout::Split };
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let first = live(tmp.path(), kind, &crash).unwrap();
+    while first.stored() != [4, 4] {
+        for (h, of) in all.iter().enumerate() {
+            for b in &of[..4] {
+                let _full = first.offer(HUNTERS[h].0, b);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    crash.fail_syncs();
+    for (h, of) in all.iter().enumerate() {
+        for b in &of[4..8] {
+            while !first.offer(HUNTERS[h].0, b) {}
+        }
+    }
+    while first.shared.flow() != FlowControl::FlowPause {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let stored = first.stored();
+    first.shared.stopping.store(true, Ordering::Release);
+    first.join();
+
+    assert_eq!(stored, [4, 4]);
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let second = live(tmp.path(), kind, &crash).unwrap();
+    assert_eq!(second.stored(), [4, 4]);
+    assert!(feed(&second, &all, &crash, &mut Dice(1)));
+    second.shared.stopping.store(true, Ordering::Release);
+    second.join();
+    check(tmp.path(), kind, &all);
+}

@@ -1,0 +1,242 @@
+//! Where tests end a process, before any change it makes to the file system; in a shipped program, nothing.
+//!
+//! A test gives its threads one [`Crash`]. Every change is a step; at the chosen one the thread panics (a write may have
+//! taken half of its bytes), and so does every other thread of the process at its next step. What was never synced is known
+//! then, so that a loss of power can be played as well.
+
+#[cfg(not(test))]
+use std::{fs::File, path::Path};
+
+#[cfg(test)]
+pub(crate) use told::{Crash, Witness};
+
+/// A change is about to be made.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn step() {}
+
+/// A write is about to be made; how much of it is still made before the process ends.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn torn(_len: usize) -> Option<usize> {
+    None
+}
+
+/// The process has ended.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn die() {}
+
+/// Whether the disk refuses to confirm.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn sync_fails() -> bool {
+    false
+}
+
+/// The bytes of a file are on the disk.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn synced(_file: &File) {}
+
+/// A name was made, or a file got another.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn named(_dir: &Path, _from: Option<&str>, _to: &str) {}
+
+/// A file is about to take the place of this one.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn replacing(_dir: &Path, _to: &str) {}
+
+/// The names of a directory are on the disk.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn dir_synced(_dir: &Path) {}
+
+#[cfg(test)]
+pub(crate) use told::{die, dir_synced, named, replacing, step, sync_fails, synced, torn};
+
+#[cfg(test)]
+mod told {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::fs::{self, File};
+    use std::os::unix::fs::MetadataExt;
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    thread_local! {
+        static CRASH: RefCell<Option<Arc<Crash>>> = const { RefCell::new(None) };
+    }
+
+    /// One process of a test: when it ends, and what it made durable.
+    #[derive(Debug)]
+    pub(crate) struct Crash(Mutex<Inner>);
+
+    #[derive(Debug)]
+    struct Inner {
+        left: u64,
+        dead: bool,
+        syncs_fail: bool,
+        witness: Witness,
+    }
+
+    /// What a loss of power may take.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Witness {
+        /// By inode: how long the file was when it was last synced.
+        synced: BTreeMap<u64, u64>,
+        /// Names made since their directory was synced, oldest first.
+        names: Vec<Named>,
+        /// What had the name that is about to be given to another file.
+        before: Option<Vec<u8>>,
+    }
+
+    #[derive(Clone, Debug)]
+    struct Named {
+        dir: PathBuf,
+        from: Option<String>,
+        to: String,
+        before: Option<Vec<u8>>,
+    }
+
+    impl Crash {
+        /// A process that ends at its `steps`th change.
+        pub(crate) fn after(steps: u64, witness: Witness) -> Arc<Self> {
+            Arc::new(Self(Mutex::new(Inner { left: steps, dead: false, syncs_fail: false, witness })))
+        }
+
+        /// Makes this thread one of the process.
+        pub(crate) fn enter(self: &Arc<Self>) {
+            CRASH.set(Some(Arc::clone(self)));
+        }
+
+        /// Ends it here.
+        pub(crate) fn kill(&self) {
+            self.0.lock().dead = true;
+        }
+
+        /// From here on the disk confirms nothing.
+        pub(crate) fn fail_syncs(&self) {
+            self.0.lock().syncs_fail = true;
+        }
+
+        pub(crate) fn is_dead(&self) -> bool {
+            self.0.lock().dead
+        }
+
+        /// What it had made durable.
+        pub(crate) fn witness(&self) -> Witness {
+            self.0.lock().witness.clone()
+        }
+    }
+
+    fn with<T>(f: impl FnOnce(&Crash) -> T) -> Option<T> {
+        CRASH.with_borrow(|c| c.as_ref().map(|c| f(c)))
+    }
+
+    fn at_the_end() -> bool {
+        with(|c| {
+            let mut c = c.0.lock();
+            if c.dead {
+                return true;
+            }
+            c.left = c.left.saturating_sub(1);
+            c.dead = c.left == 0;
+            c.dead
+        })
+        .unwrap_or(false)
+    }
+
+    pub(crate) fn step() {
+        if at_the_end() {
+            die();
+        }
+    }
+
+    pub(crate) fn torn(len: usize) -> Option<usize> {
+        if with(|c| c.0.lock().dead) == Some(true) {
+            die();
+        }
+        at_the_end().then_some(len / 2)
+    }
+
+    pub(crate) fn die() {
+        std::panic::resume_unwind(Box::new("the process was ended by its test"));
+    }
+
+    pub(crate) fn sync_fails() -> bool {
+        with(|c| c.0.lock().syncs_fail).unwrap_or(false)
+    }
+
+    pub(crate) fn synced(file: &File) {
+        if let Ok(meta) = file.metadata() {
+            with(|c| c.0.lock().witness.synced.insert(meta.ino(), meta.len()));
+        }
+    }
+
+    pub(crate) fn named(dir: &Path, from: Option<&str>, to: &str) {
+        with(|c| {
+            let w = &mut c.0.lock().witness;
+            let before = w.before.take().filter(|_| from.is_some());
+            w.names.push(Named { dir: dir.into(), from: from.map(str::to_owned), to: to.into(), before });
+        });
+    }
+
+    pub(crate) fn replacing(dir: &Path, to: &str) {
+        with(|c| c.0.lock().witness.before = fs::read(dir.join(to)).ok());
+    }
+
+    pub(crate) fn dir_synced(dir: &Path) {
+        with(|c| c.0.lock().witness.names.retain(|n| n.dir != dir));
+    }
+
+    impl Witness {
+        /// Loses power: of what was not synced, each thing is kept or lost as `choose` says (a number below its argument).
+        pub(crate) fn lose_power(&mut self, dirs: &[&Path], choose: &mut dyn FnMut(u64) -> u64) {
+            // the last first; what has two such changes keeps or loses them in order
+            let mut kept: Vec<(PathBuf, String)> = Vec::new();
+            for Named { dir, from, to, before } in self.names.drain(..).rev() {
+                let touched = |name: &String| kept.contains(&(dir.clone(), name.clone()));
+                if choose(2) == 0 || touched(&to) || from.as_ref().is_some_and(touched) {
+                    kept.extend(from.into_iter().chain([to]).map(|name| (dir.clone(), name)));
+                    continue;
+                }
+                match from {
+                    None => drop(fs::remove_file(dir.join(to))),
+                    Some(from) => {
+                        let _gone = fs::rename(dir.join(&to), dir.join(from));
+                        if let Some(before) = before {
+                            fs::write(dir.join(&to), before).unwrap();
+                            self.synced.insert(fs::metadata(dir.join(to)).unwrap().ino(), u64::MAX);
+                        }
+                    }
+                }
+            }
+            for entry in dirs.iter().flat_map(|d| fs::read_dir(d).into_iter().flatten()) {
+                let path = entry.unwrap().path();
+                let meta = fs::metadata(&path).unwrap();
+                let safe = self.synced.get(&meta.ino()).copied().unwrap_or(0);
+                if !meta.is_file() || meta.len() <= safe {
+                    continue;
+                }
+                let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+                let keep = safe + choose(meta.len() - safe + 1);
+                file.set_len(keep).unwrap();
+                // the length may be there before the bytes are
+                if choose(4) == 0 {
+                    file.set_len(safe).unwrap();
+                    file.set_len(keep).unwrap();
+                }
+            }
+            self.synced.clear();
+            for entry in dirs.iter().flat_map(|d| fs::read_dir(d).into_iter().flatten()) {
+                let meta = entry.unwrap().metadata().unwrap();
+                self.synced.insert(meta.ino(), meta.len());
+            }
+        }
+    }
+}
