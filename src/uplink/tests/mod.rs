@@ -161,6 +161,25 @@ async fn the_first_retry_comes_within_100_ms_and_an_unreachable_processor_is_tri
     assert_eq!(*hunter.control.roads.lock(), [closed, open, half, open, half, open, half]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn told_to_end_now_it_does_not_wait_for_its_next_attempt() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away = Target { host: "127.0.0.1".into(), port: free.port() };
+    let hunter = Hunter::start(&[&away]);
+    hunter.offer(&sealed(A, 2));
+    while hunter.control.roads.lock().last() != Some(&vec![BreakerState::Open]) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+
+    let told = Instant::now();
+    hunter.stop(Ending::Now).await.unwrap();
+
+    assert!(told.elapsed() < Duration::from_millis(100), "{:?}", told.elapsed());
+    let s = hunter.backlog.snapshot();
+    assert_eq!((s.dropped_packets[DropReason::Shutdown.index()], s.in_memory_packets), (s.offered_packets, 0));
+}
+
 #[tokio::test]
 async fn packets_the_kernel_lost_are_told_within_two_seconds() {
     let peer = Peer::start(State { extended: true, ..State::default() });
