@@ -22,6 +22,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::intake::{Intake, Metered};
 use crate::net::{Keys, PeerIdentity, PeerInfo, Reloading, Role};
 use crate::telemetry::{Escaped, Every};
 
@@ -70,9 +71,12 @@ const CHANGE: &[Who] = &[ADMIN];
 /// Changes filters of a processor below this one, or passes such an order on.
 const CHANGE_BELOW: &[Who] = &[PROCESSOR, ADMIN];
 
+/// The method that hunters stream by.
+const DATA_STREAM: &str = "/lippycat.data.DataService/StreamPackets";
+
 /// The table. What is not in it is denied.
 pub const RULES: &[Rule] = &[
-    Rule { path: "/lippycat.data.DataService/StreamPackets", may: FEED },
+    Rule { path: DATA_STREAM, may: FEED },
     Rule { path: "/lippycat.data.DataService/SubscribePackets", may: WATCH },
     Rule { path: "/lippycat.data.DataService/SubscribeCorrelatedCalls", may: WATCH },
     Rule { path: "/lippycat.management.ManagementService/RegisterHunter", may: FEED },
@@ -99,6 +103,8 @@ pub struct Access {
     pub certificates: bool,
     /// Keys that stand for a role and an id.
     pub keys: Option<Arc<Reloading<Keys>>>,
+    /// What is under way.
+    pub intake: Intake,
     counters: Arc<AccessCounters>,
 }
 
@@ -144,7 +150,7 @@ impl Access {
     /// Clients show certificates (`certificates`), or one of `keys`, or nothing.
     #[must_use]
     pub fn new(certificates: bool, keys: Option<Arc<Reloading<Keys>>>) -> Self {
-        Self { certificates, keys, counters: Arc::default() }
+        Self { certificates, keys, intake: Intake::default(), counters: Arc::default() }
     }
 
     /// Whether whoever calls must say who it is.
@@ -245,6 +251,15 @@ pub struct Guard<S> {
     inner: S,
 }
 
+impl<S> Guard<S> {
+    /// Counts what of the request is under way.
+    fn meter(&self, request: Request<Body>) -> Result<Request<Body>, Status> {
+        let Some(remote) = request.extensions().get::<PeerInfo>().map(|p| p.remote) else { return Ok(request) };
+        let ticket = self.access.intake.enter(remote, request.uri().path() == DATA_STREAM)?;
+        Ok(request.map(|body| Body::new(Metered::new(body, ticket))))
+    }
+}
+
 impl<S> Service<Request<Body>> for Guard<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -267,7 +282,10 @@ where
                     peer.identity = who;
                 }
                 request.headers_mut().remove(API_KEY);
-                Either::Right(self.inner.call(request))
+                match self.meter(request) {
+                    Ok(request) => Either::Right(self.inner.call(request)),
+                    Err(status) => Either::Left(ready(Ok(status.into_http()))),
+                }
             }
             Err(denial) => {
                 let status = self.access.refuse(&denial, request.uri().path());

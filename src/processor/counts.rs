@@ -23,14 +23,27 @@ pub enum Refused {
     Foreign,
     /// The connection broke.
     Broken,
+    /// Too many bytes of unfinished messages.
+    Crowded,
+    /// A message that does not come to its end.
+    Slow,
     /// The processor is stopping.
     Stopping,
 }
 
 impl Refused {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 7] =
-        [Self::Malformed, Self::TooLarge, Self::Compressed, Self::Unregistered, Self::Foreign, Self::Broken, Self::Stopping];
+    pub const ALL: [Self; 9] = [
+        Self::Malformed,
+        Self::TooLarge,
+        Self::Compressed,
+        Self::Unregistered,
+        Self::Foreign,
+        Self::Broken,
+        Self::Crowded,
+        Self::Slow,
+        Self::Stopping,
+    ];
 
     /// The label in logs.
     pub const fn name(self) -> &'static str {
@@ -41,6 +54,8 @@ impl Refused {
             Self::Unregistered => "unregistered",
             Self::Foreign => "foreign",
             Self::Broken => "broken",
+            Self::Crowded => "crowded",
+            Self::Slow => "slow",
             Self::Stopping => "stopping",
         }
     }

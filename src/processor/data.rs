@@ -26,7 +26,7 @@ use tower::Service;
 
 use super::counts::Refused;
 use super::ingest::{Arrival, Span};
-use super::shared::{Incoming, Job, Shared};
+use super::shared::{Incoming, Job, QUEUE_KIB, Shared};
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
 use crate::telemetry::clock;
@@ -35,6 +35,8 @@ use crate::wire::frame::{Deframer, FrameError};
 
 /// Largest message of a hunter (what old ones send).
 const MESSAGE_MAX: usize = 10 << 20;
+/// Largest batch of a hunter that speaks our extensions, with room for what is declared beside its packets.
+const BATCH_MAX: usize = (4 << 20) + (64 << 10);
 /// Batches a hunter may have unacknowledged.
 const CREDIT_BATCHES: u32 = 256;
 /// And bytes.
@@ -238,6 +240,8 @@ struct Stream {
     interfaces: Arc<[String]>,
     /// For a peer without epochs: one of ours.
     own_epoch: Epoch,
+    /// Largest message it may send.
+    message_max: usize,
 }
 
 impl Drop for Stream {
@@ -264,7 +268,7 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
         };
         match next {
             None => break frames.finish().map_err(refused),
-            Some(Err(status)) => break Err(Refusal { why: Refused::Broken, packets: 0, status }),
+            Some(Err(status)) => break Err(Refusal { why: ended_by(&status), packets: 0, status }),
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
                 frames.push(data);
@@ -292,6 +296,7 @@ async fn take_all(
     acks: &Arc<Acks>,
 ) -> Result<(), Refusal> {
     while let Some(message) = frames.next().map_err(refused)? {
+        let bytes = message.len();
         let view = BatchView::parse(message, &ViewLimits::default()).map_err(|e| {
             let status = Status::invalid_argument(format!("not a packet batch: {e}"));
             Refusal { why: Refused::Malformed, packets: 0, status }
@@ -312,7 +317,11 @@ async fn take_all(
                 stream.insert(opened)
             }
         };
-        take(shared, s, view, acks).await?;
+        if bytes > s.message_max {
+            let text = format!("batch of {bytes} bytes is larger than {}", s.message_max);
+            return Err(refuse(Refused::TooLarge)(Status::resource_exhausted(text)));
+        }
+        take(shared, s, view, bytes, acks).await?;
     }
     Ok(())
 }
@@ -325,14 +334,15 @@ fn open(shared: &Arc<Shared>, view: &BatchView) -> Result<Stream, Status> {
         return Err(Status::failed_precondition(format!("hunter '{id}' is not registered; call RegisterHunter first")));
     };
     let interfaces: Arc<[String]> = hunter.registration.interfaces.clone().into();
+    let message_max = if hunter.registration.durable_acks { BATCH_MAX } else { MESSAGE_MAX };
     roster.stream(id, true);
     let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
     let random = ahash::RandomState::new().hash_one(id);
     let own_epoch = Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0));
-    Ok(Stream { shared: Arc::clone(shared), hunter: Arc::from(id), interfaces, own_epoch })
+    Ok(Stream { shared: Arc::clone(shared), hunter: Arc::from(id), interfaces, own_epoch, message_max })
 }
 
-async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks>) -> Result<(), Refusal> {
+async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, bytes: usize, acks: &Arc<Acks>) -> Result<(), Refusal> {
     let now = clock::wall();
     let packets = view.len() as u64;
     let mut waiting = Waiting { shared, packets };
@@ -340,12 +350,14 @@ async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks
     let announced = view.epoch();
     let (epoch, seq) = (announced.unwrap_or(s.own_epoch), view.sequence());
     // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
+    let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB)).unwrap_or(1);
+    let bytes = Arc::clone(&shared.queue).acquire_many_owned(kib).await;
     let room = shared.jobs.reserve().await;
     waiting.packets = 0;
-    let room = room.map_err(|_| {
+    let (Ok(bytes), Ok(room)) = (bytes, room) else {
         let status = Status::unavailable("the processor is stopping");
-        Refusal { why: Refused::Stopping, packets, status }
-    })?;
+        return Err(Refusal { why: Refused::Stopping, packets, status });
+    };
     let span = Span { first: view.first_packet_index(), packets };
     let declared = view.dropped_ranges().map(|r| r.packets).fold(0, u64::saturating_add);
     let hand_over = |missing| {
@@ -361,6 +373,7 @@ async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, acks: &Arc<Acks
             acks: Arc::clone(acks),
             received: now,
             missing,
+            room: Some(bytes),
         })));
     };
     if shared.ingest.arrive(&s.hunter, epoch, seq, span, hand_over) == Arrival::Duplicate {
@@ -381,6 +394,17 @@ impl Drop for Waiting<'_> {
         if self.packets > 0 {
             self.shared.counters.rejected(Refused::Broken, self.packets);
         }
+    }
+}
+
+/// Why a body ends in an error: a bound of [`super::intake`], or its connection broke.
+fn ended_by(status: &Status) -> Refused {
+    if status.code() == Code::ResourceExhausted {
+        Refused::Crowded
+    } else if status.code() == Code::DeadlineExceeded {
+        Refused::Slow
+    } else {
+        Refused::Broken
     }
 }
 

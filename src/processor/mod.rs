@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`topology`] | every thread, task and channel |
 //! | [`data`] | the data stream |
-//! | [`access`] | who may call what |
+//! | [`access`], [`intake`] | who may call what; how much of it may be under way |
 //! | [`ingest`] | what arrived, what is stored |
 //! | [`commit`] | when something is stored: the commit log, the commit thread, what a restart begins from |
 //! | [`counts`] | what became of every packet |
@@ -29,6 +29,7 @@ pub mod counts;
 pub mod data;
 pub mod filters;
 pub mod ingest;
+pub mod intake;
 pub mod losses;
 pub mod management;
 pub mod pages;

@@ -1,13 +1,14 @@
 //! What the parts of a processor share.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::access::Access;
 use super::commit::Durability;
 use super::counts::{Counters, LOSSES};
 use super::data::{Acks, ack};
@@ -17,11 +18,14 @@ use super::losses::Losses;
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
 use crate::batch::{BatchSeq, BatchView, Epoch};
-use crate::net::{PeerInfo, Role};
+use crate::net::{AcceptCounters, PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::telemetry::Windows;
 use crate::telemetry::clock::Moment;
 use crate::wire::data::{FlowControl, StreamControl};
+
+/// KiB of batches that wait for the record thread: 64 MiB, as much as it may hold in blocks.
+pub const QUEUE_KIB: usize = 64 << 10;
 
 /// One batch on its way to the record thread.
 pub struct Incoming {
@@ -43,6 +47,8 @@ pub struct Incoming {
     pub received: Timestamp,
     /// Packets before it that will not come.
     pub missing: u64,
+    /// Its place among the bytes that wait, unless it is read again after a restart; free again when it is written.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 /// Work for the record thread.
@@ -54,6 +60,14 @@ pub enum Job {
         /// Which.
         hunter: Arc<str>,
     },
+}
+
+/// What stands before every service, and counts what it refuses.
+pub struct Doors {
+    /// Connections.
+    pub connections: Arc<AcceptCounters>,
+    /// Calls.
+    pub access: Access,
 }
 
 /// Everything shared.
@@ -72,6 +86,10 @@ pub struct Shared {
     pub counters: Counters,
     /// What an acknowledgement says.
     durability: Durability,
+    /// What stands before it all, once it does.
+    pub doors: OnceLock<Doors>,
+    /// KiB of batches that may wait for the record thread.
+    pub queue: Arc<Semaphore>,
     /// To the record thread.
     pub jobs: mpsc::Sender<Job>,
     /// Set when data streams are to end.
@@ -146,6 +164,8 @@ impl Shared {
             filters: Arc::new(Distribution::new(filter_version)),
             counters: Counters::default(),
             durability,
+            doors: OnceLock::new(),
+            queue: Arc::new(Semaphore::new(QUEUE_KIB)),
             jobs,
             ending: watch::Sender::new(false),
             stopping: AtomicBool::new(false),

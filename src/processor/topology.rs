@@ -27,7 +27,7 @@ use super::filters::read_file;
 use super::ingest::Ingest;
 use super::management::Management;
 use super::pages::ProcessorPages;
-use super::shared::{Job, Shared};
+use super::shared::{Doors, Job, Shared};
 use super::{Order, Outcome, Outputs, Parts, ProcessorError};
 use crate::net::Acceptor;
 use crate::net::accept::http2;
@@ -69,6 +69,9 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let shared = Arc::new(Shared::new(parts.id, bound, parts.max_hunters, ingest, parts.filter_version, durability, jobs));
     shared.filters.replace(parts.filters, "file").map_err(|e| ProcessorError::Filters(e.to_string()))?;
 
+    let doors = Doors { connections: parts.acceptor.counters(), access: parts.access.clone() };
+    // set once: there was none before
+    let _first = shared.doors.set(doors);
     let mut finished = write(Arc::clone(&shared), parts.outputs, parts.commit, queue)?;
 
     let connections = parts.acceptor.counters();
@@ -205,8 +208,10 @@ async fn watch_pressure(shared: Arc<Shared>) {
 async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
     let mut ticks = interval(STATS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refused = 0;
     loop {
         ticks.tick().await;
+        refused = tell_refusals(&shared, refused);
         let gone = shared.roster.lock().expire(clock::wall());
         for id in gone {
             shared.filters.forget(&id);
@@ -236,6 +241,32 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
             );
         }
     }
+}
+
+/// A line when connections or calls were refused since the last one; returns how many there were so far.
+fn tell_refusals(shared: &Shared, before: u64) -> u64 {
+    let Some(doors) = shared.doors.get() else { return 0 };
+    let (c, calls, bodies) = (doors.connections.read(), doors.access.counts(), doors.access.intake.counts());
+    let bodies_refused = bodies.crowded.saturating_add(bodies.slow).saturating_add(bodies.streams);
+    let total = c.refused().saturating_add(calls.total()).saturating_add(bodies_refused);
+    if total > before {
+        tracing::warn!(
+            open = c.open,
+            accepted = c.accepted,
+            too_many = c.refused_full.saturating_add(c.refused_address).saturating_add(c.refused_identity),
+            handshakes = c.handshakes_late.saturating_add(c.handshakes_failed).saturating_add(c.not_http2),
+            revoked = c.revoked,
+            silent = c.silent,
+            unknown_methods = calls.unknown_method,
+            unauthenticated = calls.wrong_key.saturating_add(calls.nameless),
+            wrong_role = calls.wrong_role,
+            crowded = bodies.crowded,
+            slow = bodies.slow,
+            streams = bodies.streams,
+            "connections and calls refused so far"
+        );
+    }
+    total
 }
 
 #[cfg(test)]

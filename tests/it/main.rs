@@ -11,6 +11,7 @@ mod dependencies;
 mod full_disk;
 mod fuzz_corpora;
 mod golden;
+mod hostile;
 mod interfaces;
 mod layering;
 mod live;

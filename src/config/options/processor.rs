@@ -23,7 +23,7 @@ pub(super) const ROWS: &[Opt] = &[
     process("processor.max_hunters", Kind::Integer { min: 1, max: 10_000 }, Group::Receiving)
         .flag("max-hunters")
         .short('m')
-        .default("100")
+        .default("1000")
         .help("Hunters connected at once"),
     process("processor.max_connection_age", Kind::Duration { max_secs: 31_536_000 }, Group::Receiving)
         .flag("max-connection-age")

@@ -194,6 +194,7 @@ impl Life {
             acks: Arc::new(Acks::default()),
             received: crate::telemetry::clock::wall(),
             missing: 0,
+            room: None,
         };
         let arrival = self.shared.ingest.arrive(hunter, sealed.epoch, sealed.seq, span, |missing| {
             assert_eq!(missing, 0);

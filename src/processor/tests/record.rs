@@ -111,6 +111,7 @@ impl Batcher {
             acks: Arc::new(Acks::default()),
             received: crate::telemetry::clock::wall(),
             missing: 0,
+            room: None,
         }
     }
 }

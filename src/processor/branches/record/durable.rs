@@ -119,6 +119,7 @@ impl Writer {
             acks: Arc::new(Acks::default()),
             received: Timestamp::from_nanos(head.received),
             missing: head.missing,
+            room: None,
         };
         self.at.kept = head.kept.unwrap_or_default();
         self.at.kept.reverse();
