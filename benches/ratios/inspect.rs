@@ -87,6 +87,7 @@ pub(crate) fn inspection(path: &Path, filters: &[Filter]) -> (Duration, u64) {
         decode: DecodeOptions::default(),
         keep_duplicates: false,
         flows: 262_144,
+        bounds: lippycat::engine::Bounds::default(),
     };
     let start = Instant::now();
     let mut source = open(path);

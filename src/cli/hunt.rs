@@ -19,6 +19,7 @@ use crate::uplink::{BacklogConfig, Durability, Ending, UplinkConfig, WhenFull};
 
 use super::exit::{Exit, Outcome, Stop};
 use super::inspection;
+use super::memory::{self, Shares};
 use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
@@ -102,6 +103,7 @@ fn assemble(
     inspection::compile(&local.borrow(), &compile)?;
     let hunter = &config.hunter;
     let offline = !config.capture.read.is_empty();
+    let shares = shares(config)?;
     let Some((sources, interfaces)) = sources(config, stop)? else { return Ok(None) };
     let (durability, spool) = spool::of_hunter(config)?;
     let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
@@ -109,13 +111,13 @@ fn assemble(
         sources,
         offline,
         count: (config.capture.count > 0).then_some(config.capture.count),
-        engine: inspection::engine(config.mode, &config.capture, &config.voip, hunter.no_filter_policy, false),
+        engine: shares.fit(inspection::engine(config.mode, &config.capture, &config.voip, hunter.no_filter_policy, false)),
         bpf: Arc::new(Libpcap),
         facts: Facts {
             hostname: config.host.clone(),
             interfaces,
             mode: compile.mode,
-            max_memory: hunter.max_memory,
+            max_memory: shares.batches,
             instance,
             epochs: Vec::new(),
         },
@@ -128,7 +130,7 @@ fn assemble(
             ..Limits::default()
         },
         backlog: BacklogConfig {
-            max_bytes: usize::try_from(hunter.max_memory).unwrap_or(usize::MAX),
+            max_bytes: usize::try_from(shares.batches).unwrap_or(usize::MAX),
             when_full: if waits(config) { WhenFull::Block } else { WhenFull::DropOldest },
             durability,
             ..BacklogConfig::default()
@@ -146,6 +148,17 @@ fn assemble(
         transport: Transport::default(),
         spool_limit: if durability == Durability::Memory { 0 } else { hunter.disk_buffer.max_mb.saturating_mul(1 << 20) },
     }))
+}
+
+/// What the parts of this hunter may take.
+fn shares(config: &HuntConfig) -> Result<Shares, Stop> {
+    let limit = memory::limit(config.system.memory_limit)?;
+    let engines = inspection::engines(&config.capture, config.hunter.interfaces.len());
+    let shares = Shares::of(limit, engines, inspection::rings(&config.capture, engines), config.hunter.max_memory);
+    if shares.batches < config.hunter.max_memory {
+        tracing::warn!(bytes = shares.batches, limit, "batches get a quarter of --memory-limit, which is less than --max-memory");
+    }
+    Ok(shares)
 }
 
 /// A file waits for room, unless it was told not to.
@@ -204,6 +217,7 @@ fn conclude(r: &Report) -> Outcome {
         dropped = %hunter::drops(&r.drops),
         lost = r.lost(),
         lately = %r.recent.together(),
+        limits = %e.limits(),
         unaccounted = k2.saturating_add(k3),
         difference = %r.difference(),
         "done"

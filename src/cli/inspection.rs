@@ -41,7 +41,18 @@ pub(super) fn engine(mode: Mode, capture: &Capture, voip: &Voip, policy: NoFilte
         },
         keep_duplicates: capture.keep_duplicates,
         flows: FLOWS,
+        bounds: engine::Bounds::default(),
     }
+}
+
+/// Engines that run at once: one for files, else one per capture thread.
+pub(super) fn engines(capture: &Capture, interfaces: usize) -> u64 {
+    if capture.read.is_empty() { (interfaces as u64).saturating_mul(u64::from(capture.threads)).max(1) } else { 1 }
+}
+
+/// Bytes of their kernel rings, which count as this process's.
+pub(super) fn rings(capture: &Capture, engines: u64) -> u64 {
+    if capture.read.is_empty() { engines.saturating_mul(capture.pcap_buffer_size) } else { 0 }
 }
 
 /// How filters are compiled for this mode.

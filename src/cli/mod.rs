@@ -16,6 +16,7 @@ mod hunt;
 mod inspection;
 mod list;
 mod man;
+mod memory;
 mod output;
 mod pages;
 mod privileges;

@@ -9,6 +9,7 @@ use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerDurabilit
 use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, Transport, listen_addresses};
 use crate::processor::commit::{Recovered, recover};
 use crate::processor::filters::read_file;
+use crate::processor::intake::Intake;
 use crate::processor::{self, Access as Callers, Commit, Order, Outputs, Parts, ProcessorError};
 use crate::record::RecordError;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
@@ -19,12 +20,16 @@ use crate::record::state::{Acked, Places, State};
 use crate::record::unified::Unified;
 
 use super::exit::{Exit, Outcome, Stop};
+use super::memory;
 use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
 use super::signals::{Signal, Signals};
 use super::spool;
 use super::start::{self, Started};
+
+/// What a call takes in a processor: its inspection, its files' state, its record.
+const CALL_BYTES: usize = 24 << 10;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let started = start::start(matches)?;
@@ -47,13 +52,15 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
 async fn supervise(
     config: ProcessConfig,
     (tls, transport): (Tls, Transport),
-    access: Callers,
+    mut access: Callers,
     matches: &ArgMatches,
     started: &Started,
 ) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let (order, orders) = processor::orders();
-    let parts = Parts { transport, ..assemble(&config, tls.clone(), access).await? };
+    let limit = memory::limit(config.system.memory_limit)?;
+    access.intake = Intake::within(limit);
+    let parts = Parts { transport, ..assemble(&config, tls.clone(), access, limit).await? };
     let mut reloads = 0;
     let done = signals
         .during(processor::run(parts, orders), |signal| match signal {
@@ -102,10 +109,10 @@ fn stopped(e: ProcessorError) -> Stop {
 type Tls = Option<Arc<Reloading<ServerTls>>>;
 
 /// Turns the configuration into the processor's own parts.
-async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers) -> Result<Parts, Stop> {
+async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64) -> Result<Parts, Stop> {
     let p = &config.processor;
     let filters = filters(config)?;
-    let (outputs, commit, acked) = outputs(config)?;
+    let (outputs, commit, acked) = outputs(config, limit)?;
     let (host, port) = p.listen();
     let host = host.map(|h| match h {
         ListenHost::Address(ip) => ip.to_string(),
@@ -154,7 +161,7 @@ fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
 }
 
 /// Opens every file; what an earlier run left is continued.
-fn outputs(config: &ProcessConfig) -> Result<(Outputs, Commit, Vec<Acked>), Stop> {
+fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<Acked>), Stop> {
     let p = &config.processor;
     let min_free = spool::min_free(p.min_free);
     let failed = |e: RecordError| Stop::from(anyhow::Error::from(e));
@@ -174,6 +181,9 @@ fn outputs(config: &ProcessConfig) -> Result<(Outputs, Commit, Vec<Acked>), Stop
             CallLayout::Merged => Layout::Merged,
         };
         cfg.min_free = min_free;
+        let share = |part: u64| usize::try_from(limit / part).unwrap_or(usize::MAX);
+        cfg.max_pending_bytes = cfg.max_pending_bytes.min(share(8));
+        cfg.max_calls = cfg.max_calls.min((share(2) / CALL_BYTES).max(1000));
         let mut files = CallFiles::open(&p.per_call_pcap.output_dir, cfg).map_err(failed)?;
         files.restore(&known);
         Some(files)

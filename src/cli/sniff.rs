@@ -14,6 +14,7 @@ use crate::telemetry::clock;
 
 use super::exit::{Outcome, Stop};
 use super::inspection;
+use super::memory::{self, Shares};
 use super::privileges::{self, Needs};
 use super::runtime;
 use super::shown::shown;
@@ -66,8 +67,11 @@ async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started)
 fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> Result<Outcome, Stop> {
     let options = inspection::compile_options(config.mode, &config.voip)?;
     let filters = inspection::compile(&inspection::local_filters(&config.filters)?, &options)?;
+    let limit = memory::limit(config.system.memory_limit)?;
+    let engines = inspection::engines(&config.capture, config.sniff.interfaces.len());
+    let shares = Shares::of(limit, engines, inspection::rings(&config.capture, engines), 0);
     let sniffer = SnifferConfig {
-        engine: inspection::engine(config.mode, &config.capture, &config.voip, NoFilterPolicy::Allow, true),
+        engine: shares.fit(inspection::engine(config.mode, &config.capture, &config.voip, NoFilterPolicy::Allow, true)),
         filters,
         bpf: Arc::new(Libpcap),
         format: match config.sniff.output_format {
@@ -116,6 +120,7 @@ fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> R
         dropped = c.dropped_total(),
         rtp_only = c.rtp_only,
         sip_tls = c.sip_tls,
+        limits = %c.limits(),
         events = outcome.events,
         "done"
     );

@@ -376,6 +376,8 @@ pub struct ServerTls {
 pub struct System {
     /// Whom a process started as root becomes.
     pub user: Option<String>,
+    /// Bytes it may take; 0 is half of what there is.
+    pub memory_limit: u64,
 }
 
 /// Section `remote`.

@@ -1,13 +1,13 @@
 //! The TCP connections an engine follows, and what it keeps of each direction until it knows whose it is.
 //!
-//! Promises: at most [`CONNECTIONS`] of them; constant work per packet to find one that must go. Refuses: to judge, or to forward, what it keeps.
+//! Promises: at most as many as [`super::Bounds::connections`] says, those without SIP gone first; constant work per packet to find one that must go. Refuses: to judge, or to forward, what it keeps.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::flow::FlowKey;
-use crate::flow::tcp::{Budget, Reassembly, TcpLimits};
+use crate::flow::tcp::{Budget, Reassembly, TcpCounters, TcpLimits};
 use crate::packet::Timestamp;
 use crate::protocols::sip::Framer;
 use crate::protocols::ws::Ws;
@@ -15,8 +15,6 @@ use crate::voip::call::CallRef;
 use crate::voip::event::SipEvent;
 use crate::voip::hold::{HeldFrame, Pool};
 
-/// Connections followed at once; one that carries no SIP goes first, then one silent for long.
-const CONNECTIONS: usize = 16_384;
 /// Connections looked at for one that must go: a few suffice to find an old one, and the work per packet is bounded.
 const LOOKS: usize = 16;
 /// A connection without data for this long is forgotten.
@@ -87,8 +85,8 @@ impl Connection {
 }
 
 /// All followed connections.
-#[derive(Default)]
 pub(super) struct TcpFlows {
+    max: usize,
     slots: Vec<Option<Box<Connection>>>,
     free: Vec<u32>,
     /// Every open connection once, by place and serial number, and some that are closed.
@@ -100,13 +98,39 @@ pub(super) struct TcpFlows {
     pub(super) pool: Pool,
 }
 
+impl Default for TcpFlows {
+    fn default() -> Self {
+        let bounds = super::Bounds::default();
+        Self::new(bounds.connections, bounds.reassembly_bytes)
+    }
+}
+
 impl TcpFlows {
+    /// Room for `max` connections and `reassembly_bytes` under reassembly.
+    pub(super) fn new(max: usize, reassembly_bytes: usize) -> Self {
+        Self {
+            max,
+            slots: Vec::new(),
+            free: Vec::new(),
+            order: VecDeque::new(),
+            serial: 0,
+            kept_bytes: 0,
+            budget: Budget::new(reassembly_bytes),
+            pool: Pool::default(),
+        }
+    }
+
     pub(super) fn get(&mut self, id: u32) -> Option<&mut Connection> {
         self.slots.get_mut(id as usize)?.as_deref_mut()
     }
 
     pub(super) fn get_with_pool(&mut self, id: u32) -> Option<(&mut Connection, &mut Pool)> {
         Some((self.slots.get_mut(id as usize)?.as_deref_mut()?, &mut self.pool))
+    }
+
+    /// What reassembly gave up.
+    pub(super) fn counters(&self) -> TcpCounters {
+        self.budget.counters()
     }
 
     /// Places ever used.
@@ -116,7 +140,7 @@ impl TcpFlows {
 
     /// More connections than there is room for.
     pub(super) fn is_full(&self) -> bool {
-        self.live() > CONNECTIONS
+        self.live() > self.max
     }
 
     fn live(&self) -> usize {

@@ -36,6 +36,30 @@ pub struct Counters {
     pub calls_evicted: u64,
     /// Flows of media that nobody has signalled.
     pub rtp_only: u64,
+    /// What was forgotten for want of room; packets given up with it are in `dropped`.
+    pub forgotten: Forgotten,
+}
+
+/// What was forgotten because a bound was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Flows.
+    pub flows: u64,
+    /// Directions of TCP connections that are no longer put together.
+    pub tcp_directions: u64,
+    /// Bytes of TCP that were not taken, or taken and dropped unread.
+    pub tcp_bytes: u64,
+    /// Fragmented datagrams, by bytes, number, age or fragments.
+    pub datagrams: u64,
+}
+
+impl Forgotten {
+    fn add(&mut self, o: &Self) {
+        self.flows = self.flows.saturating_add(o.flows);
+        self.tcp_directions = self.tcp_directions.saturating_add(o.tcp_directions);
+        self.tcp_bytes = self.tcp_bytes.saturating_add(o.tcp_bytes);
+        self.datagrams = self.datagrams.saturating_add(o.datagrams);
+    }
 }
 
 impl Counters {
@@ -48,6 +72,20 @@ impl Counters {
     pub fn crowded_out(&self) -> u64 {
         let reasons = [DropReason::EvictedCall, DropReason::HoldMessages, DropReason::HoldMedia, DropReason::HoldBytes];
         reasons.iter().filter_map(|r| self.dropped.get(r.index())).fold(0, |a, b| a.saturating_add(*b))
+    }
+
+    /// Everything that was forgotten because a bound was reached, for a log line.
+    pub fn limits(&self) -> String {
+        let f = &self.forgotten;
+        let all = [
+            ("flows", f.flows),
+            ("calls", self.calls_evicted),
+            ("tcp_directions", f.tcp_directions),
+            ("tcp_bytes", f.tcp_bytes),
+            ("datagrams", f.datagrams),
+        ];
+        let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}")).collect();
+        if some.is_empty() { "none".to_owned() } else { some.join(" ") }
     }
 
     /// What is missing from the equation above: 0, or there is a bug.
@@ -75,6 +113,7 @@ impl Counters {
         self.calls = self.calls.saturating_add(o.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(o.calls_evicted);
         self.rtp_only = self.rtp_only.saturating_add(o.rtp_only);
+        self.forgotten.add(&o.forgotten);
         for (a, b) in self.dropped.iter_mut().zip(&o.dropped) {
             *a = a.saturating_add(*b);
         }

@@ -9,6 +9,7 @@
 //! Every frame given to [`Engine::handle_frame`] ends in exactly one counter of [`Counters`]: forwarded, filtered, held (now) or dropped by
 //! reason. Memory is bounded by the limits of the parts.
 
+mod bounds;
 mod connections;
 mod counters;
 mod fragments;
@@ -38,8 +39,9 @@ use crate::voip::message::Seen;
 use crate::voip::output::Output;
 use crate::voip::table::{CallTable, TableConfig};
 
+pub use bounds::Bounds;
 use connections::TcpFlows;
-pub use counters::Counters;
+pub use counters::{Counters, Forgotten};
 use generic::Generic;
 
 /// Frames decoded together, so that their cache misses overlap.
@@ -67,6 +69,8 @@ pub struct EngineConfig {
     pub keep_duplicates: bool,
     /// Most flows remembered.
     pub flows: usize,
+    /// Bounds of the other parts.
+    pub bounds: Bounds,
 }
 
 /// What a flow remembers.
@@ -110,8 +114,8 @@ impl Engine {
         Self {
             flows: FlowTable::new(FlowHasher::new([seed, random.hash_one(1)]), limits, IdleLimits::default()),
             calls: CallTable::new(config.table, Arc::clone(&filters)),
-            defrag: Defrag::default(),
-            tcp: TcpFlows::default(),
+            defrag: Defrag::new(config.bounds.fragments),
+            tcp: TcpFlows::new(config.bounds.connections, config.bounds.reassembly_bytes),
             generic: Generic::new(filters, bpf, config.table.no_filter),
             dedup: Dedup::new(seed, if config.keep_duplicates { 0 } else { dedup::CAPACITY }),
             fragments_given_up: 0,
@@ -201,6 +205,15 @@ impl Engine {
     pub fn counters(&self) -> Counters {
         let mut c = self.counters;
         c.add_table(&self.calls.counters());
+        let (tcp, fragments) = (self.tcp.counters(), self.defrag.counters());
+        c.forgotten = Forgotten {
+            flows: self.flows.counters().evicted,
+            tcp_directions: tcp.given_up,
+            tcp_bytes: tcp.refused_bytes.saturating_add(tcp.discarded_bytes),
+            datagrams: [fragments.evicted_trackers, fragments.evicted_bytes, fragments.timed_out, fragments.too_many]
+                .iter()
+                .fold(0, |sum, n| sum.saturating_add(*n)),
+        };
         c
     }
 

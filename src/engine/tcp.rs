@@ -27,8 +27,6 @@ use super::connections::{Carries, Finished, Half, Segment};
 
 /// Segments kept per direction.
 const SEGMENTS: usize = 512;
-/// Bytes of segments kept over all connections: 64 MiB, as much as undecided calls may hold.
-const KEPT_BYTES: usize = 64 << 20;
 /// Finished messages remembered per direction, for late retransmissions.
 const REMEMBERED: usize = 64;
 /// Fragments of an unfinished WebSocket message told apart; further ones count as one with what lies between.
@@ -323,7 +321,7 @@ impl Engine {
 
     /// Too much is kept over all connections: those that keep something and were silent for longest lose it.
     fn keep_tcp_budget(&mut self, now: Timestamp, out: &mut dyn Output) {
-        while self.tcp.kept_bytes > KEPT_BYTES
+        while self.tcp.kept_bytes > self.config.bounds.kept_bytes
             && let Some(id) = self.tcp.choose(now, |_, c| c.keeps())
         {
             self.close_tcp(id, out);

@@ -84,6 +84,7 @@ impl Wire {
             decode: DecodeOptions::default(),
             keep_duplicates: false,
             flows: 10_000,
+            bounds: Bounds::default(),
         };
         change(&mut config);
         Self { engine: Engine::new(config, Arc::new(set), Arc::new(NoBpf)), out: Seen::default(), number: 0 }

@@ -496,6 +496,7 @@ mod tests {
             decode: DecodeOptions::default(),
             keep_duplicates: false,
             flows: 100,
+            bounds: crate::engine::Bounds::default(),
         };
         let encoder = EncoderConfig { hunter_id: "h".into(), epoch: Epoch(1), limits: Limits::default() };
         let inspector = Inspector {

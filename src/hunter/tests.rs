@@ -83,6 +83,7 @@ fn inspector(shared: &Arc<Shared>, index: usize, frames: u64, offline: bool) -> 
         decode: DecodeOptions::default(),
         keep_duplicates: true,
         flows: 100,
+        bounds: crate::engine::Bounds::default(),
     };
     let epoch = Epoch(1 + index as u64);
     Inspector {

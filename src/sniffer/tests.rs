@@ -44,6 +44,7 @@ fn what_the_kernel_and_the_interface_did_not_deliver_is_lost() {
         decode: DecodeOptions::default(),
         keep_duplicates: false,
         flows: 100,
+        bounds: crate::engine::Bounds::default(),
     };
     let config = SnifferConfig {
         engine,

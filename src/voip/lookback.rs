@@ -28,7 +28,7 @@ impl Lookback {
     /// Keeps media for `age` and at most `bytes`; zero of either turns look-back off.
     pub fn new(age: Duration, bytes: usize) -> Self {
         Self {
-            signalling: Ring::new(None, SIGNALLING_BYTES),
+            signalling: Ring::new(None, SIGNALLING_BYTES.min(bytes)),
             media: Ring::new(Some(age), bytes),
             enabled: !age.is_zero() && bytes > 0,
         }

@@ -71,6 +71,7 @@ impl Steady {
             decode: DecodeOptions::default(),
             keep_duplicates: false,
             flows: 10_000,
+            bounds: lippycat::engine::Bounds::default(),
         };
         let engine = Engine::new(config, Arc::new(filters), Arc::new(Libpcap));
         let nanos = 1_763_000_000_000_000_000;

@@ -53,6 +53,7 @@ fn sniff(capture: &Path) -> (String, Outcome) {
             decode: DecodeOptions::default(),
             keep_duplicates: false,
             flows: 1 << 16,
+            bounds: lippycat::engine::Bounds::default(),
         },
         filters: Arc::new(FilterSet::default()),
         bpf: Arc::new(Libpcap),

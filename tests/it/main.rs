@@ -8,6 +8,7 @@ mod chaos;
 mod command_line;
 mod corpora;
 mod dependencies;
+mod flood;
 mod full_disk;
 mod fuzz_corpora;
 mod golden;

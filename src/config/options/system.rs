@@ -5,6 +5,12 @@ use super::{Commands, Group, Opt};
 
 const LONG: Commands = Commands::HUNT.and(Commands::SNIFF).and(Commands::PROCESS);
 
-pub(super) const ROWS: &[Opt] = &[Opt::new("system.user", Kind::Text, Group::Security, LONG)
-    .flag("user")
-    .help("Started as root: become this user (NAME or UID:GID) before anything is received")];
+pub(super) const ROWS: &[Opt] = &[
+    Opt::new("system.user", Kind::Text, Group::Security, LONG)
+        .flag("user")
+        .help("Started as root: become this user (NAME or UID:GID) before anything is received"),
+    Opt::new("system.memory_limit", Kind::Size { min: 0, max: 1 << 46 }, Group::General, LONG)
+        .flag("memory-limit")
+        .default("0")
+        .help("Memory this process may take (0: half of the machine's or the container's)"),
+];

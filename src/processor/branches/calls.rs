@@ -480,7 +480,14 @@ impl Calls {
 fn engine() -> Box<Engine> {
     let no_filter = NoFilterPolicy::Allow;
     let table = TableConfig { everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
-    let config = EngineConfig { mode: Mode::Voip, table, decode: DecodeOptions::default(), keep_duplicates: true, flows: FLOWS };
+    let config = EngineConfig {
+        mode: Mode::Voip,
+        table,
+        decode: DecodeOptions::default(),
+        keep_duplicates: true,
+        flows: FLOWS,
+        bounds: crate::engine::Bounds::default(),
+    };
     Box::new(Engine::new(config, Arc::new(FilterSet::empty()), Arc::new(NoBpf)))
 }
 

@@ -398,6 +398,7 @@ pub(crate) fn engine(data: &[u8]) {
             decode: DecodeOptions::default(),
             keep_duplicates: false,
             flows: 1 << 8,
+            bounds: lippycat::engine::Bounds::default(),
         },
         filters: Arc::new(filters),
         bpf: Arc::new(Libpcap),

@@ -1,0 +1,134 @@
+//! `--memory-limit`: one figure, shared among everything that remembers.
+//!
+//! ```text
+//! limit (half of the container's or the machine's) ─┬─ base: program, threads, buffers of files and sockets
+//!                                                   ├─ kernel rings of live capture
+//!                                                   ├─ batches not yet acknowledged, a quarter at most
+//!                                                   └─ engines: flows, calls, holds, reassembly, fragments, look-back in proportion
+//! ```
+//! Each part has its usual size where all of them fit, and less where they do not; what a smaller part gives up is counted where it is
+//! counted anyway. The limit is not enforced by the system: it is what the parts add up to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::engine::EngineConfig;
+
+use super::exit::Stop;
+
+/// Less than this is no limit a capture can live in.
+const LEAST: u64 = 64 << 20;
+/// What a process takes before it remembers anything, and what allocators keep back.
+const BASE: u64 = 40 << 20;
+/// An engine gets this much whatever is left.
+const ENGINE_LEAST: u64 = 8 << 20;
+
+/// How much this process may take: what was asked for, else half of what there is.
+pub(super) fn limit(asked: u64) -> Result<u64, Stop> {
+    if asked == 0 {
+        return Ok(available(Path::new("/")).map_or(u64::MAX, |bytes| bytes / 2).max(LEAST));
+    }
+    if asked < LEAST {
+        return Err(Stop::usage("--memory-limit: less than 64M is too little to capture with"));
+    }
+    Ok(asked)
+}
+
+/// The parts of a hunter or a sniffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// Batches not yet acknowledged, in bytes.
+    pub(super) batches: u64,
+    /// Each engine, in bytes.
+    pub(super) engine: u64,
+}
+
+impl Shares {
+    /// `engines` of them with kernel rings of `rings` bytes in all, and batches of `batches` bytes if they may.
+    pub(super) fn of(limit: u64, engines: u64, rings: u64, batches: u64) -> Self {
+        let batches = batches.min(limit / 4);
+        let rest = limit.saturating_sub(BASE).saturating_sub(rings).saturating_sub(batches);
+        Self { batches, engine: rest.checked_div(engines).unwrap_or(rest).max(ENGINE_LEAST) }
+    }
+
+    /// An engine that fits.
+    pub(super) fn fit(self, engine: EngineConfig) -> EngineConfig {
+        engine.within(usize::try_from(self.engine).unwrap_or(usize::MAX))
+    }
+}
+
+/// Memory of the machine, or of the smallest control group around this process.
+fn available(root: &Path) -> Option<u64> {
+    let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
+        let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        kib.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let limits = groups
+        .lines()
+        .flat_map(|line| files_of(root, line))
+        .filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    limits.chain(machine).min()
+}
+
+/// The limit files of one line of /proc/self/cgroup (cgroups(7)), from the innermost group out.
+fn files_of(root: &Path, line: &str) -> Vec<PathBuf> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { return Vec::new() };
+    let (base, name) = if controllers.is_empty() {
+        (root.join("sys/fs/cgroup"), "memory.max")
+    } else if controllers.split(',').any(|c| c == "memory") {
+        (root.join("sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+    } else {
+        return Vec::new();
+    };
+    Path::new(group.trim_start_matches('/')).ancestors().map(|group| base.join(group).join(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[(&str, &str)]) -> Option<u64> {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        available(root.path())
+    }
+
+    #[test]
+    fn the_smallest_group_around_the_process_counts() {
+        let meminfo = ("proc/meminfo", "MemTotal:       8388608 kB\nMemFree: 1 kB\n");
+        let v2 = ("proc/self/cgroup", "0::/system.slice/lc.service\n");
+
+        assert_eq!(machine(&[meminfo]), Some(8 << 30));
+        assert_eq!(machine(&[meminfo, v2, ("sys/fs/cgroup/system.slice/lc.service/memory.max", "max\n")]), Some(8 << 30));
+        let outer = ("sys/fs/cgroup/system.slice/memory.max", "1073741824\n");
+        assert_eq!(machine(&[meminfo, v2, outer]), Some(1 << 30));
+        let v1 = ("proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/x\n");
+        assert_eq!(machine(&[meminfo, v1, ("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "536870912\n")]), Some(512 << 20));
+        assert_eq!(machine(&[]), None);
+    }
+
+    #[test]
+    fn the_parts_never_add_up_to_more_than_the_limit() {
+        for limit in [128 << 20, 256 << 20, 1 << 30, 1 << 40] {
+            for engines in [1, 4] {
+                let rings = engines * (4 << 20);
+                let shares = Shares::of(limit, engines, rings, 64 << 20);
+                let sum = BASE + rings + shares.batches + shares.engine * engines;
+                assert!(sum <= limit, "{shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn too_little_is_said_and_nothing_asked_is_half() {
+        assert!(limit(1 << 20).is_err());
+        assert_eq!(limit(1 << 30).unwrap(), 1 << 30);
+        assert!(limit(0).unwrap() >= LEAST);
+    }
+}

@@ -1,0 +1,119 @@
+//! How much one engine may remember, and how that shrinks to fit a limit on memory.
+
+use crate::flow::tcp::Budget;
+use crate::packet::defrag;
+
+use super::EngineConfig;
+
+/// What one flow takes: measured with a full table, its index included.
+const FLOW_BYTES: usize = 160;
+/// What one call takes (`make bench`: 100 000 calls in 215 MB).
+const CALL_BYTES: usize = 2304;
+/// What one connection takes that nothing is kept of.
+const CONNECTION_BYTES: usize = 2048;
+/// No part becomes smaller than this share of its usual size: it would not work any more.
+const LEAST: usize = 64;
+
+/// Bounds of the parts that the call table does not know.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections followed at once: 16 384.
+    pub connections: usize,
+    /// Bytes under reassembly over all connections: 128 MiB.
+    pub reassembly_bytes: usize,
+    /// Bytes of segments kept over all connections: 64 MiB, as much as undecided calls may hold.
+    pub kept_bytes: usize,
+    /// Fragments.
+    pub fragments: defrag::Limits,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            reassembly_bytes: Budget::DEFAULT_MAX_BYTES,
+            kept_bytes: 64 << 20,
+            fragments: defrag::Limits::default(),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// What an engine takes when every part of it is full.
+    pub fn bytes(&self) -> usize {
+        let limits = &self.table.limits;
+        let parts = [
+            self.flows.saturating_mul(FLOW_BYTES),
+            limits.calls.saturating_mul(CALL_BYTES),
+            limits.hold_bytes,
+            limits.unclaimed_bytes,
+            self.bounds.connections.saturating_mul(CONNECTION_BYTES),
+            self.bounds.reassembly_bytes,
+            self.bounds.kept_bytes,
+            self.bounds.fragments.max_bytes,
+            // signalling and media
+            self.table.lookback.1.saturating_add(self.table.lookback.1.min(64 << 20)),
+        ];
+        parts.iter().fold(0, |sum, part| sum.saturating_add(*part))
+    }
+
+    /// The same engine in at most `bytes`: every part in proportion, down to a sixty-fourth.
+    #[must_use]
+    pub fn within(mut self, bytes: usize) -> Self {
+        let full = self.bytes();
+        if full <= bytes {
+            return self;
+        }
+        let shrink = |part: &mut usize| {
+            let fitting = (*part as u128).saturating_mul(bytes as u128).checked_div(full as u128).unwrap_or(0);
+            let least = part.div_ceil(LEAST);
+            *part = usize::try_from(fitting).unwrap_or(*part).max(least);
+        };
+        let limits = &mut self.table.limits;
+        for part in [
+            &mut self.flows,
+            &mut limits.calls,
+            &mut limits.hold_bytes,
+            &mut limits.unclaimed_bytes,
+            &mut self.bounds.connections,
+            &mut self.bounds.reassembly_bytes,
+            &mut self.bounds.kept_bytes,
+            &mut self.bounds.fragments.max_bytes,
+            &mut self.table.lookback.1,
+        ] {
+            shrink(part);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Mode;
+    use crate::packet::headers::DecodeOptions;
+    use crate::voip::table::TableConfig;
+
+    fn config() -> EngineConfig {
+        EngineConfig {
+            mode: Mode::Voip,
+            table: TableConfig::default(),
+            decode: DecodeOptions::default(),
+            keep_duplicates: false,
+            flows: 262_144,
+            bounds: Bounds::default(),
+        }
+    }
+
+    #[test]
+    fn an_engine_fits_into_what_it_is_given_and_keeps_its_proportions() {
+        let full = config();
+        for mib in [32, 64, 128, 256, 512] {
+            let fitted = full.within(mib << 20);
+            assert!(fitted.bytes() <= mib << 20, "{mib} MiB: {}", fitted.bytes());
+            assert_eq!(full.flows / fitted.flows, full.table.limits.calls / fitted.table.limits.calls);
+        }
+        assert_eq!(full.within(1 << 40).flows, full.flows);
+        assert!(full.within(0).table.limits.calls > 1000, "it still works");
+    }
+}

@@ -1,0 +1,171 @@
+//! Floods beside real calls: whoever sends many of something takes memory up to the limit and no further, and the calls that somebody
+//! asked for are still filed.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::whole::{LC, calls_capture, frames, succeed};
+
+/// Frames of one flood.
+const FRAMES: u32 = 150_000;
+/// The limit, and the tenth above it that is allowed.
+const LIMIT: u64 = 96 << 20;
+
+/// What a flood sends, as UDP payload or as something else on IPv4.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// RTP that nobody signalled, each packet of another flow.
+    Flows,
+    /// The first fragment of a datagram, and never another.
+    Fragments,
+    /// A SYN, and half an INVITE after it.
+    HalfOpen,
+    /// INVITEs, each of another call.
+    Calls,
+}
+
+const ALL: [Kind; 4] = [Kind::Flows, Kind::Fragments, Kind::HalfOpen, Kind::Calls];
+
+/// Ethernet and IPv4 around `rest`; `n` makes the source, the ports and the identification.
+fn ipv4(n: u32, protocol: u8, fragment: u16, rest: &[u8]) -> Vec<u8> {
+    let source = n.to_be_bytes();
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
+    let total = u16::try_from(20 + rest.len()).unwrap();
+    frame.extend(total.to_be_bytes());
+    frame.extend(&source[2..]);
+    frame.extend(fragment.to_be_bytes());
+    frame.extend([64, protocol, 0, 0, 10, 64 + source[0], source[1], source[2], 10, 1, 1, 1 + (source[3] & 7)]);
+    frame.extend(rest);
+    frame
+}
+
+fn udp(n: u32, port: u16, payload: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::new();
+    rest.extend((10_000 + u16::try_from(n % 50_000).unwrap()).to_be_bytes());
+    rest.extend(port.to_be_bytes());
+    rest.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
+    rest.extend([0, 0]);
+    rest.extend(payload);
+    rest
+}
+
+fn tcp(n: u32, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut rest = Vec::new();
+    rest.extend((10_000 + u16::try_from(n % 50_000).unwrap()).to_be_bytes());
+    rest.extend(5060_u16.to_be_bytes());
+    rest.extend(seq.to_be_bytes());
+    rest.extend([0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    rest.extend(payload);
+    rest
+}
+
+fn invite(n: u32) -> Vec<u8> {
+    let sdp = format!(
+        "v=0\r\no=- 1 1 IN IP4 10.9.9.9\r\ns=-\r\nc=IN IP4 10.9.9.9\r\nt=0 0\r\nm=audio {} RTP/AVP 0\r\n",
+        1024 + n % 60_000
+    );
+    format!(
+        "INVITE sip:mallory@example.net SIP/2.0\r\nVia: SIP/2.0/UDP 10.9.9.9;branch=z9hG4bK{n}\r\nFrom: <sip:eve{n}@example.net>;tag={n}\r\n\
+         To: <sip:mallory@example.net>\r\nCall-ID: flood-{n}@example.net\r\nCSeq: 1 INVITE\r\nContact: <sip:eve@10.9.9.9>\r\n\
+         Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+        sdp.len()
+    )
+    .into_bytes()
+}
+
+fn hostile(kind: Kind, n: u32) -> Vec<u8> {
+    match kind {
+        Kind::Flows => {
+            let mut rtp = vec![0x80, 0, 0, 1, 0, 0, 0, 160];
+            rtp.extend(n.to_be_bytes());
+            rtp.resize(172, 0x55);
+            ipv4(n, 17, 0, &udp(n, 20_000, &rtp))
+        }
+        Kind::Fragments => ipv4(n, 17, 0x2000, &udp(n, 5060, &invite(n)[..300])),
+        Kind::HalfOpen if n.is_multiple_of(2) => ipv4(n / 2, 6, 0, &tcp(n / 2, 1, 2, b"")),
+        Kind::HalfOpen => ipv4(n / 2, 6, 0, &tcp(n / 2, 2, 16, &invite(n)[..300])),
+        Kind::Calls => ipv4(n, 17, 0, &udp(n, 5060, &invite(n))),
+    }
+}
+
+/// The calls with a flood spread between their frames.
+fn write(path: &Path, kinds: &[Kind]) {
+    let calls = frames(&calls_capture());
+    let mut file = BufWriter::new(File::create(path).unwrap());
+    file.write_all(&[0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0]).unwrap();
+    let mut put = |ns: i64, wire: u32, data: &[u8]| {
+        let header = [ns / 1_000_000_000, ns % 1_000_000_000, i64::try_from(data.len()).unwrap(), i64::from(wire)];
+        for field in header {
+            file.write_all(&u32::try_from(field).unwrap().to_le_bytes()).unwrap();
+        }
+        file.write_all(data).unwrap();
+    };
+    let between = FRAMES / u32::try_from(calls.len()).unwrap();
+    let mut n = 0;
+    for (ns, wire, data) in &calls {
+        for _ in 0..between {
+            let kind = kinds[usize::try_from(n).unwrap() % kinds.len()];
+            let frame = hostile(kind, n);
+            put(*ns, u32::try_from(frame.len()).unwrap(), &frame);
+            n += 1;
+        }
+        put(*ns, *wire, data);
+    }
+}
+
+/// Runs to its end; the most memory it had.
+fn peak(command: &mut Command) -> u64 {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut peak = 0;
+    loop {
+        // gone at the very end
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let kib =
+            status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or(0) * 1024);
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let out = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    // lost packets are counted, and end with 5
+    assert!(matches!(out.status.code(), Some(0 | 5)), "{said}");
+    peak
+}
+
+#[test]
+fn floods_stay_within_the_memory_limit_and_the_calls_asked_for_are_filed() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let target = ["--sip-user", "alice", "--log-format", "json"];
+    let alone = calls_capture().display().to_string();
+    succeed(dir, &[&["sniff", "voip", "-r", &alone, "-w", "alone.pcap"][..], &target].concat());
+    let wanted = frames(&dir.join("alone.pcap"));
+    assert_eq!(wanted.len(), 424);
+
+    let mut floods: Vec<Vec<Kind>> = ALL.iter().map(|k| vec![*k]).collect();
+    floods.push(ALL.to_vec());
+    for kinds in floods {
+        write(&dir.join("flood.pcap"), &kinds);
+        let limit = format!("{LIMIT}");
+        let peak = peak(
+            Command::new(LC)
+                .args(["sniff", "voip", "-r", "flood.pcap", "-w", "kept.pcap", "--memory-limit", &limit])
+                .args(target)
+                .current_dir(dir)
+                .env("HOME", dir),
+        );
+        let kept = frames(&dir.join("kept.pcap"));
+        fs::remove_file(dir.join("kept.pcap")).unwrap();
+
+        let good = wanted.iter().filter(|frame| kept.contains(frame)).count();
+        assert!(good * 10 >= wanted.len() * 9, "{kinds:?}: {good} of {}", wanted.len());
+        assert_eq!(kept.len(), good, "{kinds:?}: nothing else");
+        assert!(peak <= LIMIT + LIMIT / 10, "{kinds:?}: {} MiB", peak >> 20);
+    }
+}
