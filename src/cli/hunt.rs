@@ -118,6 +118,7 @@ fn assemble(
             interfaces,
             mode: compile.mode,
             max_memory: shares.batches,
+            memory_limit: shares.limit,
             instance,
             epochs: Vec::new(),
         },

@@ -37,6 +37,8 @@ pub(super) fn limit(asked: u64) -> Result<u64, Stop> {
 /// The parts of a hunter or a sniffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shares {
+    /// All of it.
+    pub(super) limit: u64,
     /// Batches not yet acknowledged, in bytes.
     pub(super) batches: u64,
     /// Each engine, in bytes.
@@ -48,7 +50,7 @@ impl Shares {
     pub(super) fn of(limit: u64, engines: u64, rings: u64, batches: u64) -> Self {
         let batches = batches.min(limit / 4);
         let rest = limit.saturating_sub(BASE).saturating_sub(rings).saturating_sub(batches);
-        Self { batches, engine: rest.checked_div(engines).unwrap_or(rest).max(ENGINE_LEAST) }
+        Self { limit, batches, engine: rest.checked_div(engines).unwrap_or(rest).max(ENGINE_LEAST) }
     }
 
     /// An engine that fits.

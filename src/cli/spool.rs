@@ -247,6 +247,7 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
         interfaces: Vec::new(),
         mode: crate::filter::Mode::Generic,
         max_memory: 0,
+        memory_limit: 0,
         instance,
         epochs: Vec::new(),
     };

@@ -24,6 +24,8 @@ pub struct Facts {
     pub mode: filter::Mode,
     /// Bytes of batches that fit into memory.
     pub max_memory: u64,
+    /// What the whole process may take.
+    pub memory_limit: u64,
     /// Unique for this process start.
     pub instance: u64,
     /// Epochs of the capture threads.
@@ -140,6 +142,7 @@ impl Control for Plane {
             active_filters: u32::try_from(set.len()).unwrap_or(u32::MAX),
             cpu_percent: process.cpu_percent,
             rss_bytes: process.rss_bytes,
+            memory_limit: self.facts.memory_limit,
             kernel_received: total.kernel.received,
             kernel_dropped: total.kernel.kernel_dropped,
             interface_dropped: total.kernel.interface_dropped,

@@ -82,6 +82,13 @@ impl HunterPages {
         x.gauge("lc_calls_active", "Calls known.", m.report.calls);
         x.counter("lc_calls_total", "Calls seen.", e.calls);
         x.counter("lc_calls_evicted_total", "Calls evicted from a full table.", e.calls_evicted);
+        let mut forgotten = x.family("lc_forgotten_total", Kind::Counter, "Forgotten because a table was full, by what.");
+        let f = &e.forgotten;
+        let what =
+            [("flows", f.flows), ("tcp_directions", f.tcp_directions), ("tcp_bytes", f.tcp_bytes), ("datagrams", f.datagrams)];
+        for (what, n) in what {
+            forgotten.sample(&[("what", what)], n);
+        }
         x.counter("lc_sip_messages_total", "SIP messages read.", e.sip_messages);
         let mut errors = x.family("lc_parse_errors_total", Kind::Counter, "What could not be read, by what it looked like.");
         errors.sample(&[("proto", "sip")], e.not_sip);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::counts::{Counts, LOSSES, Refused};
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
@@ -109,6 +110,9 @@ impl ProcessorPages {
         packets(&mut x, &m);
         pressure(&mut x, &m);
         connections(&mut x, &m.connections);
+        if let Some(doors) = self.shared.doors.get() {
+            calls(&mut x, &doors.access);
+        }
         x.gauge("lc_insecure", "Whether packets come unprotected.", u8::from(self.transport.insecure));
         let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: since it was.");
         for (role, end) in m.expiries.iter().filter_map(|(role, end)| Some((role, (*end)?))) {
@@ -236,6 +240,25 @@ fn pressure(x: &mut Exposition, m: &Moment) {
     x.state("lc_flow_control_state", "What the hunters are asked for.", &Level::NAMES, m.level.name());
 }
 
+fn calls(x: &mut Exposition, access: &Access) {
+    let (c, under_way) = (access.counts(), access.intake.counts());
+    let mut denied =
+        x.family("lc_calls_denied_total", Kind::Counter, "Calls that nobody may make, or not who called, by reason.");
+    let reasons = [
+        ("unknown_method", c.unknown_method),
+        ("wrong_key", c.wrong_key),
+        ("nameless", c.nameless),
+        ("wrong_role", c.wrong_role),
+        ("data_streams", under_way.streams),
+        ("crowded", under_way.crowded),
+        ("slow", under_way.slow),
+    ];
+    for (reason, n) in reasons {
+        denied.sample(&[("reason", reason)], n);
+    }
+    x.gauge("lc_unfinished_message_bytes", "Bytes of messages that have begun and not ended.", under_way.bytes);
+}
+
 fn connections(x: &mut Exposition, c: &AcceptCounts) {
     x.gauge("lc_connections", "Connections open.", c.open);
     x.counter("lc_connections_accepted_total", "Connections accepted.", c.accepted);
@@ -243,6 +266,10 @@ fn connections(x: &mut Exposition, c: &AcceptCounts) {
     let reasons = [
         ("full", c.refused_full),
         ("address", c.refused_address),
+        ("identity", c.refused_identity),
+        ("revoked", c.revoked),
+        ("silent", c.silent),
+        ("aged", c.aged),
         ("handshake_late", c.handshakes_late),
         ("handshake_failed", c.handshakes_failed),
         ("not_http2", c.not_http2),

@@ -142,6 +142,26 @@ impl fmt::Debug for Escaped<'_> {
     }
 }
 
+/// Longest text of a peer in one log line.
+const MAX_TEXT_BYTES: usize = 1024;
+
+/// What a peer says in words, made fit for one log line: control characters as escapes, everything else as it is, at most 1 KiB of input,
+/// then `…`. For bytes from the wire there is [`Escaped`].
+#[derive(Clone, Copy)]
+pub struct Said<'a>(pub &'a str);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, c) in self.0.char_indices() {
+            if at >= MAX_TEXT_BYTES {
+                return f.write_str("…");
+            }
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { fmt::Write::write_char(f, c)? }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use std::io::Write;
@@ -192,6 +212,14 @@ pub(super) mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_peer_says_stays_on_one_line_and_is_cut() {
+        let text = Said("grüße\r\n\u{1b}[2J\u{85}").to_string();
+
+        assert_eq!(text, "grüße\\r\\n\\u{1b}[2J\\u{85}");
+        assert_eq!(Said(&"ü".repeat(600)).to_string().chars().count(), 513);
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod windows;
 pub use every::Every;
 pub use exposition::Exposition;
 pub use histogram::Histogram;
-pub use log::{Escaped, Format, InitError, Level, Logging, MAX_FIELD_BYTES, init};
+pub use log::{Escaped, Format, InitError, Level, Logging, MAX_FIELD_BYTES, Said, init};
 pub use process::{ProcessSampler, ProcessUsage};
 pub use progress::Progress;
 pub use windows::{Recent, Windows};

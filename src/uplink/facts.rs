@@ -113,6 +113,8 @@ pub struct HeartbeatFacts {
     pub cpu_percent: f32,
     /// Resident memory.
     pub rss_bytes: u64,
+    /// What it may take; 0 where that is not known.
+    pub memory_limit: u64,
     /// Frames the kernel saw.
     pub kernel_received: u64,
     /// Frames the kernel dropped.

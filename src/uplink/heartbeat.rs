@@ -101,7 +101,7 @@ fn heartbeat(id: &str, f: HeartbeatFacts) -> HunterHeartbeat {
             active_filters: f.active_filters,
             cpu_percent: f.cpu_percent,
             memory_rss_bytes: f.rss_bytes,
-            memory_limit_bytes: 0,
+            memory_limit_bytes: f.memory_limit,
             kernel_received: f.kernel_received,
             kernel_dropped: f.kernel_dropped,
             interface_dropped: f.interface_dropped,

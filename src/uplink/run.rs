@@ -29,6 +29,7 @@ use super::stream;
 use crate::batch::{BatchSeq, Epoch};
 use crate::net::{Backoff, DialError, Dialer, Target};
 use crate::reason::DropReason;
+use crate::telemetry::Said;
 use crate::wire::management::management_service_client::ManagementServiceClient;
 use crate::wire::management::{FilterRequest, FilterUpdate, FilterUpdateType, HunterCapabilities, HunterRegistration};
 
@@ -104,7 +105,7 @@ pub enum SessionError {
         target: String,
     },
     /// It does not want us.
-    #[error("{target} refuses this hunter: {why}")]
+    #[error("{target} refuses this hunter: {}", Said(why))]
     Refused {
         /// Where.
         target: String,
@@ -112,7 +113,7 @@ pub enum SessionError {
         why: String,
     },
     /// A call failed.
-    #[error("{target}: {what}: {} ({:?})", status.message(), status.code())]
+    #[error("{target}: {what}: {} ({:?})", Said(status.message()), status.code())]
     Call {
         /// Where.
         target: String,

@@ -22,6 +22,7 @@ use super::backlog::{Backlog, Connection, Credit, Outgoing, PeerKind};
 use super::channel::Link;
 use super::legacy::Legacy;
 use crate::batch::{BatchSeq, Epoch, with_ranges};
+use crate::telemetry::Said;
 use crate::wire::data::{FlowControl, StreamControl};
 use crate::wire::frame::Deframer;
 
@@ -160,7 +161,7 @@ fn apply(control: &StreamControl, backlog: &Backlog, connection: Connection, kin
         }
     }
     if !control.error.is_empty() {
-        tracing::warn!(error = %control.error, "the processor reports an error");
+        tracing::warn!(error = %Said(&control.error), "the processor reports an error");
     }
 }
 
