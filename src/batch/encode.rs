@@ -20,8 +20,8 @@ use crate::reason::DropReason;
 const RETIRED_MAX: usize = 16;
 /// Room behind [`Limits::bytes`] for the batch's own fields, the hunter id not counted.
 const TAIL_MAX: usize = 192;
-/// Longest key, lengths and small fields of one packet.
-const HEAD_MAX: usize = 72;
+/// Longest key, lengths and small fields of one packet, and the room that its last number is written with.
+const HEAD_MAX: usize = 80;
 
 /// A call that owns a packet.
 pub type Owner<'a> = (ContextKey, &'a Context);
@@ -60,6 +60,8 @@ pub struct Encoder {
     known: HashMap<ContextKey, u32, ahash::RandomState>,
     last_known: Option<(ContextKey, u32)>,
     shared: Vec<u32>,
+    /// The fields of the packet at hand that few have; kept for its memory.
+    rare: Vec<u8>,
     /// By interface; empty for one whose name the receiver knows.
     names: Vec<Box<str>>,
     packets: u32,
@@ -82,6 +84,7 @@ impl Encoder {
             known: HashMap::default(),
             last_known: None,
             shared: Vec::new(),
+            rare: Vec::new(),
             names: Vec::new(),
             packets: 0,
             captured_bytes: 0,
@@ -149,9 +152,9 @@ impl Encoder {
             self.shared.push(index);
         }
         let name = self.names.get(usize::from(frame.interface.0)).map_or("", |name| name);
-        let head = Head::of(frame, name, context, &self.shared, repeat);
+        let head = Head::of(frame, name, context, &self.shared, repeat, &mut self.rare);
         let total =
-            self.open.len().saturating_add(head.outer_len()).saturating_add(self.contexts.len()).saturating_add(self.tail_max());
+            self.open.len().saturating_add(head.len()).saturating_add(self.contexts.len()).saturating_add(self.tail_max());
         let limits = &self.config.limits;
         if total > limits.bytes && (self.packets > 0 || total > limits.hard_bytes) {
             self.forget(known, contexts);
@@ -161,7 +164,7 @@ impl Encoder {
             self.oversize = self.oversize.saturating_add(1);
             return Pushed::Refused(DropReason::Oversize);
         }
-        head.write(&mut self.open, frame, name, context, &self.shared, repeat);
+        head.write(&mut self.open, &self.rare, frame.data);
         if self.packets == 0 {
             self.first_ts = frame.ts;
         }
@@ -289,61 +292,76 @@ impl Encoder {
     }
 }
 
-/// Lengths of one packet's encoding.
+/// One packet's encoding but for its bytes, made before it is known whether it fits.
+///
+/// ```text
+/// key of the packet · length │ small fields │ rarely: shared contexts, interface name │ key of the bytes · length │ bytes
+/// ```
 struct Head {
-    shared_len: usize,
-    body_len: usize,
+    /// All before the bytes, or before what is rare.
+    front: Piece<HEAD_MAX>,
+    /// Where `front` begins: its first field is written last.
+    start: usize,
+    /// Bytes from the rare fields on.
+    rest: usize,
 }
 
 impl Head {
-    fn of(frame: &Frame<'_>, name: &str, context: u32, shared: &[u32], repeat: bool) -> Self {
-        let data = frame.data.len();
-        let shared_len = shared.iter().map(|i| varint_len(u64::from(*i))).sum();
-        let body_len = field_len(packet::TIMESTAMP_NS, frame.ts.as_nanos().cast_unsigned())
-            + field_len(packet::CAPTURE_LENGTH, data as u64)
-            + field_len(packet::ORIGINAL_LENGTH, u64::from(frame.wire_len))
-            + field_len(packet::INTERFACE_INDEX, u64::from(frame.interface.0))
-            + field_len(packet::LINK_TYPE, u64::from(frame.link.0))
-            + field_len(packet::CONTEXT, u64::from(context))
-            + field_len(packet::REPEAT, u64::from(repeat))
-            + if shared.is_empty() { 0 } else { bytes_len(packet::SHARED_CONTEXTS, shared_len) }
-            + if name.is_empty() { 0 } else { bytes_len(packet::INTERFACE_NAME, name.len()) }
-            + bytes_len(packet::DATA, data);
-        Self { shared_len, body_len }
+    /// Room for the key and the length of the packet.
+    const OUTER: usize = 6;
+
+    /// `rare` takes the fields that few packets have, and what follows them.
+    fn of(frame: &Frame<'_>, name: &str, context: u32, shared: &[u32], repeat: bool, rare: &mut Vec<u8>) -> Self {
+        let data_len = frame.data.len();
+        let mut front = Piece::<HEAD_MAX>::after(Self::OUTER);
+        front.number(packet::TIMESTAMP_NS, frame.ts.as_nanos().cast_unsigned());
+        front.number(packet::CAPTURE_LENGTH, data_len as u64);
+        front.number(packet::ORIGINAL_LENGTH, u64::from(frame.wire_len));
+        front.number(packet::INTERFACE_INDEX, u64::from(frame.interface.0));
+        front.number(packet::LINK_TYPE, u64::from(frame.link.0));
+        front.number(packet::CONTEXT, u64::from(context));
+        front.number(packet::REPEAT, u64::from(repeat));
+        rare.clear();
+        if shared.is_empty() && name.is_empty() {
+            front.open(packet::DATA, data_len);
+        } else {
+            put_rare(rare, shared, name);
+            rare.open(packet::DATA, data_len);
+        }
+        let rest = rare.len().saturating_add(data_len);
+        let body = front.as_slice().len().saturating_sub(Self::OUTER).saturating_add(rest);
+        let mut outer = Piece::<16>::new();
+        outer.open(batch::PACKETS, body);
+        let start = Self::OUTER.saturating_sub(outer.as_slice().len());
+        front.fill(start, outer.as_slice());
+        Self { front, start, rest }
     }
 
-    const fn outer_len(&self) -> usize {
-        bytes_len(batch::PACKETS, self.body_len)
+    fn front(&self) -> &[u8] {
+        self.front.as_slice().get(self.start..).unwrap_or_default()
     }
 
-    /// Small fields first, the bytes last: two copies into the batch, or three when the packet is shared.
-    fn write(&self, out: &mut BytesMut, frame: &Frame<'_>, name: &str, context: u32, shared: &[u32], repeat: bool) {
-        let mut head = Piece::<HEAD_MAX>::new();
-        head.open(batch::PACKETS, self.body_len);
-        head.number(packet::TIMESTAMP_NS, frame.ts.as_nanos().cast_unsigned());
-        head.number(packet::CAPTURE_LENGTH, frame.data.len() as u64);
-        head.number(packet::ORIGINAL_LENGTH, u64::from(frame.wire_len));
-        head.number(packet::INTERFACE_INDEX, u64::from(frame.interface.0));
-        head.number(packet::LINK_TYPE, u64::from(frame.link.0));
-        head.number(packet::CONTEXT, u64::from(context));
-        head.number(packet::REPEAT, u64::from(repeat));
-        if !shared.is_empty() {
-            out.put(head.as_slice());
-            head = Piece::new();
-            out.open(packet::SHARED_CONTEXTS, self.shared_len);
-            for index in shared {
-                out.varint(u64::from(*index));
-            }
-        }
-        if !name.is_empty() {
-            out.put(head.as_slice());
-            head = Piece::new();
-            out.text(packet::INTERFACE_NAME, name);
-        }
-        head.open(packet::DATA, frame.data.len());
-        out.put(head.as_slice());
-        out.put(frame.data);
+    fn len(&self) -> usize {
+        self.front().len().saturating_add(self.rest)
     }
+
+    fn write(&self, out: &mut BytesMut, rare: &[u8], data: &[u8]) {
+        out.put(self.front());
+        if !rare.is_empty() {
+            out.put(rare);
+        }
+        out.put(data);
+    }
+}
+
+fn put_rare(out: &mut Vec<u8>, shared: &[u32], name: &str) {
+    if !shared.is_empty() {
+        out.open(packet::SHARED_CONTEXTS, shared.iter().map(|i| varint_len(u64::from(*i))).sum());
+        for index in shared {
+            out.varint(u64::from(*index));
+        }
+    }
+    out.text(packet::INTERFACE_NAME, name);
 }
 
 fn put_context(out: &mut Vec<u8>, context: &Context) {

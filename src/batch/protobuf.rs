@@ -79,24 +79,43 @@ pub(super) const fn bytes_len(field: u32, len: usize) -> usize {
     varint_len(key(field, WireType::Bytes)) + varint_len(len as u64) + len
 }
 
+/// The upper bit of every byte.
+const CONTINUED: u64 = 0x8080_8080_8080_8080;
+
+/// A number as a varint, and the bytes it takes; all groups of seven bits are moved at once.
+#[inline]
+fn spread(v: u64) -> ([u8; 10], usize) {
+    let len = varint_len(v);
+    let x = v & 0x0fff_ffff | (v & 0x00ff_ffff_f000_0000) << 4;
+    let x = x & 0x0000_3fff_0000_3fff | (x & 0x0fff_c000_0fff_c000) << 2;
+    let x = x & 0x007f_007f_007f_007f | (x & 0x3f80_3f80_3f80_3f80) << 1;
+    // every byte but the last says that another follows
+    let marks = if len > 8 { CONTINUED } else { CONTINUED & ((1 << (8 * (len - 1))) - 1) };
+    let [.., top] = v.to_le_bytes();
+    let mut bytes = [0; 10];
+    if let Some((first, last)) = bytes.split_first_chunk_mut() {
+        *first = (x | marks).to_le_bytes();
+        last.copy_from_slice(&[if len > 9 { top | 0x80 } else { top & 0x7f }, top >> 7]);
+    }
+    (bytes, len)
+}
+
+/// The number that eight bytes of a varint make.
+#[inline]
+const fn gather(bytes: u64) -> u64 {
+    let x = bytes & 0x007f_007f_007f_007f | (bytes & 0x7f00_7f00_7f00_7f00) >> 1;
+    let x = x & 0x0000_3fff_0000_3fff | (x & 0x3fff_0000_3fff_0000) >> 2;
+    x & 0x0fff_ffff | (x & 0x0fff_ffff_0000_0000) >> 4
+}
+
 /// Somewhere encoded bytes go.
 pub(super) trait Out {
     fn put(&mut self, bytes: &[u8]);
 
     #[inline]
-    fn varint(&mut self, mut v: u64) {
-        let mut buf = [0_u8; 10];
-        let mut n = 0;
-        for b in &mut buf {
-            n += 1;
-            *b = (v & 0x7f) as u8;
-            v >>= 7;
-            if v == 0 {
-                break;
-            }
-            *b |= 0x80;
-        }
-        self.put(buf.get(..n).unwrap_or_default());
+    fn varint(&mut self, v: u64) {
+        let (bytes, len) = spread(v);
+        self.put(bytes.get(..len).unwrap_or_default());
     }
 
     /// A varint field; nothing for the default.
@@ -150,6 +169,20 @@ impl<const N: usize> Piece<N> {
         Self { buf: [0; N], len: 0 }
     }
 
+    /// A piece whose first `n` bytes are written later.
+    #[inline]
+    pub(super) const fn after(n: usize) -> Self {
+        Self { buf: [0; N], len: n }
+    }
+
+    /// Writes bytes that were left out.
+    #[inline]
+    pub(super) fn fill(&mut self, at: usize, bytes: &[u8]) {
+        if let Some(room) = self.buf.get_mut(at..at.saturating_add(bytes.len())) {
+            room.copy_from_slice(bytes);
+        }
+    }
+
     #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
         self.buf.get(..self.len).unwrap_or_default()
@@ -169,17 +202,28 @@ impl<const N: usize> Out for Piece<N> {
     }
 
     #[inline]
-    fn varint(&mut self, mut v: u64) {
-        while let Some(b) = self.buf.get_mut(self.len) {
-            self.len += 1;
-            *b = (v & 0x7f) as u8;
-            v >>= 7;
-            if v == 0 {
-                return;
+    fn varint(&mut self, v: u64) {
+        let room: Option<&mut [u8; 10]> = self.buf.get_mut(self.len..).and_then(|room| room.first_chunk_mut());
+        debug_assert!(room.is_some(), "a piece holds the longest header there is, and a number more");
+        let Some(room) = room else { return };
+        // what is written too much is written over by what comes next
+        self.len += match v {
+            0..0x80 => {
+                let [low, ..] = v.to_le_bytes();
+                [room[0], room[1]] = [low, 0];
+                1
             }
-            *b |= 0x80;
-        }
-        debug_assert!(false, "a piece holds the longest header there is");
+            0x80..0x4000 => {
+                let [low, high, ..] = (v & 0x7f | 0x80 | (v & 0x3f80) << 1).to_le_bytes();
+                [room[0], room[1]] = [low, high];
+                2
+            }
+            _ => {
+                let (bytes, len) = spread(v);
+                *room = bytes;
+                len
+            }
+        };
     }
 }
 
@@ -226,7 +270,8 @@ impl<'a> Cursor<'a> {
         self.at >= self.bytes.len()
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "six numbers per packet, of one or two bytes nearly all")]
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<u64, BatchError> {
         let rest = self.bytes.get(self.at..).ok_or(BatchError::Truncated)?;
         match rest {
@@ -243,6 +288,35 @@ impl<'a> Cursor<'a> {
     }
 
     fn long_varint(&mut self, rest: &[u8]) -> Result<u64, BatchError> {
+        let Some((first, [ninth, tenth])) =
+            rest.first_chunk::<10>().and_then(|ten| Some((ten.first_chunk()?, ten.last_chunk()?)))
+        else {
+            return self.last_varint(rest);
+        };
+        let (first, ninth, tenth) = (u64::from_le_bytes(*first), *ninth, *tenth);
+        let ends = !first & CONTINUED;
+        if ends != 0 {
+            self.at += ends.trailing_zeros() as usize / 8 + 1;
+            // the bits up to the end of the first byte that says so
+            return Ok(gather(first & (ends ^ (ends - 1))));
+        }
+        let (value, top) = (gather(first), u64::from(ninth & 0x7f) << 56);
+        if ninth < 0x80 {
+            self.at += 9;
+            return Ok(value | top);
+        }
+        match tenth {
+            0 | 1 => {
+                self.at += 10;
+                Ok(value | top | u64::from(tenth) << 63)
+            }
+            _ => Err(BatchError::Malformed("a number of more than 64 bits")),
+        }
+    }
+
+    /// Near the end of the message, byte by byte.
+    #[cold]
+    fn last_varint(&mut self, rest: &[u8]) -> Result<u64, BatchError> {
         let mut v = 0_u64;
         for (i, b) in rest.iter().take(10).enumerate() {
             if i == 9 && *b > 1 {
@@ -255,6 +329,18 @@ impl<'a> Cursor<'a> {
             }
         }
         Err(if rest.len() < 10 { BatchError::Truncated } else { BatchError::Malformed("a number of more than ten bytes") })
+    }
+
+    /// The byte at hand.
+    #[inline]
+    pub(super) fn byte(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Passes over the byte at hand.
+    #[inline]
+    pub(super) fn step(&mut self) {
+        self.at += 1;
     }
 
     /// The next field's number and wire type.

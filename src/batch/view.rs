@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use self::parts::{read_metadata, read_range};
 use super::legacy::{LegacyMeta, LegacyRtp, LegacySip};
-use super::protobuf::{Cursor, Span, batch, metadata, packet};
+use super::protobuf::{Cursor, Span, WireType, batch, key, metadata, packet};
 use super::{BatchSeq, BatchStats, Epoch};
 use crate::packet::{LinkType, Timestamp};
 
@@ -71,6 +71,21 @@ pub enum BatchError {
         contexts: usize,
     },
 }
+
+/// Keys of the fields that every packet has, each a byte: number and wire type.
+const BYTES: u8 = 0x0a;
+const TIME: u8 = 0x10;
+const CAPTURED: u8 = 0x18;
+const ORIGINAL: u8 = 0x20;
+const LINK: u8 = 0x30;
+const _: () = {
+    assert!(key(packet::DATA, WireType::Bytes) == BYTES as u64 && key(packet::TIMESTAMP_NS, WireType::Varint) == TIME as u64);
+    assert!(
+        key(packet::CAPTURE_LENGTH, WireType::Varint) == CAPTURED as u64
+            && key(packet::LINK_TYPE, WireType::Varint) == LINK as u64
+    );
+    assert!(key(packet::ORIGINAL_LENGTH, WireType::Varint) == ORIGINAL as u64);
+};
 
 /// A batch as received.
 #[derive(Clone, Debug)]
@@ -213,50 +228,75 @@ impl BatchView {
         let mut raw = RawPacket { shared_start: count(self.shared.len()), ..RawPacket::default() };
         let mut at = Cursor::within(whole, span);
         while !at.at_end() {
-            let (field, wire) = at.key()?;
-            match field {
-                packet::DATA => raw.data = at.span(wire)?,
-                packet::TIMESTAMP_NS => raw.ts = at.number(wire)?.cast_signed(),
-                packet::ORIGINAL_LENGTH => raw.wire_len = at.number32(wire)?,
-                packet::INTERFACE_INDEX => raw.interface = at.number32(wire)?,
-                packet::LINK_TYPE => raw.link = at.number32(wire)?,
-                packet::CONTEXT => raw.context = at.number32(wire)?,
-                packet::REPEAT => raw.repeat = at.number(wire)? != 0,
-                packet::SHARED_CONTEXTS if wire == super::protobuf::WireType::Bytes => {
-                    let packed = at.span(wire)?;
-                    let mut numbers = Cursor::within(whole, packed);
-                    while !numbers.at_end() {
-                        room("shared contexts", self.shared.len(), limits.references)?;
-                        self.shared.push(numbers.number32(super::protobuf::WireType::Varint)?);
-                    }
-                }
-                packet::SHARED_CONTEXTS => {
-                    room("shared contexts", self.shared.len(), limits.references)?;
-                    self.shared.push(at.number32(wire)?);
-                }
-                packet::METADATA => {
-                    let span = at.span(wire)?;
-                    let mut old = self.legacy_of(&mut raw);
-                    read_metadata(&mut old, whole, span)?;
-                    self.store_legacy(raw, old);
-                }
-                packet::INTERFACE_NAME => {
-                    let mut old = self.legacy_of(&mut raw);
-                    old.interface_name = at.text(wire)?;
-                    self.store_legacy(raw, old);
-                }
-                packet::MATCHED_FILTER_IDS => {
-                    room("filter ids", self.texts.len(), limits.references)?;
-                    let mut old = self.legacy_of(&mut raw);
-                    self.texts.push(at.text(wire)?);
-                    old.filters_len = old.filters_len.saturating_add(1);
-                    self.store_legacy(raw, old);
-                }
-                _ => at.skip(wire)?,
+            // the fields of every packet of ours first; each key is one byte
+            let known = at.byte().filter(|key| matches!(*key, TIME | CAPTURED | ORIGINAL | LINK | BYTES));
+            let Some(key) = known else {
+                self.read_field(&mut at, &mut raw, whole, limits)?;
+                continue;
+            };
+            at.step();
+            match key {
+                TIME => raw.ts = at.varint()?.cast_signed(),
+                ORIGINAL => raw.wire_len = at.number32(WireType::Varint)?,
+                LINK => raw.link = at.number32(WireType::Varint)?,
+                BYTES => raw.data = at.span(WireType::Bytes)?,
+                _ => at.skip(WireType::Varint)?,
             }
         }
         raw.shared_len = count(self.shared.len()).saturating_sub(raw.shared_start);
         Ok(raw)
+    }
+
+    /// Any field of a packet.
+    fn read_field(
+        &mut self,
+        at: &mut Cursor<'_>,
+        raw: &mut RawPacket,
+        whole: &[u8],
+        limits: &ViewLimits,
+    ) -> Result<(), BatchError> {
+        let (field, wire) = at.key()?;
+        match field {
+            packet::DATA => raw.data = at.span(wire)?,
+            packet::TIMESTAMP_NS => raw.ts = at.number(wire)?.cast_signed(),
+            packet::ORIGINAL_LENGTH => raw.wire_len = at.number32(wire)?,
+            packet::INTERFACE_INDEX => raw.interface = at.number32(wire)?,
+            packet::LINK_TYPE => raw.link = at.number32(wire)?,
+            packet::CONTEXT => raw.context = at.number32(wire)?,
+            packet::REPEAT => raw.repeat = at.number(wire)? != 0,
+            packet::SHARED_CONTEXTS if wire == WireType::Bytes => {
+                let packed = at.span(wire)?;
+                let mut numbers = Cursor::within(whole, packed);
+                while !numbers.at_end() {
+                    room("shared contexts", self.shared.len(), limits.references)?;
+                    self.shared.push(numbers.number32(WireType::Varint)?);
+                }
+            }
+            packet::SHARED_CONTEXTS => {
+                room("shared contexts", self.shared.len(), limits.references)?;
+                self.shared.push(at.number32(wire)?);
+            }
+            packet::METADATA => {
+                let span = at.span(wire)?;
+                let mut old = self.legacy_of(raw);
+                read_metadata(&mut old, whole, span)?;
+                self.store_legacy(*raw, old);
+            }
+            packet::INTERFACE_NAME => {
+                let mut old = self.legacy_of(raw);
+                old.interface_name = at.text(wire)?;
+                self.store_legacy(*raw, old);
+            }
+            packet::MATCHED_FILTER_IDS => {
+                room("filter ids", self.texts.len(), limits.references)?;
+                let mut old = self.legacy_of(raw);
+                self.texts.push(at.text(wire)?);
+                old.filters_len = old.filters_len.saturating_add(1);
+                self.store_legacy(*raw, old);
+            }
+            _ => at.skip(wire)?,
+        }
+        Ok(())
     }
 
     fn legacy_of(&mut self, raw: &mut RawPacket) -> RawLegacy {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use crate::filter::{BpfCompiler, FilterSet};
-use crate::flow::{FlowHasher, FlowKey, FlowTable, IdleLimits, Lookup, Side, TableLimits};
+use crate::flow::{FlowKey, FlowTable, IdleLimits, Lookup, Side, TableLimits};
 use crate::packet::dedup::{self, Dedup};
 use crate::packet::defrag::Defrag;
 use crate::packet::headers::{DecodeOptions, Decoded, Headers, Transport};
@@ -111,9 +111,11 @@ impl Engine {
         let random = RandomState::new();
         let seed = random.hash_one(0);
         let limits = TableLimits { max_flows: config.flows, ..TableLimits::default() };
+        let calls = CallTable::new(config.table, Arc::clone(&filters));
         Self {
-            flows: FlowTable::new(FlowHasher::new([seed, random.hash_one(1)]), limits, IdleLimits::default()),
-            calls: CallTable::new(config.table, Arc::clone(&filters)),
+            // one hash of an endpoint serves both tables
+            flows: FlowTable::new(calls.hasher().clone(), limits, IdleLimits::default()),
+            calls,
             defrag: Defrag::new(config.bounds.fragments),
             tcp: TcpFlows::new(config.bounds.connections, config.bounds.reassembly_bytes),
             generic: Generic::new(filters, bpf, config.table.no_filter),
@@ -171,8 +173,9 @@ impl Engine {
         for ((decoded, key), lookup) in decoded.iter().take(frames.len()).zip(&mut keys).zip(&mut lookups) {
             if let Some(h) = decoded.headers() {
                 (key.flow, key.side) = FlowKey::new(&h.tuple);
-                key.at = self.calls.stamp_places(&h.tuple);
-                *lookup = self.flows.lookup(&key.flow);
+                let ends = self.calls.hasher().ends(&h.tuple);
+                key.at = CallTable::stamp_places_of(ends);
+                *lookup = self.flows.lookup_between(ends, h.tuple.proto);
             }
         }
         self.flows.warm(lookups.get_mut(..frames.len()).unwrap_or_default());

@@ -155,24 +155,31 @@ impl FlowHasher {
         Self { secret: [next(), next(), next(), next(), next(), next() | 1] }
     }
 
-    /// The hash of `key`: a handful of nanoseconds, no memory touched.
-    #[inline]
-    pub fn hash(&self, key: &FlowKey) -> u64 {
-        let [k0, k1, k2, k3, k4, k5] = self.secret;
-        let ([low_head, low_tail], [high_head, high_tail]) = (key.low.words(), key.high.words());
-        let low = fold(low_head ^ k0, low_tail ^ k1);
-        let high = fold(high_head ^ k2, high_tail ^ k3);
-        fold(fold(low ^ key.rest ^ k4, high ^ k0.rotate_left(17)) ^ k2, k5)
-    }
-}
-
-impl FlowHasher {
     /// The hash of one endpoint.
     #[inline]
-    pub fn hash_endpoint(&self, endpoint: &Endpoint) -> u64 {
+    pub fn endpoint(&self, endpoint: &Endpoint) -> u64 {
         let [k0, k1, k2, ..] = self.secret;
         let [head, tail] = endpoint.ip.words();
         fold(fold(head ^ k0, tail ^ k1) ^ u64::from(endpoint.port), k2)
+    }
+
+    /// The hashes of sender and receiver.
+    #[inline]
+    pub fn ends(&self, tuple: &FiveTuple) -> [u64; 2] {
+        [self.endpoint(&tuple.src), self.endpoint(&tuple.dst)]
+    }
+
+    /// The hash of the conversation between two endpoints, made of theirs; the same in both directions.
+    #[inline]
+    pub fn between(&self, [a, b]: [u64; 2], proto: IpProto) -> u64 {
+        let [.., k3, k4, k5] = self.secret;
+        fold(a ^ b ^ k3, a.wrapping_add(b) ^ u64::from(proto.0) ^ k4) ^ k5
+    }
+
+    /// The hash of `key`: a handful of nanoseconds, no memory touched.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.between([Side::Low, Side::High].map(|side| self.endpoint(&key.endpoint(side))), key.proto())
     }
 }
 

@@ -157,6 +157,12 @@ impl<V: Copy + Default> FlowTable<V> {
         Lookup { hash: self.hasher.hash(key), place: usize::MAX }
     }
 
+    /// As [`Self::lookup`], where the hashes of both ends are known; they are [`FlowHasher::ends`] of the hasher given to [`Self::new`].
+    #[inline]
+    pub fn lookup_between(&self, ends: [u64; 2], proto: IpProto) -> Lookup {
+        Lookup { hash: self.hasher.between(ends, proto), place: usize::MAX }
+    }
+
     /// Finds out where looking these hashes up will begin, and reads what is there, so that it is in the cache by then.
     ///
     /// For a burst of packets (32 at once are best), before the first of them is looked up. Two passes, so that the loads

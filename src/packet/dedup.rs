@@ -117,13 +117,19 @@ impl Dedup {
         // Clocks of two interfaces need not agree to the packet, so "ago" has no sign.
         let is_live = |tag: u64, at: u64| tag != EMPTY && ts.as_nanos().abs_diff(at.cast_signed()) < window;
         let tag = tag_of(id, interface);
-        if let Some((first, _)) = tags.iter().zip(&*times).find(|(t, at)| (*t ^ tag) & TAG == 0 && is_live(**t, **at)) {
-            let counter = if first ^ tag == 0 { &mut self.counters.same_interface } else { &mut self.counters.other_interface };
-            *counter = counter.saturating_add(1);
-            return true;
+        let (mut oldest, mut oldest_at) = (0, i64::MAX);
+        for (way, (&known, &at)) in tags.iter().zip(&*times).enumerate() {
+            if (known ^ tag) & TAG == 0 && is_live(known, at) {
+                let counter = if known == tag { &mut self.counters.same_interface } else { &mut self.counters.other_interface };
+                *counter = counter.saturating_add(1);
+                return true;
+            }
+            let at = if known == EMPTY { i64::MIN } else { at.cast_signed() };
+            if at < oldest_at {
+                (oldest, oldest_at) = (way, at);
+            }
         }
-        let oldest = tags.iter_mut().zip(times).min_by_key(|(tag, at)| (**tag != EMPTY, at.cast_signed()));
-        if let Some((old, at)) = oldest {
+        if let (Some(old), Some(at)) = (tags.get_mut(oldest), times.get_mut(oldest)) {
             if is_live(*old, *at) {
                 self.counters.forgotten = self.counters.forgotten.saturating_add(1);
             }

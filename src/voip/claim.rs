@@ -97,7 +97,7 @@ pub struct Claims {
     free: Vec<u32>,
     by_endpoint: HashMap<Endpoint, SmallVec<[u32; 2]>, RandomState>,
     stamps: Vec<u32>,
-    stamped_by: FlowHasher,
+    hasher: FlowHasher,
 }
 
 impl Default for Claims {
@@ -108,16 +108,28 @@ impl Default for Claims {
             free: Vec::new(),
             by_endpoint: HashMap::default(),
             stamps: vec![0; STAMPS],
-            stamped_by: FlowHasher::new([random.hash_one(0), random.hash_one(1)]),
+            hasher: FlowHasher::new([random.hash_one(0), random.hash_one(1)]),
         }
     }
 }
 
 impl Claims {
+    /// What endpoints are hashed by.
+    pub fn hasher(&self) -> &FlowHasher {
+        &self.hasher
+    }
+
     /// Where the stamps of a packet's endpoints are.
     #[inline]
     pub fn places(&self, tuple: &FiveTuple) -> StampPlaces {
-        StampPlaces(self.slot(&tuple.src), self.slot(&tuple.dst))
+        Self::places_of(self.hasher.ends(tuple))
+    }
+
+    /// The same, where the hashes of both are known.
+    #[inline]
+    pub fn places_of(ends: [u64; 2]) -> StampPlaces {
+        let [src, dst] = ends.map(slot_of);
+        StampPlaces(src, dst)
     }
 
     /// The stamp of a pair of endpoints: equal to an earlier one only if nothing was claimed at either since.
@@ -223,9 +235,15 @@ impl Claims {
 
     #[inline]
     fn slot(&self, e: &Endpoint) -> u16 {
-        let [a, b, ..] = self.stamped_by.hash_endpoint(e).to_le_bytes();
-        u16::from_le_bytes([a, b])
+        slot_of(self.hasher.endpoint(e))
     }
+}
+
+/// The slot of an endpoint with this hash.
+#[inline]
+fn slot_of(hash: u64) -> u16 {
+    let [a, b, ..] = hash.to_le_bytes();
+    u16::from_le_bytes([a, b])
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@
 
 use smallvec::SmallVec;
 
+use crate::flow::FlowHasher;
 use crate::packet::{Endpoint, FiveTuple, Frame, Timestamp};
 use crate::protocols::rtp;
 use crate::reason::DropReason;
 
 use super::call::{CallRef, Verdict};
-use super::claim::{Claim, StampPlaces, Tie};
+use super::claim::{Claim, Claims, StampPlaces, Tie};
 use super::deliver::Delivery;
 use super::hold::Part;
 use super::output::Output;
@@ -82,6 +83,17 @@ impl CallTable {
     #[inline]
     pub fn stamp_places(&self, tuple: &FiveTuple) -> StampPlaces {
         self.claims.places(tuple)
+    }
+
+    /// What endpoints are hashed by.
+    pub fn hasher(&self) -> &FlowHasher {
+        self.claims.hasher()
+    }
+
+    /// As [`Self::stamp_places`], where the hashes of both endpoints are known.
+    #[inline]
+    pub fn stamp_places_of(ends: [u64; 2]) -> StampPlaces {
+        Claims::places_of(ends)
     }
 
     /// Reads what [`Self::handle_media`] will read at these places, so that it is in the cache by then; the value means

@@ -248,6 +248,6 @@ impl Unclaimed {
     }
 
     fn bucket(&self, e: &Endpoint) -> usize {
-        usize::try_from(self.hasher.hash_endpoint(e)).unwrap_or(0) % BUCKETS
+        usize::try_from(self.hasher.endpoint(e)).unwrap_or(0) % BUCKETS
     }
 }
