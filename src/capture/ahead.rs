@@ -19,9 +19,9 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// Room before a block's bytes, for the beginning of a record that goes on in it.
 pub(super) const HEAD_ROOM: usize = 64 << 10;
 /// Blocks under way: together they stay in a processor's cache.
-const BLOCKS: usize = 4;
-/// The reading thread sleeps until this many are empty: a wake-up costs more than a block.
-const WAKE_AT: usize = BLOCKS / 2;
+const BLOCKS: usize = 8;
+/// The reading thread sleeps until this many are empty: a wake-up costs as much as some blocks, and the rest lasts until it is awake.
+const WAKE_AT: usize = BLOCKS - 2;
 
 /// A block of a file.
 #[derive(Debug)]

@@ -71,9 +71,9 @@ impl Records for Classic {
             return Step::Need(RECORD_HEADER);
         };
         let [s0, s1, s2, s3, t0, t1, t2, t3, c0, c1, c2, c3, w0, w1, w2, w3] = *head;
-        let words = [[s0, s1, s2, s3], [t0, t1, t2, t3], [c0, c1, c2, c3], [w0, w1, w2, w3]];
-        let [seconds, ticks, mut caplen, mut wire_len] =
-            if self.big_endian { words.map(u32::from_be_bytes) } else { words.map(u32::from_le_bytes) };
+        let word = |b: [u8; 4]| if self.big_endian { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) };
+        let (seconds, ticks) = (word([s0, s1, s2, s3]), word([t0, t1, t2, t3]));
+        let (mut caplen, mut wire_len) = (word([c0, c1, c2, c3]), word([w0, w1, w2, w3]));
         match self.lengths {
             Lengths::CapturedFirst => {}
             Lengths::Unknown if caplen <= wire_len => {}

@@ -179,7 +179,7 @@ impl FlowHasher {
     /// The hash of `key`: a handful of nanoseconds, no memory touched.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        self.between([Side::Low, Side::High].map(|side| self.endpoint(&key.endpoint(side))), key.proto())
+        self.between([self.endpoint(&key.endpoint(Side::Low)), self.endpoint(&key.endpoint(Side::High))], key.proto())
     }
 }
 

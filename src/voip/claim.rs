@@ -127,9 +127,8 @@ impl Claims {
 
     /// The same, where the hashes of both are known.
     #[inline]
-    pub fn places_of(ends: [u64; 2]) -> StampPlaces {
-        let [src, dst] = ends.map(slot_of);
-        StampPlaces(src, dst)
+    pub fn places_of([src, dst]: [u64; 2]) -> StampPlaces {
+        StampPlaces(slot_of(src), slot_of(dst))
     }
 
     /// The stamp of a pair of endpoints: equal to an earlier one only if nothing was claimed at either since.
