@@ -245,7 +245,7 @@ fn calls(x: &mut Exposition, access: &Access) {
     let mut denied =
         x.family("lc_calls_denied_total", Kind::Counter, "Calls that nobody may make, or not who called, by reason.");
     let reasons = [
-        ("unknown_method", c.unknown_method),
+        ("no_such_method", c.unknown_method),
         ("wrong_key", c.wrong_key),
         ("nameless", c.nameless),
         ("wrong_role", c.wrong_role),
