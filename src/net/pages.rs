@@ -5,7 +5,7 @@
 //!            no: the oldest connection makes room
 //! ```
 //! Promises: nothing a client does or leaves undone delays another for long or costs more than its bounds; nothing is spawned; what is asked
-//! changes nothing. Refuses: methods other than GET and HEAD, bodies, unknown paths, more connections than [`OPEN_MAX`].
+//! changes nothing. Refuses: methods other than GET and HEAD, bodies, unknown paths, more connections than `OPEN_MAX`.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

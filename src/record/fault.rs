@@ -1,6 +1,6 @@
 //! Where tests end a process, before any change it makes to the file system; in a shipped program, nothing.
 //!
-//! A test gives its threads one [`Crash`]. Every change is a step; at the chosen one the thread panics (a write may have
+//! A test gives its threads one `Crash`. Every change is a step; at the chosen one the thread panics (a write may have
 //! taken half of its bytes), and so does every other thread of the process at its next step. What was never synced is known
 //! then, so that a loss of power can be played as well.
 
