@@ -124,6 +124,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             stats: false,
             pages: None,
             transport: Transport::default(),
+            upstream: None,
         };
         let (order, orders) = processor::orders();
         let processor = tokio::spawn(processor::run(parts, orders));
@@ -131,6 +132,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
         let config = BacklogConfig { when_full: WhenFull::Block, ..BacklogConfig::default() };
         let backlog = Arc::new(Backlog::new(config));
         let uplink = UplinkConfig {
+            party: uplink::Party::Hunter,
             hunter_id: HUNTER.into(),
             targets: vec![format!("127.0.0.1:{port}").parse().unwrap()],
             dialer: Dialer::insecure(),

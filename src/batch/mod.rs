@@ -20,6 +20,7 @@ mod declare;
 mod encode;
 pub mod legacy;
 mod protobuf;
+mod relay;
 mod view;
 
 use std::fmt;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 
 pub use self::declare::{DroppedRange, GRPC_PREFIX, grpc_prefix, with_ranges};
 pub use self::encode::{Encoder, EncoderConfig, Owner, Pushed};
+pub use self::relay::{BatchKey, HOPS_MAX, Relay, key_of, relayed};
 pub use self::view::{BatchError, BatchView, ContextView, DroppedView, PacketView, ViewLimits};
 
 use crate::packet::Timestamp;

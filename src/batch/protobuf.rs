@@ -16,6 +16,14 @@ pub(super) mod batch {
     pub(crate) const DROPPED_RANGES: u32 = 202;
     pub(crate) const FILTER_VERSION: u32 = 203;
     pub(crate) const CONTEXTS: u32 = 204;
+    pub(crate) const RELAY: u32 = 205;
+}
+
+/// Field numbers of `BatchRelay`.
+pub(super) mod relay {
+    pub(crate) const PATH: u32 = 1;
+    pub(crate) const INTERFACES: u32 = 2;
+    pub(crate) const EPOCH: u32 = 3;
 }
 
 /// Field numbers of `CapturedPacket`.

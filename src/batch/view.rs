@@ -12,14 +12,14 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use self::parts::{read_metadata, read_range};
-use super::protobuf::{Cursor, Span, WireType, batch, key, metadata, packet};
-use super::{BatchSeq, BatchStats, Epoch};
+use super::protobuf::{Cursor, Span, WireType, batch, key, metadata, packet, relay};
+use super::{BatchSeq, BatchStats, Epoch, HOPS_MAX};
 pub use entries::{ContextView, DroppedView, PacketView};
 
 /// What one received batch may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViewLimits {
-    /// Bytes of the message; default 10 MiB, what old hunters may send.
+    /// Bytes of the message; default 10 MiB, what old hunters may send, and 128 KiB that processors on the way may add.
     pub bytes: usize,
     /// Packets; default 16 384, sixteen times what our hunters send.
     pub packets: usize,
@@ -31,7 +31,7 @@ pub struct ViewLimits {
 
 impl Default for ViewLimits {
     fn default() -> Self {
-        Self { bytes: 10 << 20, packets: 16_384, contexts: 16_384, references: 65_536 }
+        Self { bytes: (10 << 20) + (128 << 10), packets: 16_384, contexts: 16_384, references: 65_536 }
     }
 }
 
@@ -102,6 +102,10 @@ pub struct BatchView {
     texts: Vec<Span>,
     shared: Vec<u32>,
     legacy: Vec<RawLegacy>,
+    /// Processors that passed it on.
+    path: Vec<Span>,
+    interfaces: Vec<Span>,
+    relay_epoch: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,6 +180,9 @@ impl BatchView {
             texts: Vec::new(),
             shared: Vec::new(),
             legacy: Vec::new(),
+            path: Vec::new(),
+            interfaces: Vec::new(),
+            relay_epoch: 0,
             message: Bytes::new(),
         };
         view.read(&message, limits)?;
@@ -215,6 +222,10 @@ impl BatchView {
                     room("contexts", self.contexts.len(), limits.contexts)?;
                     let raw = self.read_context(whole, span, limits)?;
                     self.contexts.push(raw);
+                }
+                batch::RELAY => {
+                    let span = at.span(wire)?;
+                    self.read_relay(whole, span, limits)?;
                 }
                 _ => at.skip(wire)?,
             }
@@ -347,6 +358,26 @@ impl BatchView {
         Ok(raw)
     }
 
+    fn read_relay(&mut self, whole: &[u8], span: Span, limits: &ViewLimits) -> Result<(), BatchError> {
+        let mut at = Cursor::within(whole, span);
+        while !at.at_end() {
+            match at.key()? {
+                (relay::PATH, wire) => {
+                    // one more than is taken, so that whoever takes it can say so
+                    room("processors that passed it on", self.path.len(), HOPS_MAX + 1)?;
+                    self.path.push(at.text(wire)?);
+                }
+                (relay::INTERFACES, wire) => {
+                    room("interfaces", self.interfaces.len(), limits.contexts)?;
+                    self.interfaces.push(at.text(wire)?);
+                }
+                (relay::EPOCH, wire) => self.relay_epoch = at.fixed64(wire)?,
+                (_, wire) => at.skip(wire)?,
+            }
+        }
+        Ok(())
+    }
+
     /// Contexts may stand behind the packets, so indices are checked when all is read.
     fn check_contexts(&self) -> Result<(), BatchError> {
         let contexts = self.contexts.len();
@@ -371,6 +402,21 @@ impl BatchView {
     /// The batcher; `None` from peers without our extensions.
     pub fn epoch(&self) -> Option<Epoch> {
         (self.epoch != 0).then_some(Epoch(self.epoch))
+    }
+
+    /// The epoch by which it is recognised: its batcher's, or what the first processor that passed it on gave to its stream.
+    pub fn key_epoch(&self) -> Option<Epoch> {
+        self.epoch().or((self.relay_epoch != 0).then_some(Epoch(self.relay_epoch)))
+    }
+
+    /// Processors that passed it on, the first of them first; none: it comes from its hunter.
+    pub fn path(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.path.iter().map(|span| span.text(&self.message))
+    }
+
+    /// The names behind its interface indices, where it was passed on.
+    pub fn relay_interfaces(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
+        self.interfaces.iter().map(|span| span.text(&self.message))
     }
 
     /// The sender's wall clock at sealing, ns since 1970; not to be trusted for liveness.

@@ -15,7 +15,7 @@ use crate::hunter::{self, Facts, HunterError, Parts, Report};
 use crate::net::{Dialer, Transport};
 use crate::sniffer;
 use crate::telemetry::clock;
-use crate::uplink::{BacklogConfig, Durability, Ending, UplinkConfig, WhenFull};
+use crate::uplink::{BacklogConfig, Durability, Ending, Party, UplinkConfig, WhenFull};
 
 use super::exit::{Exit, Outcome, Stop};
 use super::inspection;
@@ -138,6 +138,7 @@ fn assemble(
         },
         spool,
         uplink: UplinkConfig {
+            party: Party::Hunter,
             hunter_id: Arc::from(config.id.as_str()),
             targets: security::targets(&hunter.processor_addr)?,
             dialer,

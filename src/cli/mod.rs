@@ -29,6 +29,7 @@ mod signals;
 mod sniff;
 mod spool;
 mod start;
+mod upstream;
 mod version;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 
 use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerDurability, ServerSecurity};
-use crate::net::{AcceptLimits, Acceptor, Keys, Reloading, ServerTls, Transport, listen_addresses};
+use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Transport, listen_addresses};
 use crate::processor::commit::{Recovered, recover};
 use crate::processor::filters::read_file;
 use crate::processor::intake::Intake;
@@ -27,6 +27,7 @@ use super::runtime;
 use super::signals::{Signal, Signals};
 use super::spool;
 use super::start::{self, Started};
+use super::upstream;
 
 /// What a call takes in a processor: its inspection, its files' state, its record.
 const CALL_BYTES: usize = 24 << 10;
@@ -38,21 +39,23 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
         tracing::warn!("INSECURE: packets are received in plain text, from whoever connects (--insecure)");
     }
     let files = &config.processor;
-    if files.write_file.is_none() && !files.per_call_pcap.enabled && !files.auto_rotate_pcap.enabled {
+    let writes = files.write_file.is_some() || files.per_call_pcap.enabled || files.auto_rotate_pcap.enabled;
+    if !writes && files.processor_addr.is_empty() {
         tracing::warn!("nothing is written: neither --write-file, --per-call-pcap nor --auto-rotate-pcap is set");
     }
     // certificates and keys may be root's alone
     let (tls, access) = tls(&config.security)?;
+    let dialer = upstream::dialer(&config)?;
     let transport = pages::of_server(&config.security);
     let needs = if (1..1024).contains(&config.processor.listen().1) { Needs::LowPort } else { Needs::Nothing };
     privileges::drop_to(config.system.user.as_deref(), needs)?;
-    runtime::block_on(supervise(config, (tls, transport), access, matches, &started))
+    runtime::block_on(supervise(config, (tls, transport), (access, dialer), matches, &started))
 }
 
 async fn supervise(
     config: ProcessConfig,
     (tls, transport): (Tls, Transport),
-    mut access: Callers,
+    (mut access, dialer): (Callers, Option<Dialer>),
     matches: &ArgMatches,
     started: &Started,
 ) -> Result<Outcome, Stop> {
@@ -60,7 +63,8 @@ async fn supervise(
     let (order, orders) = processor::orders();
     let limit = memory::limit(config.system.memory_limit)?;
     access.intake = Intake::within(limit);
-    let parts = Parts { transport, ..assemble(&config, tls.clone(), access, limit).await? };
+    let mut parts = Parts { transport, ..assemble(&config, tls.clone(), access, limit).await? };
+    parts.upstream = upstream::parts(&config, dialer, limit)?;
     let mut reloads = 0;
     let done = signals
         .during(processor::run(parts, orders), |signal| match signal {
@@ -98,7 +102,22 @@ async fn supervise(
         difference = %c.difference(),
         "done"
     );
-    Ok(Outcome::of_lost(c.dropped))
+    let given_up = done.upstream.map_or(0, |above| {
+        let b = &above.backlog;
+        tracing::info!(
+            offered = b.offered_packets,
+            recovered = b.recovered_packets,
+            acknowledged = b.acked_packets,
+            delivery = above.delivery(),
+            in_memory = b.in_memory_packets,
+            on_disk = b.on_disk_packets,
+            dropped = b.dropped(),
+            difference = above.imbalance(),
+            "passed on"
+        );
+        b.dropped()
+    });
+    Ok(Outcome::of_lost(c.dropped.saturating_add(given_up)))
 }
 
 fn stopped(e: ProcessorError) -> Stop {
@@ -138,6 +157,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         stats: p.display_stats,
         pages: pages::listen(p.metrics_listen.as_deref()).await?,
         transport: Transport::default(),
+        upstream: None,
     })
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn fetch(config: &RemoteConfig, hunter: &str) -> Result<StatusA
 
 fn status(a: &StatusAnswer) -> Listing {
     let [all, healthy, warning, error] = a.hunters;
-    let rows = [
+    let mut rows = vec![
         ("processor", a.processor.clone()),
         ("status", a.status.to_owned()),
         ("hunters", format!("{all} ({healthy} healthy, {warning} warning, {error} error)")),
@@ -83,11 +83,25 @@ fn status(a: &StatusAnswer) -> Listing {
         ("packets received twice", a.duplicates.to_string()),
         ("filters", format!("{} (version {})", a.filters, a.filter_version)),
     ];
+    if !a.processors.is_empty() {
+        rows.push(("processors below", a.processors.join(", ")));
+    }
+    let [offered, recovered, acked, waiting, dropped] = a.passed_on;
+    let (above, connected) = a.upstream.clone().unwrap_or_default();
+    if a.upstream.is_some() {
+        rows.push(("passed on to", format!("{above} ({})", if connected { "connected" } else { "not connected" })));
+        rows.push(("packets for it", format!("{offered}, and {recovered} of an earlier run")));
+        rows.push(("packets it acknowledged", acked.to_string()));
+        rows.push(("packets on the way", waiting.to_string()));
+        rows.push(("packets given up", dropped.to_string()));
+    }
     let rows = rows.into_iter().map(|(k, v)| vec![k.to_owned(), v]).collect();
     let json = serde_json::json!({
         "processor_id": a.processor, "status": a.status, "total_hunters": all, "healthy_hunters": healthy, "warning_hunters": warning,
         "error_hunters": error, "total_packets_received": a.received, "packets_stored": a.stored, "packets_duplicate": a.duplicates,
-        "total_filters": a.filters, "filter_version": a.filter_version
+        "total_filters": a.filters, "filter_version": a.filter_version, "processors": a.processors,
+        "upstream_processor": above, "upstream_connected": connected, "upstream_offered": offered, "upstream_recovered": recovered,
+        "upstream_acked": acked, "upstream_backlog": waiting, "upstream_dropped": dropped
     });
     Listing { columns: vec!["what", "value"], rows, json }
 }

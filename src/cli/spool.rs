@@ -13,7 +13,7 @@ use crate::record::unified::Unified;
 use crate::record::{self, Packet};
 use crate::spool::{self, Disk, Item, Listed, Queue, SpoolConfig, SpoolError, SpoolFull};
 use crate::telemetry::clock;
-use crate::uplink::{BacklogConfig, Durability, Ending, UplinkConfig};
+use crate::uplink::{BacklogConfig, Durability, Ending, Party, UplinkConfig};
 
 use super::exit::{Exit, Outcome, Stop};
 use super::hunt;
@@ -24,12 +24,15 @@ use super::signals::{Signal, Signals};
 use super::start;
 
 /// A segment's usual size.
-const SEGMENT_BYTES: u64 = 16 << 20;
+pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Nothing waits for long, and not much.
+pub(super) const EAGER: (Duration, u64) = (Duration::from_millis(50), 2 << 20);
 
 /// What a spool costs and promises: how old and how large what is not yet durable may become.
 const fn sync(durability: Durability) -> (Duration, u64) {
     match durability {
-        Durability::Wal => (Duration::from_millis(50), 2 << 20),
+        Durability::Wal => EAGER,
         Durability::Memory | Durability::Spill => (Duration::from_millis(500), 8 << 20),
     }
 }
@@ -85,12 +88,15 @@ fn open(config: &HuntConfig, durability: Durability, offline: bool) -> Result<Qu
             sync_after,
             sync_bytes,
         },
+        true,
     )
 }
 
-fn queue(base: &Path, config: SpoolConfig) -> Result<Queue<Disk>, Stop> {
+/// Opens a queue below `base`; `durable`: what it confirms survives a loss of power.
+pub(super) fn queue(base: &Path, config: SpoolConfig, durable: bool) -> Result<Queue<Disk>, Stop> {
     let path = spool::directory(base, &config.hunter_id);
     let disk = Disk::lock(&path).map_err(failed)?;
+    let disk = if durable { disk } else { disk.volatile() };
     Queue::open(disk, config).map_err(failed)
 }
 
@@ -231,10 +237,12 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
             sync_after,
             sync_bytes,
         },
+        true,
     )?;
     security::warn_about(&config.security, "packets are sent");
     let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
     let uplink = UplinkConfig {
+        party: Party::Hunter,
         hunter_id: config.id.as_str().into(),
         targets: security::targets(&config.processor_addr)?,
         dialer: security::dialer(&config.security)?,
@@ -260,7 +268,7 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
             end.send_replace(Ending::Now);
         }
     });
-    let left = drained.await.map_err(hunt::stopped)?;
+    let left = Box::pin(drained).await.map_err(hunt::stopped)?;
     tracing::info!(sent = left.acked_packets, lost = left.dropped(), left = left.on_disk_packets, "drained");
     if left.on_disk_packets > 0 {
         return Err(Stop::new(Exit::Failure, anyhow::anyhow!("{} packets are still in the spool", left.on_disk_packets)));

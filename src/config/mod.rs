@@ -37,7 +37,7 @@ pub use roles::{ClientSecurity, HuntConfig, Mode, ProcessConfig, RemoteConfig, S
 pub use settings::{
     AutoRotatePcap, CallLayout, Capture, Certs, ClientTls, DiskBuffer, Durability, Filters, Hunter, ListenHost, Log, LogFormat,
     NoFilterPolicy, OutputFormat, PerCallPcap, Processor, Remote, ServerDurability, ServerTls, Settings, Sniff, Speed, System,
-    Voip, WhenFull, split_listen,
+    Upstream, UpstreamBuffer, Voip, WhenFull, split_listen,
 };
 pub use show::{defaults, dump};
 pub use tree::{MAX_DEPTH, MAX_FILE_BYTES};

@@ -122,6 +122,10 @@ pub struct ProcessConfig {
     pub state_dir: PathBuf,
     /// How hunters reach it.
     pub security: ServerSecurity,
+    /// How the processors above are reached, where there are any.
+    pub upstream: Option<ClientSecurity>,
+    /// Where the queue for them is.
+    pub upstream_dir: PathBuf,
     /// The process itself.
     pub system: System,
 }
@@ -230,7 +234,18 @@ impl Merged {
             PathBuf::new()
         });
         let filter_file_named = self.origin("processor.filter_file") != Origin::Default;
-        let config = ProcessConfig { id, processor, filter_file_named, state_dir, security, system: settings.system };
+        let upstream = upstream(&processor, environment, &mut problems);
+        let upstream_dir = processor.disk_buffer.dir.clone().unwrap_or_else(|| state_dir.join("upstream"));
+        let config = ProcessConfig {
+            id,
+            processor,
+            filter_file_named,
+            state_dir,
+            security,
+            upstream,
+            upstream_dir,
+            system: settings.system,
+        };
         ConfigError::unless_empty(problems, config)
     }
 
@@ -291,8 +306,40 @@ fn production(environment: &Environment, problems: &mut Vec<Problem>) -> bool {
     })
 }
 
+/// The way to the processors above: with the certificate, key and CA that this one has anyway, where no others are given.
+fn upstream(processor: &Processor, environment: &Environment, problems: &mut Vec<Problem>) -> Option<ClientSecurity> {
+    if processor.processor_addr.is_empty() {
+        return None;
+    }
+    let mut tls = processor.upstream.tls.clone();
+    if tls.cert_file.is_none() && tls.key_file.is_none() {
+        tls.cert_file.clone_from(&processor.tls.cert_file);
+        tls.key_file.clone_from(&processor.tls.key_file);
+    }
+    tls.ca_file = tls.ca_file.or_else(|| processor.tls.ca_file.clone());
+    let of = Side { section: "processor.upstream", flags: "--upstream-" };
+    Some(client_security_of(&of, &tls, processor.upstream.insecure, environment, problems))
+}
+
+/// Which connection out is meant, in messages.
+struct Side {
+    section: &'static str,
+    /// What its flags begin with.
+    flags: &'static str,
+}
+
 fn client_security(
-    section: &str,
+    section: &'static str,
+    tls: &ClientTls,
+    insecure: bool,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> ClientSecurity {
+    client_security_of(&Side { section, flags: "--" }, tls, insecure, environment, problems)
+}
+
+fn client_security_of(
+    Side { section, flags }: &Side,
     tls: &ClientTls,
     insecure: bool,
     environment: &Environment,
@@ -300,29 +347,34 @@ fn client_security(
 ) -> ClientSecurity {
     let production = production(environment, problems);
     if production && insecure {
-        problems.push(Problem::whole(format!("{section}.insecure (--insecure) is refused while LIPPYCAT_PRODUCTION is set")));
+        problems
+            .push(Problem::whole(format!("{section}.insecure ({flags}insecure) is refused while LIPPYCAT_PRODUCTION is set")));
     }
     if production && tls.skip_verify {
         problems.push(Problem::whole(format!(
-            "{section}.tls.skip_verify (--tls-skip-verify) is refused while LIPPYCAT_PRODUCTION is set"
+            "{section}.tls.skip_verify ({flags}tls-skip-verify) is refused while LIPPYCAT_PRODUCTION is set"
         )));
     }
     if insecure {
         if tls.api_key_file.is_some() {
-            problems.push(Problem::whole("--insecure and --api-key-file exclude each other: the key would travel in plain text"));
+            problems.push(Problem::whole(format!(
+                "{flags}insecure and {flags}api-key-file exclude each other: the key would travel in plain text"
+            )));
         }
         return ClientSecurity::PlainText;
     }
     if tls.skip_verify && tls.api_key_file.is_some() {
-        problems
-            .push(Problem::whole("--tls-skip-verify and --api-key-file exclude each other: whoever answers would get the key"));
+        problems.push(Problem::whole(format!(
+            "{flags}tls-skip-verify and {flags}api-key-file exclude each other: whoever answers would get the key"
+        )));
     }
     if tls.cert_file.is_some() != tls.key_file.is_some() {
-        problems.push(Problem::whole("a certificate and its key go together: give both --tls-cert and --tls-key"));
+        problems
+            .push(Problem::whole(format!("a certificate and its key go together: give both {flags}tls-cert and {flags}tls-key")));
     }
     if tls.ca_file.is_none() && !tls.skip_verify {
         problems.push(Problem::whole(format!(
-            "TLS needs the CA of the processor: use --tls-ca FILE or {section}.tls.ca_file ('lc certs init' makes a CA), or say --insecure"
+            "TLS needs the CA of the processor: use {flags}tls-ca FILE or {section}.tls.ca_file ('lc certs init' makes a CA), or say {flags}insecure"
         )));
     }
     ClientSecurity::Tls(tls.clone())

@@ -263,6 +263,12 @@ pub struct Processor {
     pub listen_addr: String,
     /// Name; none is the host name.
     pub id: Option<String>,
+    /// Processors above this one, most preferred first; none: it is the last.
+    pub processor_addr: Vec<String>,
+    /// How they are reached.
+    pub upstream: Upstream,
+    /// What waits for them.
+    pub disk_buffer: UpstreamBuffer,
     /// Hunters connected at once.
     pub max_hunters: u32,
     /// Connections older than this are rolled; zero is never.
@@ -296,6 +302,26 @@ pub struct Processor {
     pub tls: ServerTls,
     /// Plain text.
     pub insecure: bool,
+}
+
+/// Section `processor.upstream`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// TLS material; certificate, key and CA are the processor's own where they are not given.
+    pub tls: ClientTls,
+    /// Plain text.
+    pub insecure: bool,
+}
+
+/// Section `processor.disk_buffer`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamBuffer {
+    /// Directory; none is one in the state directory.
+    pub dir: Option<PathBuf>,
+    /// MiB on disk at most.
+    pub max_mb: u64,
 }
 
 /// When a batch is acknowledged.

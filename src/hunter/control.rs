@@ -96,6 +96,7 @@ impl Control for Plane {
             max_buffer_bytes: self.facts.max_memory,
             instance: self.facts.instance,
             epochs: self.facts.epochs.clone(),
+            ..RegistrationFacts::default()
         }
     }
 

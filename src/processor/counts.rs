@@ -29,11 +29,15 @@ pub enum Refused {
     Slow,
     /// The processor is stopping.
     Stopping,
+    /// Passed on by this processor before.
+    Loop,
+    /// Passed on by too many processors.
+    Depth,
 }
 
 impl Refused {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::TooLarge,
         Self::Compressed,
@@ -43,6 +47,8 @@ impl Refused {
         Self::Crowded,
         Self::Slow,
         Self::Stopping,
+        Self::Loop,
+        Self::Depth,
     ];
 
     /// The label in logs.
@@ -57,6 +63,8 @@ impl Refused {
             Self::Crowded => "crowded",
             Self::Slow => "slow",
             Self::Stopping => "stopping",
+            Self::Loop => "loop",
+            Self::Depth => "depth",
         }
     }
 }

@@ -25,18 +25,16 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use super::counts::Refused;
+use super::feed::{Feed, MESSAGE_MAX, Whose};
 use super::ingest::{Arrival, Span};
 use super::shared::{Incoming, Job, QUEUE_KIB, Shared};
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
+use crate::packet::Timestamp;
 use crate::telemetry::clock;
 use crate::wire::data::{FlowControl, StreamControl};
 use crate::wire::frame::{Deframer, FrameError};
 
-/// Largest message of a hunter (what old ones send).
-const MESSAGE_MAX: usize = 10 << 20;
-/// Largest batch of a hunter that speaks our extensions, with room for what is declared beside its packets.
-const BATCH_MAX: usize = (4 << 20) + (64 << 10);
 /// Batches a hunter may have unacknowledged.
 const CREDIT_BATCHES: u32 = 256;
 /// And bytes.
@@ -70,7 +68,12 @@ impl Acks {
         s.outstanding = s.outstanding.saturating_sub(1);
         s.last = Some(control.clone());
         match s.queue.back_mut() {
-            Some(last) if last.epoch == control.epoch && control.epoch != 0 && last.flow_control == control.flow_control => {
+            Some(last)
+                if last.epoch == control.epoch
+                    && control.epoch != 0
+                    && last.flow_control == control.flow_control
+                    && last.hunter_id == control.hunter_id =>
+            {
                 *last = control;
             }
             _ => s.queue.push_back(control),
@@ -117,7 +120,13 @@ pub fn ack(epoch: Option<Epoch>, seq: BatchSeq, flow: FlowControl) -> StreamCont
         durable: false,
         credit_batches: if epoch.is_some() { CREDIT_BATCHES } else { 0 },
         credit_bytes: if epoch.is_some() { CREDIT_BYTES } else { 0 },
+        hunter_id: String::new(),
     }
+}
+
+/// An acknowledgement says whose epoch it means where the stream is not its hunter's own.
+pub(super) fn of_hunter(control: StreamControl, hunter: &str, passed_on: bool) -> StreamControl {
+    if passed_on { StreamControl { hunter_id: hunter.to_owned(), ..control } } else { control }
 }
 
 /// The service.
@@ -233,29 +242,11 @@ struct Refusal {
     status: Status,
 }
 
-/// Who a stream belongs to, once its first batch has said so.
-struct Stream {
-    shared: Arc<Shared>,
-    hunter: Arc<str>,
-    interfaces: Arc<[String]>,
-    /// For a peer without epochs: one of ours.
-    own_epoch: Epoch,
-    /// Largest message it may send.
-    message_max: usize,
-}
-
-impl Drop for Stream {
-    /// However it ends: also when its connection is gone and nobody asks for its end.
-    fn drop(&mut self) {
-        self.shared.roster.lock().stream(&self.hunter, false);
-    }
-}
-
 /// Takes batches until the hunter ends the stream.
 async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc<Acks>) -> Result<(), Status> {
     let mut body = std::pin::pin!(body);
     let mut frames = Deframer::new(MESSAGE_MAX);
-    let mut stream: Option<Stream> = None;
+    let mut stream: Option<Feed> = None;
     let mut ending = shared.ending.subscribe();
     let mut rolled = std::pin::pin!(PeerInfo::rolled(peer.clone()));
     let result = loop {
@@ -281,8 +272,8 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     result.map_err(|Refusal { why, packets, status }| {
         shared.counters.rejected(why, packets);
         if why != Refused::Broken {
-            let hunter = stream.as_ref().map_or("", |s| &*s.hunter);
-            tracing::warn!(hunter, reason = why.name(), message = status.message(), "data stream refused");
+            let peer = stream.as_ref().map_or("", Feed::id);
+            tracing::warn!(peer, reason = why.name(), message = status.message(), "data stream refused");
         }
         status
     })
@@ -292,7 +283,7 @@ async fn take_all(
     shared: &Arc<Shared>,
     peer: Option<&PeerInfo>,
     frames: &mut Deframer,
-    stream: &mut Option<Stream>,
+    stream: &mut Option<Feed>,
     acks: &Arc<Acks>,
 ) -> Result<(), Refusal> {
     while let Some(message) = frames.next().map_err(refused)? {
@@ -303,52 +294,37 @@ async fn take_all(
         })?;
         let packets = view.len() as u64;
         shared.counters.received(packets);
-        let refuse = |why| move |status| Refusal { why, packets, status };
-        let s = match stream {
-            Some(s) if *s.hunter == *view.hunter_id() => s,
-            Some(s) => {
-                let message = format!("this stream is hunter '{}'s, not '{}'s", s.hunter, view.hunter_id());
-                return Err(refuse(Refused::Foreign)(Status::permission_denied(message)));
-            }
-            None => {
-                shared.check_identity(peer, view.hunter_id()).map_err(refuse(Refused::Foreign))?;
-                let opened = open(shared, &view).map_err(refuse(Refused::Unregistered))?;
-                shared.add_stream(acks);
-                stream.insert(opened)
-            }
+        let refuse = |(why, status)| Refusal { why, packets, status };
+        let s = if let Some(s) = stream {
+            s
+        } else {
+            let opened = Feed::open(shared, peer, &view).map_err(refuse)?;
+            shared.add_stream(acks);
+            stream.insert(opened)
         };
+        let now = clock::wall();
+        let whose = s.whose(&view, now).map_err(refuse)?;
         if bytes > s.message_max {
             let text = format!("batch of {bytes} bytes is larger than {}", s.message_max);
-            return Err(refuse(Refused::TooLarge)(Status::resource_exhausted(text)));
+            return Err(refuse((Refused::TooLarge, Status::resource_exhausted(text))));
         }
-        take(shared, s, view, bytes, acks).await?;
+        take(shared, whose, view, bytes, acks, now).await?;
     }
     Ok(())
 }
 
-/// The first batch says whose stream it is; it must be a registered hunter's.
-fn open(shared: &Arc<Shared>, view: &BatchView) -> Result<Stream, Status> {
-    let id = view.hunter_id();
-    let mut roster = shared.roster.lock();
-    let Some(hunter) = roster.get(id) else {
-        return Err(Status::failed_precondition(format!("hunter '{id}' is not registered; call RegisterHunter first")));
-    };
-    let interfaces: Arc<[String]> = hunter.registration.interfaces.clone().into();
-    let message_max = if hunter.registration.durable_acks { BATCH_MAX } else { MESSAGE_MAX };
-    roster.stream(id, true);
-    let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
-    let random = ahash::RandomState::new().hash_one(id);
-    let own_epoch = Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0));
-    Ok(Stream { shared: Arc::clone(shared), hunter: Arc::from(id), interfaces, own_epoch, message_max })
-}
-
-async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, bytes: usize, acks: &Arc<Acks>) -> Result<(), Refusal> {
-    let now = clock::wall();
+async fn take(
+    shared: &Arc<Shared>,
+    whose: Whose,
+    view: BatchView,
+    bytes: usize,
+    acks: &Arc<Acks>,
+    now: Timestamp,
+) -> Result<(), Refusal> {
     let packets = view.len() as u64;
     let mut waiting = Waiting { shared, packets };
-    shared.roster.lock().heard(&s.hunter, now);
-    let announced = view.epoch();
-    let (epoch, seq) = (announced.unwrap_or(s.own_epoch), view.sequence());
+    let Whose { hunter, interfaces, epoch, announced } = whose;
+    let (seq, passed_on) = (view.sequence(), view.path().len() > 0);
     // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
     let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB)).unwrap_or(1);
     let bytes = Arc::clone(&shared.queue).acquire_many_owned(kib).await;
@@ -364,8 +340,8 @@ async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, bytes: usize, a
         acks.expect();
         shared.counters.unique(packets, missing, declared);
         room.send(Job::Batch(Box::new(Incoming {
-            hunter: Arc::clone(&s.hunter),
-            interfaces: Arc::clone(&s.interfaces),
+            hunter: Arc::clone(&hunter),
+            interfaces,
             view,
             epoch,
             announced,
@@ -376,9 +352,10 @@ async fn take(shared: &Arc<Shared>, s: &Stream, view: BatchView, bytes: usize, a
             room: Some(bytes),
         })));
     };
-    if shared.ingest.arrive(&s.hunter, epoch, seq, span, hand_over) == Arrival::Duplicate {
+    if shared.ingest.arrive(&hunter, epoch, seq, span, hand_over) == Arrival::Duplicate {
         shared.counters.duplicate(packets);
-        acks.tell(shared.ack(announced, shared.ingest.stored(&s.hunter, epoch), shared.flow()));
+        let stored = shared.ingest.stored(&hunter, epoch);
+        acks.tell(of_hunter(shared.ack(announced, stored, shared.flow()), &hunter, passed_on));
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use super::data::remote_of;
 use super::pressure::Level;
 use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
+use super::upstream::UpstreamFigures;
 use crate::net::{PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::telemetry::{Escaped, clock};
@@ -193,22 +194,29 @@ impl ManagementService for Management {
         let count =
             |s: HunterStatus| u32::try_from(roster.iter().filter(|(_, h)| Roster::status(h, now) == s).count()).unwrap_or(0);
         let counts = self.shared.counters.counts();
+        let above = self.shared.above();
+        let processors = self.shared.below.lock().iter().map(|(id, _)| id.clone()).collect();
         let processor_stats = ProcessorStats {
             total_hunters: u32::try_from(roster.len()).unwrap_or(u32::MAX),
             healthy_hunters: count(HunterStatus::StatusHealthy),
             warning_hunters: count(HunterStatus::StatusWarning),
             error_hunters: count(HunterStatus::StatusError),
             total_packets_received: counts.received,
-            total_packets_forwarded: 0,
+            total_packets_forwarded: above.as_ref().map_or(0, |a| a.backlog.acked_packets),
             total_filters: u32::try_from(self.shared.filters.len()).unwrap_or(u32::MAX),
             processor_id: self.shared.id.clone(),
             status: self.shared.status().into(),
-            upstream_processor: String::new(),
+            upstream_processor: above.as_ref().map(told_above).unwrap_or_default(),
             duplicates: counts.duplicate,
             committed: counts.committed,
             subscriber_skipped: 0,
-            upstream_backlog: 0,
+            upstream_backlog: above.as_ref().map_or(0, UpstreamFigures::waiting),
             filter_version: self.shared.filters.version(),
+            upstream_offered: above.as_ref().map_or(0, |a| a.backlog.offered_packets),
+            upstream_recovered: above.as_ref().map_or(0, |a| a.backlog.recovered_packets),
+            upstream_dropped: above.as_ref().map_or(0, |a| a.backlog.dropped()),
+            upstream_connected: above.as_ref().is_some_and(|a| a.link.connected.is_some()),
+            processors,
         };
         Ok(Response::new(StatusResponse { hunters, processor_stats: Some(processor_stats) }))
     }
@@ -233,9 +241,31 @@ impl ManagementService for Management {
 
     async fn register_processor(
         &self,
-        _: Request<ProcessorRegistration>,
+        request: Request<ProcessorRegistration>,
     ) -> Result<Response<ProcessorRegistrationResponse>, Status> {
-        Err(not_yet("RegisterProcessor"))
+        let (remote, peer) = remote_of(&request);
+        let r = request.into_inner();
+        self.shared.check_processor(peer.as_ref(), &r.processor_id)?;
+        let (id, extended) = (r.processor_id.clone(), r.durable_acks);
+        let registered = self.shared.below.lock().register(&self.shared.id, r, remote, clock::wall());
+        let error = match registered {
+            Ok(new) => {
+                if new {
+                    tracing::info!(processor = %id, extended, "processor registered below this one");
+                }
+                String::new()
+            }
+            Err(e) => {
+                tracing::warn!(processor = %Escaped(id.as_bytes()), error = %Escaped(e.to_string().as_bytes()), "processor refused");
+                e.to_string()
+            }
+        };
+        Ok(Response::new(ProcessorRegistrationResponse {
+            accepted: error.is_empty(),
+            error,
+            upstream_processor_id: self.shared.id.clone(),
+            durable_acks: true,
+        }))
     }
 
     async fn update_filter(&self, _: Request<crate::wire::management::Filter>) -> Result<Response<FilterUpdateResult>, Status> {
@@ -278,6 +308,12 @@ impl ManagementService for Management {
     async fn request_auth_token(&self, _: Request<AuthTokenRequest>) -> Result<Response<AuthorizationToken>, Status> {
         Err(not_yet("RequestAuthToken"))
     }
+}
+
+/// Where the processor above is, connected or not.
+fn told_above(above: &UpstreamFigures) -> String {
+    let first = || above.link.roads.first().map(|road| road.target.clone());
+    above.link.connected.clone().or_else(first).unwrap_or_default()
 }
 
 fn shown_error((id, reason): &(String, String)) -> FilterError {

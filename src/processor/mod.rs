@@ -8,7 +8,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`topology`] | every thread, task and channel |
-//! | [`data`] | the data stream |
+//! | [`data`], `feed` | the data stream; whose it is |
+//! | [`below`] | processors below this one |
 //! | [`access`], [`intake`] | who may call what; how much of it may be under way |
 //! | [`ingest`] | what arrived, what is stored |
 //! | [`commit`] | when something is stored: the commit log, the commit thread, what a restart begins from |
@@ -18,15 +19,18 @@
 //! | [`pages`] | figures and health over HTTP |
 //! | [`management`], [`roster`], [`filters`] | the control plane |
 //! | `branches/` | what becomes of a batch |
+//! | [`upstream`] | the road to the processor above |
 //!
 //! Promises: a batch is acknowledged once it is stored in every file it belongs to (`--durability` says what that means), and stored once
 //! however often it comes and whenever a process ends; a full disk stops acknowledgements, never loses what was acknowledged.
 
 pub mod access;
+pub mod below;
 mod branches;
 pub mod commit;
 pub mod counts;
 pub mod data;
+mod feed;
 pub mod filters;
 pub mod ingest;
 pub mod intake;
@@ -37,6 +41,7 @@ pub mod pressure;
 pub mod roster;
 pub mod shared;
 pub mod topology;
+pub mod upstream;
 
 use std::path::PathBuf;
 
@@ -50,6 +55,7 @@ pub use branches::record::Outputs;
 pub use commit::{Commit, Durability};
 pub use counts::Counts;
 pub use topology::{orders, run};
+pub use upstream::{UpstreamFigures, UpstreamParts};
 
 /// What a processor is told from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -93,15 +99,19 @@ pub struct Parts {
     pub pages: Option<PageListener>,
     /// What they say of the connections.
     pub transport: Transport,
+    /// The road to the processor above, if there is one.
+    pub upstream: Option<UpstreamParts>,
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// Packets.
     pub counts: Counts,
     /// What was lost lately.
     pub lately: Recent,
+    /// The road upwards.
+    pub upstream: Option<UpstreamFigures>,
 }
 
 /// Why a processor ended early.
@@ -111,7 +121,7 @@ pub enum ProcessorError {
     #[error("{0}")]
     Filters(String),
     /// The system gave no thread.
-    #[error("cannot start the record thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// The state directory.
     #[error(transparent)]

@@ -11,6 +11,7 @@ use super::counts::{Counts, LOSSES, Refused};
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
 use super::shared::Shared;
+use super::upstream::UpstreamFigures;
 use crate::net::transport::Expiry;
 use crate::net::{AcceptCounters, AcceptCounts, Page, PageKind, Pages, Transport};
 use crate::packet::Timestamp;
@@ -44,6 +45,10 @@ struct Moment {
     gauge: Gauge,
     level: Level,
     queue: [usize; 2],
+    /// The road upwards.
+    above: Option<UpstreamFigures>,
+    /// Processors below, and whether their streams are open.
+    below: Vec<(String, bool)>,
     connections: AcceptCounts,
     hunters: Vec<HunterLine>,
     expiries: Vec<Expiry>,
@@ -77,6 +82,8 @@ impl ProcessorPages {
             gauge: self.shared.gauge(),
             level: self.shared.level(),
             queue: self.shared.queue(),
+            above: self.shared.above(),
+            below: self.shared.below.lock().iter().map(|(id, p)| (id.clone(), p.is_streaming())).collect(),
             connections: self.connections.read(),
             hunters,
             expiries: self.transport.expiries(),
@@ -91,6 +98,9 @@ impl ProcessorPages {
         }
         if self.shared.gauge().is_disk_full() {
             return Some("the disk is full or cannot be written".to_owned());
+        }
+        if self.shared.above().is_some_and(|above| above.blocked) {
+            return Some("the queue for the processor above takes nothing".to_owned());
         }
         if self.shared.record_alive().is_none_or(|at| at.elapsed() > SILENT) {
             return Some("the record thread gives no sign of life".to_owned());
@@ -113,6 +123,14 @@ impl ProcessorPages {
         if let Some(doors) = self.shared.doors.get() {
             calls(&mut x, &doors.access);
         }
+        if let Some(above) = &m.above {
+            super::upstream::pages::metrics(&mut x, above);
+        }
+        let below = m.below.iter().filter(|(_, streaming)| *streaming).count();
+        let mut processors =
+            x.family("lc_processors", Kind::Gauge, "Processors below this one, by whether their stream is open.");
+        processors.sample(&[("up", "1")], below);
+        processors.sample(&[("up", "0")], m.below.len().saturating_sub(below));
         x.gauge("lc_insecure", "Whether packets come unprotected.", u8::from(self.transport.insecure));
         let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: since it was.");
         for (role, end) in m.expiries.iter().filter_map(|(role, end)| Some((role, (*end)?))) {
@@ -168,6 +186,8 @@ impl ProcessorPages {
             "declared": c.declared, "undeclared": c.undeclared, "refused_streams": by_reason(&c.refusals), "lost": losses,
             "flow_control": m.level.name(), "queue": {"batches": waiting, "limit": room},
             "hunters": m.hunters.iter().map(|h| json!({"id": h.id, "up": h.up})).collect::<Vec<Value>>(),
+            "processors": m.below.iter().map(|(id, up)| json!({"id": id, "up": up})).collect::<Vec<Value>>(),
+            "upstream": m.above.as_ref().map(super::upstream::pages::status),
             "insecure": self.transport.insecure,
         });
         format!("{status:#}\n")

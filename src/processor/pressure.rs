@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | the record queue | 70 % full for a second | 90 % full for a second | below 30 % |
 //! | the commit | one took a second | one has run for 3 s | one took 250 ms or less, or 10 s have passed |
+//! | the processor above | it asks for less, or the queue for it is 80 % full | that queue is 95 % full, or takes nothing | below 60 % and 80 %, and it takes |
 //! | the disk | | it is full, or cannot be written | it can |
 //!
 //! The worst of them counts: an idle queue does not hide a full disk. Whoever only asks or watches presses nothing.
@@ -27,6 +28,9 @@ const COMMIT_SLOW: Duration = Duration::from_secs(1);
 const COMMIT_PAUSE: Duration = Duration::from_secs(3);
 /// A commit that is no trouble.
 const COMMIT_CLEAR: Duration = Duration::from_millis(250);
+/// The queue for the processor above, in percent of its bytes: when it presses, and when no longer.
+const ABOVE_SLOW: (u64, u64) = (80, 60);
+const ABOVE_PAUSE: (u64, u64) = (95, 80);
 /// Trouble is forgotten after this: slower hunters may not cause another commit.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
@@ -67,6 +71,8 @@ pub struct Gauge {
     /// When a commit was last slow.
     commit_slow: Option<Instant>,
     disk_full: bool,
+    /// The road to the processor above.
+    upstream: Level,
     /// How long commits took.
     commits: Histogram,
 }
@@ -110,6 +116,18 @@ impl Gauge {
         self.disk_full = full;
     }
 
+    /// Looks at the road to the processor above: how full its queue is, whether it takes nothing more, whether less is asked for.
+    pub fn upstream(&mut self, percent: u64, blocked: bool, asked: bool) {
+        let over = |(begins, ends): (u64, u64), is: bool| percent >= if is { ends } else { begins };
+        self.upstream = if blocked || over(ABOVE_PAUSE, self.upstream == Level::Pause) {
+            Level::Pause
+        } else if asked || over(ABOVE_SLOW, self.upstream >= Level::Slow) {
+            Level::Slow
+        } else {
+            Level::Continue
+        };
+    }
+
     /// Whether the disk takes what is written.
     pub const fn is_disk_full(&self) -> bool {
         self.disk_full
@@ -132,7 +150,7 @@ impl Gauge {
             Level::Continue
         };
         let disk = if self.disk_full { Level::Pause } else { Level::Continue };
-        self.queue.max(commit).max(disk)
+        self.queue.max(commit).max(disk).max(self.upstream)
     }
 }
 
@@ -175,6 +193,29 @@ mod tests {
         assert_eq!(after, [Level::Slow, Level::Slow, Level::Continue]);
         assert_eq!(g.level(start + ms(4250)), Level::Continue, "a quick one is enough");
         assert_eq!((g.commits().count(), g.commits().total()), (2, ms(3750)));
+    }
+
+    /// The predecessor never tells its hunters of a processor above that is behind.
+    #[test]
+    fn the_processor_above_presses_and_a_queue_at_its_mark_does_not_flutter() {
+        let now = Instant::now();
+        let mut g = Gauge::default();
+        let mut at = |percent, blocked, asked| {
+            g.upstream(percent, blocked, asked);
+            g.queue(now, 0, 256);
+            g.level(now)
+        };
+
+        assert_eq!(
+            [at(79, false, false), at(0, false, true), at(0, false, false)],
+            [Level::Continue, Level::Slow, Level::Continue]
+        );
+        assert_eq!(
+            [at(80, false, false), at(60, false, false), at(59, false, false)],
+            [Level::Slow, Level::Slow, Level::Continue]
+        );
+        assert_eq!([at(95, false, false), at(80, false, false), at(79, false, false)], [Level::Pause, Level::Pause, Level::Slow]);
+        assert_eq!([at(10, true, false), at(10, false, false)], [Level::Pause, Level::Continue], "full for want of disk space");
     }
 
     /// The predecessor compares severities as numbers in which "resume" is the largest: an idle queue hides everything else.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::access::Access;
+use super::below::Below;
 use super::commit::Durability;
 use super::counts::{Counters, LOSSES};
 use super::data::{Acks, ack};
@@ -17,6 +18,7 @@ use super::ingest::Ingest;
 use super::losses::Losses;
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
+use super::upstream::{Upstream, UpstreamFigures};
 use crate::batch::{BatchSeq, BatchView, Epoch};
 use crate::net::{AcceptCounters, PeerInfo, Role};
 use crate::packet::Timestamp;
@@ -78,6 +80,8 @@ pub struct Shared {
     pub bound: bool,
     /// Hunters.
     pub roster: Mutex<Roster>,
+    /// Processors below this one.
+    pub below: Mutex<Below>,
     /// What arrived and what is stored.
     pub ingest: Ingest,
     /// Filters and their distribution.
@@ -86,6 +90,8 @@ pub struct Shared {
     pub counters: Counters,
     /// What an acknowledgement says.
     durability: Durability,
+    /// The road to the processor above, once there is one.
+    pub upstream: OnceLock<Arc<Upstream>>,
     /// What stands before it all, once it does.
     pub doors: OnceLock<Doors>,
     /// KiB of batches that may wait for the record thread.
@@ -160,10 +166,12 @@ impl Shared {
             id,
             bound,
             roster: Mutex::new(Roster::new(max_hunters)),
+            below: Mutex::default(),
             ingest,
             filters: Arc::new(Distribution::new(filter_version)),
             counters: Counters::default(),
             durability,
+            upstream: OnceLock::new(),
             doors: OnceLock::new(),
             queue: Arc::new(Semaphore::new(QUEUE_KIB)),
             jobs,
@@ -190,6 +198,11 @@ impl Shared {
     /// The same, as a level.
     pub fn level(&self) -> Level {
         self.flow.lock().level
+    }
+
+    /// The figures of the road upwards, if there is one.
+    pub fn above(&self) -> Option<UpstreamFigures> {
+        self.upstream.get().map(|u| u.figures())
     }
 
     /// What presses.
@@ -245,6 +258,10 @@ impl Shared {
     fn look_at_queue(&self, flow: &mut Flow) {
         let (now, [waiting, room]) = (Instant::now(), self.queue());
         flow.gauge.queue(now, waiting, room);
+        if let Some(above) = self.above() {
+            let b = &above.backlog;
+            flow.gauge.upstream(above.percent(), above.blocked, b.paused || b.slow);
+        }
         flow.settle(now);
     }
 
@@ -265,6 +282,23 @@ impl Shared {
         // under the lock, so that a change is told after this
         if flow.level > Level::Continue {
             acks.tell(ack(None, BatchSeq(0), wire(flow.level)));
+        }
+    }
+
+    /// A processor's id must be the one of its certificate or key, where these are in use.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn check_processor(&self, peer: Option<&PeerInfo>, processor: &str) -> Result<(), Status> {
+        let issue = format!("use the certificate issued with: lc certs issue processor {processor}");
+        match peer.and_then(|p| p.identity.as_ref()) {
+            Some(i) if i.role == Role::Processor && i.id == processor => Ok(()),
+            Some(i) => Err(Status::permission_denied(format!(
+                "this peer is {} '{}', not processor '{processor}'; {issue}, or say --id {}",
+                i.role, i.id, i.id
+            ))),
+            None if self.bound => Err(Status::permission_denied(format!("the certificate names no processor; {issue}"))),
+            None => Ok(()),
         }
     }
 

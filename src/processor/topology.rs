@@ -6,7 +6,12 @@
 //!  filter task: file changed or SIGHUP ──▶ Distribution ──▶ filter streams         stats task: one line every 5 s
 //!  pressure task: queue, commits, disk ──▶ flow control ──▶ streams                 pages task: figures and health over HTTP
 //!
+//!  with a processor above:  commit thread ──offer (bounded, Block)──▶ Backlog ──▶ uplink task ──▶ processor above
+//!                                         ◀─secure─                    │  ▲
+//!                                                                 spool thread ──▶ files
+//!
 //!  shutdown: stop accepting, end streams ─▶ stopping flag ─▶ record thread writes, commit thread checkpoints, both end
+//!            ─▶ uplink drains, or leaves the rest to its files ─▶ spool thread closes them
 //! ```
 
 use std::path::PathBuf;
@@ -28,10 +33,12 @@ use super::ingest::Ingest;
 use super::management::Management;
 use super::pages::ProcessorPages;
 use super::shared::{Doors, Job, Shared};
+use super::upstream::{Plane, Upstream, UpstreamParts};
 use super::{Order, Outcome, Outputs, Parts, ProcessorError};
 use crate::net::Acceptor;
 use crate::net::accept::http2;
 use crate::telemetry::clock;
+use crate::uplink::{self, Backlog, Ending, Spooler, UplinkError};
 use crate::wire::management::management_service_server::ManagementServiceServer;
 
 /// Batches waiting for the record thread.
@@ -72,6 +79,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let doors = Doors { connections: parts.acceptor.counters(), access: parts.access.clone() };
     // set once: there was none before
     let _first = shared.doors.set(doors);
+    let above = parts.upstream.map(|up| climb(up, &shared)).transpose()?;
     let mut finished = write(Arc::clone(&shared), parts.outputs, parts.commit, queue)?;
 
     let connections = parts.acceptor.counters();
@@ -103,10 +111,58 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
         Ok(false) => return Err(ProcessorError::Panicked),
         Err(_) => return Err(ProcessorError::Stuck),
     }
+    if let Some(above) = above {
+        above.end(&orders).await?;
+    }
     pressure.abort();
     pages.iter().for_each(JoinHandle::abort);
     let lately = shared.recent.lock().together();
-    Ok(Outcome { counts: shared.counters.counts(), lately })
+    Ok(Outcome { counts: shared.counters.counts(), lately, upstream: shared.above() })
+}
+
+/// The road to the processor above, at work.
+struct Climb {
+    backlog: Arc<Backlog>,
+    uplink: JoinHandle<Result<(), UplinkError>>,
+    ending: watch::Sender<Ending>,
+    spool: std::thread::JoinHandle<()>,
+}
+
+/// Opens the road to the processor above.
+fn climb(parts: UpstreamParts, shared: &Arc<Shared>) -> Result<Climb, ProcessorError> {
+    let UpstreamParts { uplink, queue, queue_limit, memory, listen_address, instance } = parts;
+    let upstream = Arc::new(Upstream::new(shared.id.clone(), memory, queue_limit, instance));
+    let backlog = Arc::clone(&upstream.backlog);
+    let spooler = Spooler::new(queue, Arc::clone(&backlog));
+    let spool = std::thread::Builder::new().name("lc-spool".to_owned()).spawn(move || spooler.run());
+    let spool = spool.map_err(ProcessorError::Thread)?;
+    let (ending, told) = watch::channel(Ending::Run);
+    // set once: there was none before
+    let _first = shared.upstream.set(Arc::clone(&upstream));
+    let plane = Arc::new(Plane { shared: Arc::clone(shared), upstream, listen_address, instance });
+    let uplink = tokio::spawn(uplink::run(uplink, Arc::clone(&backlog), plane, told));
+    Ok(Climb { backlog, uplink, ending, spool })
+}
+
+impl Climb {
+    /// After the last batch: what is not acknowledged soon is left to the files of the queue.
+    async fn end(self, orders: &watch::Receiver<Order>) -> Result<(), ProcessorError> {
+        let Self { backlog, uplink, ending, spool } = self;
+        ending.send_replace(if *orders.borrow() == Order::StopNow { Ending::Now } else { Ending::Drain });
+        let mut orders = orders.clone();
+        let at_once = async {
+            drop(orders.wait_for(|o| *o == Order::StopNow).await);
+            ending.send_replace(Ending::Now);
+            std::future::pending::<()>().await;
+        };
+        // without a time limit of its own the uplink ends well, always
+        tokio::select! {
+            ended = uplink => drop(ended),
+            () = at_once => {}
+        }
+        backlog.close_spool();
+        spool.join().map_err(|_| ProcessorError::Panicked)
+    }
 }
 
 /// Starts the threads that write; the answer turns true when both have ended well.
@@ -212,6 +268,7 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
     loop {
         ticks.tick().await;
         refused = tell_refusals(&shared, refused);
+        shared.below.lock().expire(clock::wall());
         let gone = shared.roster.lock().expire(clock::wall());
         for id in gone {
             shared.filters.forget(&id);
@@ -239,6 +296,23 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
                 difference = %c.difference(),
                 "statistics"
             );
+            if let Some(above) = shared.above() {
+                let b = &above.backlog;
+                tracing::info!(
+                    processor = above.link.connected.as_deref().unwrap_or("none"),
+                    offered = b.offered_packets,
+                    recovered = b.recovered_packets,
+                    acknowledged = b.acked_packets,
+                    delivery = above.delivery(),
+                    in_memory = b.in_memory_packets,
+                    on_disk = b.on_disk_packets,
+                    dropped = b.dropped(),
+                    spool_bytes = b.spool_bytes,
+                    asked = above.asked(),
+                    difference = above.imbalance(),
+                    "passing on"
+                );
+            }
         }
     }
 }

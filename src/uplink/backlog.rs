@@ -13,8 +13,10 @@
 //! batches than its bounds (the oldest never-sent batch is counted as given up, or the caller waits), acknowledgements of
 //! batches that were never sent.
 
+mod config;
 mod disk;
 mod flow;
+mod relay;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -26,9 +28,10 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::batch::{BatchSeq, DroppedRange, Epoch, SealedBatch};
+use crate::batch::{BatchKey, BatchSeq, DroppedRange, Epoch, SealedBatch, key_of};
 use crate::reason::DropReason;
 
+pub use self::config::{BacklogConfig, Credit, WhenFull};
 use self::disk::Disk;
 pub use self::disk::Durability;
 pub(super) use self::disk::{Done, Head, Kept, Staged};
@@ -39,50 +42,6 @@ pub use self::snapshot::BacklogSnapshot;
 const ENTRY_BYTES: usize = 256;
 /// Declarations that travel with one batch; the rest goes with the next.
 const RANGES_PER_BATCH: usize = 256;
-
-/// What to do with a batch that does not fit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Give up the oldest batch that was never sent (live capture).
-    #[default]
-    DropOldest,
-    /// Hand it back, so that the reader waits (files).
-    Block,
-}
-
-/// How much a backlog may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BacklogConfig {
-    /// Bytes in memory, bookkeeping included; default 64 MiB.
-    pub max_bytes: usize,
-    /// Batches in memory; default 65 536.
-    pub max_batches: usize,
-    /// What then.
-    pub when_full: WhenFull,
-    /// Whether there is a spool; then something must run a [`super::Spooler`].
-    pub durability: Durability,
-}
-
-impl Default for BacklogConfig {
-    fn default() -> Self {
-        Self { max_bytes: 64 << 20, max_batches: 65_536, when_full: WhenFull::DropOldest, durability: Durability::Memory }
-    }
-}
-
-/// How much may be in flight; at least one batch always may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Credit {
-    /// Unacknowledged batches; default 256.
-    pub batches: u32,
-    /// Unacknowledged bytes; default 16 MiB.
-    pub bytes: u64,
-}
-
-impl Default for Credit {
-    fn default() -> Self {
-        Self { batches: 256, bytes: 16 << 20 }
-    }
-}
 
 /// What became of an offered batch.
 #[derive(Debug)]
@@ -132,6 +91,8 @@ pub struct Backlog {
 
 #[derive(Debug)]
 struct State {
+    /// As [`BacklogConfig::relays`].
+    relays: bool,
     entries: VecDeque<Entry>,
     /// `entries[..sent]` went out on the present connection.
     sent: usize,
@@ -166,6 +127,8 @@ struct Entry {
     cost: u64,
     connection_seq: u64,
     acked: bool,
+    /// Whose it is, where that is not the queue's own.
+    key: Option<BatchKey>,
     /// On disk too.
     logged: bool,
     /// When it last went out.
@@ -186,6 +149,7 @@ impl Backlog {
     pub fn new(config: BacklogConfig) -> Self {
         let figures = BacklogSnapshot { max_bytes: config.max_bytes as u64, ..BacklogSnapshot::default() };
         let state = State {
+            relays: config.relays,
             entries: VecDeque::new(),
             sent: 0,
             ever_sent: 0,
@@ -224,7 +188,8 @@ impl Backlog {
     fn takes(&self, state: &State, batch: &SealedBatch) -> bool {
         let cost = (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64);
         let room = self.has_room(state, cost);
-        state.disk.as_ref().map_or(room, |disk| disk.takes(cost, room, self.config.stage_bytes()))
+        let to_memory = room && !state.relays;
+        state.disk.as_ref().map_or(room, |disk| disk.takes(cost, to_memory, self.config.stage_bytes()))
     }
 
     fn offer_locked(&self, state: &mut State, batch: SealedBatch) -> Offer {
@@ -442,7 +407,9 @@ impl State {
         f.in_memory_packets = f.in_memory_packets.saturating_add(u64::from(batch.packets));
         f.in_memory_bytes = f.in_memory_bytes.saturating_add(cost);
         f.in_memory_batches = f.in_memory_batches.saturating_add(1);
-        self.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false, logged, sent_at: None });
+        // what has no key is never acknowledged: it stays, and is seen to stay
+        let key = if self.relays { key_of(&batch.message()).ok() } else { None };
+        self.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false, key, logged, sent_at: None });
         self.wake();
     }
 
@@ -518,7 +485,7 @@ impl State {
             }
             entry.acked = true;
             entry.sent_at.into_iter().for_each(|at| latency.take(now.saturating_duration_since(at)));
-            if let Some(disk) = &mut self.disk {
+            if let Some(disk) = self.disk.as_mut().filter(|_| !self.relays) {
                 disk.acknowledged(entry.batch.epoch, entry.batch.seq);
             }
             entry.batch.bytes = Bytes::new();
@@ -536,8 +503,10 @@ impl State {
         f.in_memory_packets = f.in_memory_packets.saturating_sub(packets);
         f.in_memory_bytes = f.in_memory_bytes.saturating_sub(bytes);
         f.in_memory_batches = f.in_memory_batches.saturating_sub(batches);
-        while self.entries.front().is_some_and(|entry| entry.acked) {
-            self.entries.pop_front();
+        while let Some(entry) = self.entries.pop_front_if(|entry| entry.acked) {
+            if let Some(disk) = self.disk.as_mut().filter(|_| self.relays) {
+                disk.acknowledged(entry.batch.epoch, entry.batch.seq);
+            }
             self.sent = self.sent.saturating_sub(1);
             self.ever_sent = self.ever_sent.saturating_sub(1);
         }
@@ -569,6 +538,9 @@ impl State {
         let DroppedRange { from, to, packets, reason } = range;
         if let Some(n) = self.figures.dropped_packets.get_mut(reason.index()) {
             *n = n.saturating_add(packets);
+        }
+        if self.relays {
+            return;
         }
         let follows = |d: &&mut Declared| d.epoch == epoch && !d.told && d.range.reason == reason;
         match self.ranges.iter_mut().rev().find(follows) {

@@ -23,6 +23,12 @@ pub struct RegistrationFacts {
     pub instance: u64,
     /// Epochs in use beyond those of which batches wait.
     pub epochs: Vec<Epoch>,
+    /// Of a processor: where it listens.
+    pub listen_address: String,
+    /// Of a processor: those below it, however deep.
+    pub below: Vec<String>,
+    /// Of a processor: how many stand below each other there, itself included.
+    pub depth: u32,
 }
 
 /// A filter as it crosses the wire.

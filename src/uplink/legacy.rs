@@ -23,7 +23,12 @@ impl Legacy {
     /// The batch as gRPC data, numbered for this connection.
     pub(super) fn encode(&self, out: &Outgoing) -> Bytes {
         match BatchView::parse(out.batch.message(), &ViewLimits::default()) {
-            Ok(view) => rewrite(&view, out.connection_seq, &self.interfaces, describe).bytes,
+            Ok(view) => {
+                // a batch that is passed on brings its hunter's names
+                let brought: Vec<String> = view.relay_interfaces().map(str::to_owned).collect();
+                let interfaces = if view.path().len() == 0 { &*self.interfaces } else { &brought };
+                rewrite(&view, out.connection_seq, interfaces, describe).bytes
+            }
             Err(e) => {
                 // it was encoded here: this is our bug, and the peer still deserves the packets
                 debug_assert!(false, "our own batch does not parse: {e}");

@@ -82,6 +82,12 @@ pub struct StatusAnswer {
     pub filters: u32,
     /// Their version; 0 from an old processor.
     pub filter_version: u64,
+    /// The processor above, and whether it is connected; none: there is none.
+    pub upstream: Option<(String, bool)>,
+    /// Packets on the way there: offered, found on disk at the start, acknowledged, waiting, given up.
+    pub passed_on: [u64; 5],
+    /// Ids of the processors below.
+    pub processors: Vec<String>,
     /// The hunters.
     pub all: Vec<HunterAnswer>,
 }
@@ -149,6 +155,9 @@ pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<St
         stored: p.committed,
         filters: p.total_filters,
         filter_version: p.filter_version,
+        upstream: (!p.upstream_processor.is_empty()).then_some((p.upstream_processor, p.upstream_connected)),
+        passed_on: [p.upstream_offered, p.upstream_recovered, p.total_packets_forwarded, p.upstream_backlog, p.upstream_dropped],
+        processors: p.processors,
         all,
     })
 }

@@ -7,6 +7,7 @@
 //! | [`Spooler`] | the thread between the backlog and its spool on disk |
 //! | `facts` | what the uplink and its owner tell each other |
 //! | `heartbeat` | what the hunter says of itself |
+//! | `register` | the first word of a session; filters as they change |
 //! | `run` | connect, register, stream, reconnect, drain |
 //! | `stream` | the data stream's own body |
 //! | `channel` | one HTTP/2 connection |
@@ -20,6 +21,7 @@ mod facts;
 mod heartbeat;
 mod legacy;
 pub mod manage;
+mod register;
 mod run;
 mod spooler;
 mod stream;
@@ -29,7 +31,7 @@ pub use self::backlog::{
 };
 pub use self::breaker::BreakerState;
 pub use self::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, Road, WireFilter};
-pub use self::run::{Ending, SessionError, UplinkConfig, UplinkError, run};
+pub use self::run::{Ending, Party, SessionError, UplinkConfig, UplinkError, run};
 pub use self::spooler::Spooler;
 
 #[cfg(test)]

@@ -22,19 +22,15 @@ use tonic::{Code, Status};
 use super::backlog::{Backlog, PeerKind};
 use super::breaker::{Breaker, BreakerState, Choice, Roads};
 use super::channel::{Link, connect};
-use super::facts::{Control, FilterChange, LinkState, Road, WireFilter};
+use super::facts::{Control, LinkState, Road};
 use super::heartbeat::{beat, say_goodbye};
-use super::legacy::Legacy;
+use super::register::{self, Registered};
 use super::stream;
-use crate::batch::{BatchSeq, Epoch};
 use crate::net::{Backoff, DialError, Dialer, Target};
 use crate::reason::DropReason;
 use crate::telemetry::Said;
 use crate::wire::management::management_service_client::ManagementServiceClient;
-use crate::wire::management::{FilterRequest, FilterUpdate, FilterUpdateType, HunterCapabilities, HunterRegistration};
 
-/// An unary call takes this long at most.
-const CALL_MAX: Duration = Duration::from_secs(10);
 /// A pause is questioned after this long, and again.
 const PROBE: Duration = Duration::from_secs(30);
 /// Whether that is due is looked at this often.
@@ -60,8 +56,20 @@ pub enum Ending {
     Now,
 }
 
+/// What goes up: one hunter's batches, or those of all hunters of a processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Party {
+    /// A hunter.
+    #[default]
+    Hunter,
+    /// A processor.
+    Processor,
+}
+
 /// How an uplink is set up.
 pub struct UplinkConfig {
+    /// Who registers.
+    pub party: Party,
     /// Our name.
     pub hunter_id: Arc<str>,
     /// Processors, most preferred first.
@@ -105,10 +113,12 @@ pub enum SessionError {
         target: String,
     },
     /// It does not want us.
-    #[error("{target} refuses this hunter: {}", Said(why))]
+    #[error("{target} refuses this {}: {}", if *hunter { "hunter" } else { "processor" }, Said(why))]
     Refused {
         /// Where.
         target: String,
+        /// Whether it is a hunter that is refused.
+        hunter: bool,
         /// Why.
         why: String,
     },
@@ -287,25 +297,30 @@ async fn session(
         Ok(up) => up,
         Err(error) => return Ended::Lost { error, was_up: false },
     };
-    let connection = backlog.begin(up.kind, &up.resume);
-    let durable = up.kind == PeerKind::Extended;
+    let Registered { kind, resume, legacy } = up.registered;
+    let connection = backlog.begin(kind, &resume);
+    let durable = kind == PeerKind::Extended;
     control.link(LinkState::Up { target: target.to_string(), sockets: sockets.lock().clone(), durable });
     tracing::info!(processor = %target, delivery = if durable { "acknowledged" } else { "best_effort" }, "connected");
     let call = |what| move |status: Status| SessionError::Call { target: target.to_string(), what, status: Box::new(status) };
-    let mut data = std::pin::pin!(stream::run(up.data, Arc::clone(backlog), connection, up.kind, up.legacy));
+    let mut data = std::pin::pin!(stream::run(up.data, Arc::clone(backlog), connection, kind, legacy));
     let error = tokio::select! {
         r = &mut data => match r {
             Ok(()) => None,
             Err(status) => Some(call("StreamPackets")(status)),
         },
-        e = follow_filters(up.control.clone(), config, control, durable) => Some(call("SubscribeFilters")(e)),
-        e = beat(up.control.clone(), config, control) => Some(call("Heartbeat")(e)),
+        e = beside(up.control.clone(), config, target, control, durable) => Some(e),
         () = question_pauses(backlog) => None,
         () = after(STEADY, steady) => None,
         () = drained(backlog, &mut draining) => {
             // The stream ends as gRPC ends streams, so that the processor sees no breakage.
             backlog.hang_up();
-            let (_ended, ()) = tokio::join!(timeout(GOODBYE_MAX, data), say_goodbye(up.control, config, control));
+            let goodbye = async {
+                if config.party == Party::Hunter {
+                    say_goodbye(up.control, config, control).await;
+                }
+            };
+            let (_ended, ()) = tokio::join!(timeout(GOODBYE_MAX, data), goodbye);
             backlog.end(connection);
             return Ended::Finished;
         }
@@ -366,9 +381,7 @@ fn stopped(target: &Target) -> SessionError {
 struct Up {
     control: ManagementServiceClient<Link>,
     data: Link,
-    kind: PeerKind,
-    resume: Vec<(Epoch, BatchSeq)>,
-    legacy: Option<Legacy>,
+    registered: Registered,
 }
 
 async fn set_up(
@@ -381,96 +394,30 @@ async fn set_up(
     let channel = connect(&config.dialer, target, sockets).await?;
     let mut client =
         ManagementServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
-    let facts = control.registration();
-    let interfaces: Arc<[String]> = facts.interfaces.clone().into();
-    let mut epochs: Vec<u64> = backlog.epochs().into_iter().map(|e| e.0).collect();
-    epochs.extend(facts.epochs.iter().map(|e| e.0));
-    epochs.sort_unstable();
-    epochs.dedup();
-    let request = HunterRegistration {
-        hunter_id: config.hunter_id.to_string(),
-        hostname: facts.hostname,
-        interfaces: facts.interfaces,
-        version: facts.version,
-        capabilities: Some(HunterCapabilities {
-            filter_types: facts.filter_types,
-            max_buffer_size: facts.max_buffer_bytes,
-            gpu_acceleration: false,
-            af_xdp: false,
-        }),
-        epochs,
-        durable_acks: true,
-        instance: facts.instance,
+    let registered = match config.party {
+        Party::Hunter => register::hunter(&mut client, config, target, backlog, control).await?,
+        Party::Processor => register::processor(&mut client, config, target, control).await?,
     };
-    let call =
-        |status: Status| SessionError::Call { target: target.to_string(), what: "RegisterHunter", status: Box::new(status) };
-    let answer = timeout(CALL_MAX, client.register_hunter(request))
-        .await
-        .map_err(|_| call(Status::deadline_exceeded("no answer within 10 s")))?;
-    let answer = answer.map_err(call)?.into_inner();
-    if !answer.accepted {
-        return Err(SessionError::Refused { target: target.to_string(), why: answer.error });
-    }
-    let legacy = !answer.durable_acks;
-    let filters = answer.filters.into_iter().map(filter).collect();
-    control.apply(FilterChange::Replace { filters, version: answer.filter_version, legacy });
     let data = connect(&config.dialer, target, sockets).await?;
-    Ok(Up {
-        control: client,
-        data,
-        kind: if legacy { PeerKind::Plain } else { PeerKind::Extended },
-        resume: answer.acked.iter().map(|p| (Epoch(p.epoch), BatchSeq(p.ack_sequence))).collect(),
-        legacy: legacy.then_some(Legacy { interfaces }),
-    })
+    Ok(Up { control: client, data, registered })
 }
 
-fn filter(f: crate::wire::management::Filter) -> WireFilter {
-    WireFilter {
-        id: f.id,
-        kind: f.r#type,
-        pattern: f.pattern,
-        target_hunters: f.target_hunters,
-        enabled: f.enabled,
-        description: f.description,
-        media: f.media,
-    }
-}
-
-/// Follows the processor's filters; returns when the stream ends.
-async fn follow_filters(
-    mut client: ManagementServiceClient<Link>,
+/// What runs beside the data stream; returns when it ends.
+async fn beside(
+    client: ManagementServiceClient<Link>,
     config: &UplinkConfig,
+    target: &Target,
     control: &Arc<dyn Control>,
     durable: bool,
-) -> Status {
-    let request = FilterRequest { hunter_id: config.hunter_id.to_string() };
-    let mut updates = match client.subscribe_filters(request).await {
-        Ok(answer) => answer.into_inner(),
-        Err(status) => return status,
-    };
-    loop {
-        match updates.message().await {
-            Ok(Some(update)) => {
-                if let Some(change) = change(update, durable) {
-                    control.apply(change);
-                }
-            }
-            Ok(None) => return Status::unavailable("the filter stream ended"),
-            Err(status) => return status,
-        }
+) -> SessionError {
+    let call = |what| move |status: Status| SessionError::Call { target: target.to_string(), what, status: Box::new(status) };
+    match config.party {
+        Party::Hunter => tokio::select! {
+            e = register::follow_filters(client.clone(), config, control, durable) => call("SubscribeFilters")(e),
+            e = beat(client, config, control) => call("Heartbeat")(e),
+        },
+        Party::Processor => register::again(client, config, target, control, durable).await,
     }
-}
-
-fn change(update: FilterUpdate, durable: bool) -> Option<FilterChange> {
-    let kind = update.update_type();
-    let (version, more) = (update.version, update.more);
-    let filter = filter(update.filter?);
-    Some(match kind {
-        FilterUpdateType::UpdateDelete => FilterChange::Remove { id: filter.id, version, more },
-        FilterUpdateType::UpdateAdd | FilterUpdateType::UpdateModify => {
-            FilterChange::Put { filter, version, more, legacy: !durable }
-        }
-    })
 }
 
 /// Never returns; asks through a pause that has lasted for long.

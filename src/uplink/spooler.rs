@@ -59,6 +59,13 @@ impl<S: Fs> Spooler<S> {
             if let Some(staged) = &todo.head {
                 done.head = self.write(staged, todo.room && !todo.unread, now);
             }
+            if todo.sync {
+                let synced = self.queue.sync(now);
+                if let Err(e) = &synced {
+                    tracing::error!(error = %e, "the disk does not confirm what the spool wrote");
+                }
+                done.synced = Some(synced.is_ok());
+            }
             if todo.room && todo.unread {
                 done.fed = self.queue.read().map(restored);
             }

@@ -21,7 +21,7 @@ use tower::{Service, ServiceExt};
 use super::backlog::{Backlog, Connection, Credit, Outgoing, PeerKind};
 use super::channel::Link;
 use super::legacy::Legacy;
-use crate::batch::{BatchSeq, Epoch, with_ranges};
+use crate::batch::{BatchKey, BatchSeq, Epoch, with_ranges};
 use crate::telemetry::Said;
 use crate::wire::data::{FlowControl, StreamControl};
 use crate::wire::frame::Deframer;
@@ -138,7 +138,14 @@ async fn read(body: tonic::body::Body, backlog: &Backlog, connection: Connection
 
 fn apply(control: &StreamControl, backlog: &Backlog, connection: Connection, kind: PeerKind) {
     match kind {
-        PeerKind::Extended if control.epoch != 0 => backlog.ack(connection, Epoch(control.epoch), BatchSeq(control.ack_sequence)),
+        PeerKind::Extended if control.epoch != 0 => {
+            let (epoch, seq) = (Epoch(control.epoch), BatchSeq(control.ack_sequence));
+            if control.hunter_id.is_empty() {
+                backlog.ack(connection, epoch, seq);
+            } else {
+                backlog.ack_key(connection, &BatchKey { hunter: control.hunter_id.as_str().into(), epoch, seq });
+            }
+        }
         PeerKind::Plain if control.ack_sequence != 0 => backlog.ack_plain(connection, BatchSeq(control.ack_sequence)),
         PeerKind::Extended | PeerKind::Plain => {}
     }

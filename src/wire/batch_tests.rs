@@ -174,6 +174,7 @@ fn batches() -> impl Strategy<Value = data::PacketBatch> {
         |(contexts, dropped_ranges, stats, hunter_id, [sequence, epoch, first_packet_index, filter_version], timestamp_ns)| {
             let n = u32::try_from(contexts.len()).unwrap();
             prop::collection::vec(packets(n), 0..6).prop_map(move |packets| data::PacketBatch {
+                relay: None,
                 hunter_id: hunter_id.clone(),
                 sequence,
                 timestamp_ns,
@@ -283,6 +284,7 @@ fn shown(view: &BatchView) -> data::PacketBatch {
     });
     let stats = view.stats();
     data::PacketBatch {
+        relay: None,
         hunter_id: view.hunter_id().into(),
         sequence: view.sequence().0,
         timestamp_ns: view.timestamp_ns(),

@@ -33,3 +33,5 @@ pub use generated::{data, management};
 
 #[cfg(test)]
 mod batch_tests;
+#[cfg(test)]
+mod relay_tests;

@@ -26,4 +26,5 @@ mod privileges;
 mod rust_text;
 mod spool;
 mod targets;
+mod upstream;
 mod whole;

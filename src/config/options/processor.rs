@@ -1,6 +1,6 @@
 //! Options of `lc process` (section `processor`).
 
-use super::super::kind::Kind;
+use super::super::kind::{Item, Kind};
 use super::super::units::{DEFAULT_PORT, METRICS_PORT};
 use super::{Commands, Group, Opt};
 
@@ -20,6 +20,52 @@ pub(super) const ROWS: &[Opt] = &[
         .also(&["processor.processor_id"])
         .also_flags(&["processor-id"])
         .help("Name of this processor [default: the host name]"),
+    process("processor.processor_addr", Kind::List(Item::Address), Group::Forwarding)
+        .flag("processor")
+        .short('P')
+        .also(&["processor.upstream_addr", "processor.upstreams"])
+        .also_flags(&["upstream"])
+        .help("Pass everything on to these processors, in order of preference (port 55555 if none given)"),
+    process("processor.disk_buffer.dir", Kind::Path, Group::Forwarding)
+        .flag("disk-buffer-dir")
+        .hidden()
+        .help("Directory of the queue for them [default: upstream in the state directory]"),
+    process("processor.disk_buffer.max_mb", Kind::Integer { min: 16, max: 1 << 24 }, Group::Forwarding)
+        .flag("disk-buffer-max-mb")
+        .default("1024")
+        .help("MiB it may take; when it is full, hunters wait"),
+    process("processor.upstream.tls.cert_file", Kind::Path, Group::Forwarding)
+        .flag("upstream-tls-cert")
+        .hidden()
+        .help("Certificate to show there (PEM) [default: --tls-cert]"),
+    process("processor.upstream.tls.key_file", Kind::Path, Group::Forwarding)
+        .flag("upstream-tls-key")
+        .hidden()
+        .help("Its private key (PEM) [default: --tls-key]"),
+    process("processor.upstream.tls.ca_file", Kind::Path, Group::Forwarding)
+        .flag("upstream-tls-ca")
+        .help("CA that signed their certificates (PEM) [default: --tls-ca]"),
+    process("processor.upstream.tls.server_name", Kind::Text, Group::Forwarding)
+        .flag("upstream-tls-server-name")
+        .hidden()
+        .help("Name their certificate must carry"),
+    process("processor.upstream.tls.skip_verify", Kind::Switch, Group::Forwarding)
+        .flag("upstream-tls-skip-verify")
+        .hidden()
+        .default("false")
+        .help("Do not verify them (dangerous)"),
+    process("processor.upstream.tls.crl_file", Kind::Path, Group::Forwarding)
+        .flag("upstream-tls-crl")
+        .hidden()
+        .help("Revocation list of their CA (PEM)"),
+    process("processor.upstream.tls.api_key_file", Kind::Path, Group::Forwarding)
+        .flag("upstream-api-key-file")
+        .hidden()
+        .help("File with the API key to show there, one line, mode 0600"),
+    process("processor.upstream.insecure", Kind::Switch, Group::Forwarding)
+        .flag("upstream-insecure")
+        .default("false")
+        .help("Pass on in plain text (dangerous)"),
     process("processor.max_hunters", Kind::Integer { min: 1, max: 10_000 }, Group::Receiving)
         .flag("max-hunters")
         .short('m')

@@ -165,7 +165,7 @@ impl Writer {
     /// Writes a batch; how many of its packets no file can take.
     fn write_batch(&mut self, batch: &Incoming) -> u64 {
         let mut dropped = 0_u64;
-        if batch.announced.is_none() {
+        if batch.view.epoch().is_none() {
             let subscriber = self.shared.roster.lock().get(&batch.hunter).map(Hunter::subscriber);
             if let Some(s) = subscriber {
                 self.old.meet(&batch.hunter, &self.shared.filters, &s);
@@ -200,7 +200,7 @@ impl Writer {
     }
 
     fn write_packet(&mut self, batch: &Incoming, p: &PacketView<'_>, packet: &Packet<'_>) {
-        if batch.announced.is_none() {
+        if batch.view.epoch().is_none() {
             return self.write_old_packet(batch, p, packet);
         }
         if !p.repeat() {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::entry::{Entry, Extent, Place};
 use super::{Ask, Checkpoint, Commit, CommitError, Durability, Group, Logged, Progress, log::Log};
+use crate::processor::data::of_hunter;
 use crate::processor::shared::Shared;
 use crate::record::RecordError;
 use crate::record::dir::{Access, Dir, Entries, MinFree, sync_data};
@@ -106,6 +107,10 @@ impl Committer {
     /// Makes a group durable and answers for it.
     fn commit(&mut self, group: Group) {
         self.shared.commit_begins();
+        // what is offered is written while the files are synced
+        if !self.offer(&group) {
+            return;
+        }
         for logged in &group.entries {
             if !self.append(logged) {
                 return;
@@ -120,6 +125,10 @@ impl Committer {
             if let Err(e) = synced {
                 return self.fail(&e.into());
             }
+        }
+        // before the Commit entry: see `upstream`
+        if !self.secure() {
+            return;
         }
         let extents = group.grown.into_iter().map(|(place, g)| Extent { place, name: g.name.into(), bytes: g.bytes }).collect();
         let mut marks: Vec<Acked> = Vec::new();
@@ -152,7 +161,8 @@ impl Committer {
             let b = &p.batch;
             let seq = b.announced.map_or(b.seq, |epoch| self.shared.ingest.stored(&b.hunter, epoch));
             self.latency.note(now.since(b.received));
-            b.acks.answer(self.shared.ack(b.announced, seq, flow));
+            let passed_on = b.view.path().len() > 0;
+            b.acks.answer(of_hunter(self.shared.ack(b.announced, seq, flow), &b.hunter, passed_on));
         }
         if let Some(mut checkpoint) = group.checkpoint {
             checkpoint.state.acked = self.shared.ingest.snapshot();
@@ -161,6 +171,29 @@ impl Committer {
             self.running = Some(checkpoint);
         }
         self.progress.note(|at| at.durable = group.number);
+    }
+
+    /// Gives a group to the processor above, if there is one; false when its queue takes nothing more and this processor stops.
+    fn offer(&self, group: &Group) -> bool {
+        let Some(upstream) = self.shared.upstream.get() else { return true };
+        let taken = group.batches.iter().all(|p| upstream.offer(&p.batch, &self.shared.stopping));
+        self.told(taken)
+    }
+
+    /// Waits until what was offered is safe; false as above.
+    fn secure(&self) -> bool {
+        let Some(upstream) = self.shared.upstream.get() else { return true };
+        self.told(upstream.secure(&self.shared.stopping))
+    }
+
+    fn told(&self, taken: bool) -> bool {
+        if !taken {
+            tracing::error!(
+                "the queue for the processor above takes nothing more; what is not acknowledged is left to the hunters"
+            );
+            self.progress.note(|at| at.failed = true);
+        }
+        taken
     }
 
     /// Remembers names of files that are about to be made.

@@ -38,7 +38,7 @@ pub enum Durability {
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     wal: bool,
-    staged: VecDeque<Staged>,
+    pub(super) staged: VecDeque<Staged>,
     staged_bytes: u64,
     /// Of `staged`, what is nowhere else.
     staged_only: Tally,
@@ -54,13 +54,18 @@ pub(super) struct Disk {
     /// Epochs of which something is on disk alone.
     epochs: Vec<Epoch>,
     /// Acknowledged so far.
-    acked: BTreeMap<Epoch, BatchSeq>,
+    pub(super) acked: BTreeMap<Epoch, BatchSeq>,
     /// Acknowledged, and not yet told to the spool.
     acks: BTreeMap<Epoch, BatchSeq>,
     /// The disk is slower than what comes: no copies are staged until half of the stage is free again.
     behind_time: bool,
     /// Epochs whose newest batch is in memory alone.
     in_memory_only: Vec<Epoch>,
+    /// The last batch that was written, and the last that the disk had confirmed when it was asked.
+    pub(super) written: Option<(Epoch, BatchSeq)>,
+    pub(super) synced: Option<(Epoch, BatchSeq)>,
+    /// Somebody waits for it to confirm this one.
+    pub(super) wanted: Option<(Epoch, BatchSeq)>,
     /// Why the spool does not take what is staged, if it does not.
     trouble: Option<DropReason>,
     closing: bool,
@@ -92,6 +97,7 @@ fn tally(batch: &SealedBatch) -> Tally {
 
 /// What the spool's thread finds to do.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a task of its own")]
 pub(in crate::uplink) struct Todo {
     /// Acknowledged since.
     pub(in crate::uplink) acks: Vec<(Epoch, BatchSeq)>,
@@ -103,6 +109,8 @@ pub(in crate::uplink) struct Todo {
     pub(in crate::uplink) unread: bool,
     /// The hunter ends.
     pub(in crate::uplink) closing: bool,
+    /// The disk is to confirm what was written.
+    pub(in crate::uplink) sync: bool,
 }
 
 /// What became of the batch at the head of the stage.
@@ -138,6 +146,8 @@ pub(in crate::uplink) struct Done {
     pub(in crate::uplink) lost: Vec<Lost>,
     /// Acknowledged without having been read.
     pub(in crate::uplink) spared: Tally,
+    /// Whether the disk confirmed everything that was written, if it was asked.
+    pub(in crate::uplink) synced: Option<bool>,
     pub(in crate::uplink) stats: Stats,
     pub(in crate::uplink) epochs: Vec<Epoch>,
 }
@@ -193,6 +203,12 @@ impl Backlog {
             state.push(batch, true);
         }
         if let Some(disk) = &mut state.disk {
+            match done.synced {
+                Some(true) => disk.synced = disk.written,
+                // asked again by whoever waits
+                Some(false) => disk.wanted = None,
+                None => {}
+            }
             disk.publish(done.stats, done.epochs);
         }
         self.after_acks(&state);
@@ -237,11 +253,12 @@ impl Backlog {
         let Some(disk) = &mut state.disk else { return Offer::Full(batch) };
         let has_stage_room = disk.has_stage_room(cost(&batch), self.config.stage_bytes());
         let to_memory = has_room && !disk.is_behind();
-        if !to_memory && !has_stage_room && self.config.when_full == WhenFull::Block {
+        // what is passed on goes to the disk whatever memory has room for
+        if (!to_memory || state.relays) && !has_stage_room && self.config.when_full == WhenFull::Block {
             return Offer::Full(batch);
         }
         disk.behind_time = !has_stage_room || (disk.behind_time && disk.staged_bytes > self.config.stage_bytes() / 2);
-        let logged = disk.wal && !disk.behind_time;
+        let logged = disk.wal && (state.relays || !disk.behind_time);
         let f = &mut state.figures;
         f.offered_packets = f.offered_packets.saturating_add(u64::from(batch.packets));
         if to_memory {
@@ -280,7 +297,7 @@ impl Todo {
         let writes = self.head.is_some() && (!stuck || (self.room && !self.unread));
         let reads = self.room && self.unread;
         let acks = !self.acks.is_empty();
-        !(acks || writes || reads || self.closing)
+        !(acks || writes || reads || self.sync || self.closing)
     }
 }
 
@@ -371,6 +388,7 @@ impl State {
             room,
             unread: disk.unread.packets > 0,
             closing: disk.closing,
+            sync: disk.sync_is_wanted(),
         }
     }
 
@@ -384,6 +402,9 @@ impl State {
             disk.trouble = None;
         }
         let Some(staged) = disk.staged.pop_front() else { return };
+        if head == Head::Written {
+            disk.written = Some((staged.batch.epoch, staged.batch.seq));
+        }
         disk.staged_bytes = disk.staged_bytes.saturating_sub(staged.cost());
         if staged.in_memory {
             if head != Head::Written {

@@ -347,6 +347,7 @@ impl Hunter {
 
     fn on(targets: &[&Target], change: impl FnOnce(UplinkConfig) -> UplinkConfig, backlog: Arc<Backlog>) -> Self {
         let config = change(UplinkConfig {
+            party: Party::Hunter,
             hunter_id: "edge".into(),
             targets: targets.iter().map(|t| (*t).clone()).collect(),
             dialer: Dialer::insecure(),

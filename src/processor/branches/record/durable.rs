@@ -158,7 +158,7 @@ impl Writer {
                 seq: batch.seq.0,
                 received: batch.received.as_nanos(),
                 missing: batch.missing,
-                kept: batch.announced.is_none().then_some(kept),
+                kept: batch.view.epoch().is_none().then_some(kept),
             };
             self.log(Entry::Batch(head), batch.view.message().clone(), batch.view.len() as u64);
         }

@@ -1,0 +1,185 @@
+//! Whose a data stream is, and whose each batch on it: a hunter's stream carries that hunter's batches, a processor's those of every hunter
+//! below it, each with the way it came.
+//!
+//! | checked | against | else |
+//! |---|---|---|
+//! | the hunter of the first batch, or the processor that passed it on | certificate or key, where they are in use; what is registered | the stream ends |
+//! | every batch: the same hunter, or passed on by the same processor | the first | the stream ends |
+//! | every batch that was passed on: not by this processor before, and not by too many | its way | the stream ends |
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tonic::Status;
+
+use super::counts::Refused;
+use super::shared::Shared;
+use crate::batch::{BatchView, Epoch, HOPS_MAX};
+use crate::net::PeerInfo;
+use crate::packet::Timestamp;
+use crate::telemetry::clock;
+
+/// Largest batch of a hunter that speaks our extensions, with room for what is declared beside its packets.
+const BATCH_MAX: usize = (4 << 20) + (64 << 10);
+/// Largest message of a hunter of the predecessor.
+const OLD_BATCH_MAX: usize = 10 << 20;
+/// Room for what processors on the way add.
+const ADDED_MAX: usize = 128 << 10;
+/// Largest message of anybody.
+pub(super) const MESSAGE_MAX: usize = OLD_BATCH_MAX + ADDED_MAX;
+/// Hunters remembered per stream of a processor; with more, they are looked at anew.
+const HUNTERS: usize = 10_000;
+
+/// Why a stream ends, and what it is told.
+pub(super) type Refusal = (Refused, Status);
+
+/// Who a stream belongs to, once its first batch has said so.
+pub(super) struct Feed {
+    shared: Arc<Shared>,
+    from: From,
+    /// Largest message it may send.
+    pub(super) message_max: usize,
+}
+
+enum From {
+    Hunter {
+        named: Named,
+        /// For a peer without epochs: one of ours.
+        own_epoch: Epoch,
+    },
+    Processor {
+        id: String,
+        hunters: HashMap<Box<str>, Named>,
+    },
+}
+
+/// A hunter, and the names behind its packets' interface indices.
+#[derive(Clone)]
+struct Named {
+    hunter: Arc<str>,
+    interfaces: Arc<[String]>,
+}
+
+/// Whose a batch is.
+pub(super) struct Whose {
+    pub(super) hunter: Arc<str>,
+    pub(super) interfaces: Arc<[String]>,
+    /// The epoch by which it is recognised.
+    pub(super) epoch: Epoch,
+    /// The same, where the sender knows it.
+    pub(super) announced: Option<Epoch>,
+}
+
+impl Drop for Feed {
+    /// However it ends: also when its connection is gone and nobody asks for its end.
+    fn drop(&mut self) {
+        match &self.from {
+            From::Hunter { named, .. } => self.shared.roster.lock().stream(&named.hunter, false),
+            From::Processor { id, .. } => {
+                // it may have been forgotten
+                let _known = self.shared.below.lock().stream(id, false);
+            }
+        }
+    }
+}
+
+impl Feed {
+    /// By the first batch.
+    pub(super) fn open(shared: &Arc<Shared>, peer: Option<&PeerInfo>, view: &BatchView) -> Result<Self, Refusal> {
+        if let Some(id) = view.path().last() {
+            return Self::of_processor(shared, peer, id);
+        }
+        let id = view.hunter_id();
+        shared.check_identity(peer, id).map_err(|status| (Refused::Foreign, status))?;
+        let mut roster = shared.roster.lock();
+        let Some(hunter) = roster.get(id) else {
+            let text = format!("hunter '{id}' is not registered; call RegisterHunter first");
+            return Err((Refused::Unregistered, Status::failed_precondition(text)));
+        };
+        let interfaces: Arc<[String]> = hunter.registration.interfaces.clone().into();
+        let message_max = if hunter.registration.durable_acks { BATCH_MAX } else { OLD_BATCH_MAX };
+        roster.stream(id, true);
+        let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
+        let random = ahash::RandomState::new().hash_one(id);
+        let own_epoch = Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0));
+        let from = From::Hunter { named: Named { hunter: Arc::from(id), interfaces }, own_epoch };
+        Ok(Self { shared: Arc::clone(shared), from, message_max })
+    }
+
+    fn of_processor(shared: &Arc<Shared>, peer: Option<&PeerInfo>, id: &str) -> Result<Self, Refusal> {
+        shared.check_processor(peer, id).map_err(|status| (Refused::Foreign, status))?;
+        if !shared.below.lock().stream(id, true) {
+            let text = format!("processor '{id}' is not registered; call RegisterProcessor first");
+            return Err((Refused::Unregistered, Status::failed_precondition(text)));
+        }
+        let from = From::Processor { id: id.to_owned(), hunters: HashMap::new() };
+        Ok(Self { shared: Arc::clone(shared), from, message_max: MESSAGE_MAX })
+    }
+
+    /// Whose stream it is, for logs.
+    pub(super) fn id(&self) -> &str {
+        match &self.from {
+            From::Hunter { named, .. } => &named.hunter,
+            From::Processor { id, .. } => id,
+        }
+    }
+
+    /// Whether this batch may come on this stream, and whose it is. The sender was heard of just now.
+    pub(super) fn whose(&mut self, view: &BatchView, now: Timestamp) -> Result<Whose, Refusal> {
+        match &mut self.from {
+            From::Hunter { named, own_epoch } => {
+                if view.hunter_id() != &*named.hunter || view.path().len() > 0 {
+                    let text = format!("this stream is hunter '{}'s, not '{}'s", named.hunter, view.hunter_id());
+                    return Err((Refused::Foreign, Status::permission_denied(text)));
+                }
+                self.shared.roster.lock().heard(&named.hunter, now);
+                let announced = view.epoch();
+                let Named { hunter, interfaces } = named.clone();
+                Ok(Whose { hunter, interfaces, epoch: announced.unwrap_or(*own_epoch), announced })
+            }
+            From::Processor { id, hunters } => {
+                check_way(&self.shared.id, id, view)?;
+                self.shared.below.lock().heard(id, now);
+                let Some(epoch) = view.key_epoch().filter(|_| !view.hunter_id().is_empty()) else {
+                    let text = "a batch that was passed on names no hunter and epoch".to_owned();
+                    return Err((Refused::Malformed, Status::invalid_argument(text)));
+                };
+                let Named { hunter, interfaces } = remember(hunters, view);
+                Ok(Whose { hunter, interfaces, epoch, announced: Some(epoch) })
+            }
+        }
+    }
+}
+
+/// A batch goes up a tree: what has been here before, or comes from too deep, shows that there is none.
+fn check_way(own: &str, from: &str, view: &BatchView) -> Result<(), Refusal> {
+    let way = || view.path().chain([own]).collect::<Vec<_>>().join(" → ");
+    if view.path().last() != Some(from) {
+        let text = format!("this stream is processor '{from}'s");
+        return Err((Refused::Foreign, Status::permission_denied(text)));
+    }
+    if view.path().any(|p| p == own) {
+        let text = format!("processors pass batches on in a loop: {}; let one of them not pass on (--processor)", way());
+        return Err((Refused::Loop, Status::failed_precondition(text)));
+    }
+    if view.path().len() >= HOPS_MAX {
+        let text = format!("more than {HOPS_MAX} processors below each other: {}", way());
+        return Err((Refused::Depth, Status::failed_precondition(text)));
+    }
+    Ok(())
+}
+
+fn remember(hunters: &mut HashMap<Box<str>, Named>, view: &BatchView) -> Named {
+    let known = hunters.get(view.hunter_id());
+    let same = |n: &&Named| n.interfaces.iter().map(String::as_str).eq(view.relay_interfaces());
+    if let Some(named) = known.filter(same) {
+        return named.clone();
+    }
+    if hunters.len() >= HUNTERS {
+        hunters.clear();
+    }
+    let interfaces = view.relay_interfaces().map(str::to_owned).collect();
+    let named = Named { hunter: Arc::from(view.hunter_id()), interfaces };
+    hunters.insert(view.hunter_id().into(), named.clone());
+    named
+}
