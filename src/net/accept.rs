@@ -51,8 +51,9 @@ use crate::telemetry::Every;
 pub const FRAME_MAX: u32 = 256 * 1024;
 /// What a peer may send on one stream before it is read: 4 MiB, the largest batch.
 pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// What a peer may send on one connection before it is read: 16 MiB, so that one full stream does not stop the others.
-pub const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// What a peer may send on one connection before it is read: 8 MiB, so that one full stream does not stop the others. Bodies are read as they
+/// come, within the bounds of messages; only batches wait here, while the record queue is full.
+pub const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Most streams open at once on one connection; tonic's default is no limit.
 pub const STREAMS_MAX: u32 = 64;
 /// Largest header list, in octets as RFC 9113 §10.5.1 counts them.

@@ -254,8 +254,8 @@ pub struct Guard<S> {
 impl<S> Guard<S> {
     /// Counts what of the request is under way.
     fn meter(&self, request: Request<Body>) -> Result<Request<Body>, Status> {
-        let Some(remote) = request.extensions().get::<PeerInfo>().map(|p| p.remote) else { return Ok(request) };
-        let ticket = self.access.intake.enter(remote, request.uri().path() == DATA_STREAM)?;
+        let Some(peer) = request.extensions().get::<PeerInfo>() else { return Ok(request) };
+        let ticket = self.access.intake.enter(peer, request.uri().path() == DATA_STREAM)?;
         Ok(request.map(|body| Body::new(Metered::new(body, ticket))))
     }
 }

@@ -5,15 +5,17 @@
 //!
 //! | bound | value | beyond it |
 //! |---|---|---|
-//! | unfinished messages of one connection | 16 MiB | the call that asks for more ends, `RESOURCE_EXHAUSTED` |
-//! | of all connections together | 256 MiB, an eighth of `--memory-limit` at most | the same, but for connections below 1 MiB: an honest hunter is not crowded out |
+//! | one message, but for a hunter's batch | 1 MiB | the call ends before any of it is kept, `RESOURCE_EXHAUSTED` |
+//! | unfinished messages of one peer: a name, or an address where nobody has one | 12 MiB | the call that asks for more ends, `RESOURCE_EXHAUSTED` |
+//! | of all peers together | 16 MiB, an eighth of `--memory-limit` at most | the same |
+//! | of one connection, whatever the two above say | 128 KiB | nothing: an honest hunter is not crowded out by others |
 //! | time of one message | 30 s and a second per 32 KiB of it | the call ends, `DEADLINE_EXCEEDED` |
 //! | data streams of one connection | 4 | a further one is refused |
 //!
-//! Time in which nobody asks for bytes, since the record thread is busy, does not count.
+//! A call counts with what it announces, since room is made for that; a batch with what has come of it. Time in which nobody asks for bytes, since the record thread is busy, does not count.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,12 +29,16 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
 
-/// Unfinished messages of one connection.
-const CONNECTION_MAX: u64 = 16 << 20;
-/// Of all connections.
-const ALL_MAX: u64 = 256 << 20;
-/// A connection below this is served even when all together are above theirs.
-const SMALL: u64 = 1 << 20;
+use crate::net::{PeerIdentity, PeerInfo};
+
+/// Largest message that is no batch: a registration with everything an old node may say of itself, many times over.
+pub const CALL_MAX: usize = 1 << 20;
+/// Unfinished messages of one peer: the largest batch of an old hunter, and something beside it.
+const PEER_MAX: u64 = 12 << 20;
+/// Of all peers.
+const ALL_MAX: u64 = 16 << 20;
+/// A connection below this is served whatever others have: the usual batch and as much again.
+const SMALL: u64 = 128 << 10;
 /// Data streams of one connection: one, and some that are about to end.
 const DATA_STREAMS: usize = 4;
 /// Patience for a message, and the least speed beyond that.
@@ -51,13 +57,27 @@ pub struct Intake(Arc<Inner>);
 struct Inner {
     max: u64,
     used: AtomicU64,
-    connections: Mutex<HashMap<SocketAddr, Use>>,
+    open: Mutex<Table>,
+    large: AtomicU64,
     crowded: AtomicU64,
     slow: AtomicU64,
     streams: AtomicU64,
 }
 
-/// What one connection has open.
+#[derive(Debug, Default)]
+struct Table {
+    connections: HashMap<SocketAddr, Use>,
+    peers: HashMap<Peer, Use>,
+}
+
+/// Who shares a bound.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Peer {
+    Named(PeerIdentity),
+    At(IpAddr),
+}
+
+/// What one connection, or one peer, has open.
 #[derive(Debug, Default)]
 struct Use {
     bytes: Arc<AtomicU64>,
@@ -70,12 +90,21 @@ struct Use {
 pub struct IntakeCounts {
     /// Bytes of unfinished messages now.
     pub bytes: u64,
+    /// Announced more than a message may have.
+    pub large: u64,
     /// Too many bytes of unfinished messages.
     pub crowded: u64,
     /// Too slow.
     pub slow: u64,
     /// Too many data streams of one connection.
     pub streams: u64,
+}
+
+impl IntakeCounts {
+    /// All calls that ended at a bound.
+    pub const fn refused(&self) -> u64 {
+        self.large.saturating_add(self.crowded).saturating_add(self.slow).saturating_add(self.streams)
+    }
 }
 
 impl Default for Intake {
@@ -96,19 +125,21 @@ impl Intake {
         let of = |n: &AtomicU64| n.load(Ordering::Relaxed);
         IntakeCounts {
             bytes: of(&self.0.used),
+            large: of(&self.0.large),
             crowded: of(&self.0.crowded),
             slow: of(&self.0.slow),
             streams: of(&self.0.streams),
         }
     }
 
-    /// A call of this connection begins.
+    /// A call of this peer begins.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED`: a data stream too many.
-    pub fn enter(&self, remote: SocketAddr, data_stream: bool) -> Result<Ticket, Status> {
-        let mut connections = self.0.connections.lock();
-        let of = connections.entry(remote).or_default();
+    pub fn enter(&self, peer: &PeerInfo, data_stream: bool) -> Result<Ticket, Status> {
+        let whose = peer.identity.clone().map_or_else(|| Peer::At(peer.remote.ip()), Peer::Named);
+        let mut open = self.0.open.lock();
+        let of = open.connections.entry(peer.remote).or_default();
         if data_stream && of.data_streams >= DATA_STREAMS {
             self.0.streams.fetch_add(1, Ordering::Relaxed);
             let text = format!("this connection has {DATA_STREAMS} data streams already; a hunter needs one");
@@ -117,7 +148,10 @@ impl Intake {
         of.calls = of.calls.saturating_add(1);
         of.data_streams = of.data_streams.saturating_add(usize::from(data_stream));
         let connection = Arc::clone(&of.bytes);
-        Ok(Ticket { intake: self.clone(), remote, data_stream, connection, charged: 0 })
+        let of = open.peers.entry(whose.clone()).or_default();
+        of.calls = of.calls.saturating_add(1);
+        let of_peer = Arc::clone(&of.bytes);
+        Ok(Ticket { intake: self.clone(), remote: peer.remote, whose, data_stream, connection, of_peer, charged: 0 })
     }
 }
 
@@ -126,42 +160,42 @@ impl Intake {
 pub struct Ticket {
     intake: Intake,
     remote: SocketAddr,
+    whose: Peer,
     data_stream: bool,
     connection: Arc<AtomicU64>,
+    of_peer: Arc<AtomicU64>,
     charged: u64,
 }
 
 impl Ticket {
     /// The unfinished message of this call has so many bytes now; false: there is no room for them.
     fn charge(&mut self, bytes: u64) -> bool {
-        let (all, connection) = (&self.intake.0.used, &self.connection);
-        if bytes == self.charged {
-            return true;
-        }
-        if bytes < self.charged {
-            let less = self.charged.saturating_sub(bytes);
-            all.fetch_sub(less, Ordering::Relaxed);
-            connection.fetch_sub(less, Ordering::Relaxed);
-            self.charged = bytes;
-            return true;
-        }
-        let more = bytes.saturating_sub(self.charged);
-        let mine = connection.fetch_add(more, Ordering::Relaxed).saturating_add(more);
-        let total = all.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        let (more, less) = (bytes.saturating_sub(self.charged), self.charged.saturating_sub(bytes));
         self.charged = bytes;
-        mine <= CONNECTION_MAX && (total <= self.intake.0.max || mine <= SMALL)
+        let now = |of: &AtomicU64| {
+            of.fetch_sub(less, Ordering::Relaxed);
+            of.fetch_add(more, Ordering::Relaxed).saturating_add(more)
+        };
+        let (connection, peer, all) = (now(&self.connection), now(&self.of_peer), now(&self.intake.0.used));
+        more == 0 || connection <= SMALL || (peer <= PEER_MAX && all <= self.intake.0.max)
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.charge(0);
-        let mut connections = self.intake.0.connections.lock();
-        if let Some(of) = connections.get_mut(&self.remote) {
+        let mut open = self.intake.0.open.lock();
+        if let Some(of) = open.connections.get_mut(&self.remote) {
             of.calls = of.calls.saturating_sub(1);
             of.data_streams = of.data_streams.saturating_sub(usize::from(self.data_stream));
             if of.calls == 0 {
-                connections.remove(&self.remote);
+                open.connections.remove(&self.remote);
+            }
+        }
+        if let Some(of) = open.peers.get_mut(&self.whose) {
+            of.calls = of.calls.saturating_sub(1);
+            if of.calls == 0 {
+                open.peers.remove(&self.whose);
             }
         }
     }
@@ -204,6 +238,12 @@ impl Metered {
                 if self.have == PREFIX {
                     let [_, length @ ..] = self.prefix;
                     self.missing = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                    // a stream of batches has a bound of its own, and says what is beyond it
+                    if self.missing > CALL_MAX && !self.ticket.data_stream {
+                        self.ticket.intake.0.large.fetch_add(1, Ordering::Relaxed);
+                        let text = format!("message of {} bytes is larger than {CALL_MAX}", self.missing);
+                        return Err(Status::resource_exhausted(text));
+                    }
                     self.have = 0;
                     self.here = 0;
                 }
@@ -214,7 +254,12 @@ impl Metered {
                 data = rest;
             }
         }
-        let unfinished = if self.missing == 0 { 0 } else { self.here };
+        let unfinished = match self.missing {
+            0 => 0,
+            // room for all of it is made at once
+            missing if !self.ticket.data_stream => self.here.saturating_add(missing as u64),
+            _ => self.here,
+        };
         if !self.ticket.charge(unfinished) {
             self.ticket.intake.0.crowded.fetch_add(1, Ordering::Relaxed);
             return Err(Status::resource_exhausted("too many bytes of unfinished messages; finish one before the next"));
@@ -276,12 +321,14 @@ impl HttpBody for Metered {
 mod tests {
     use super::*;
 
-    fn remote(port: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], port))
+    /// A connection from an address of its own.
+    fn peer(n: u16) -> PeerInfo {
+        let [high, low] = n.to_be_bytes();
+        PeerInfo::new(SocketAddr::from(([10, 0, high, low], n)), SocketAddr::from(([127, 0, 0, 1], 1)), None, true)
     }
 
-    fn metered(intake: &Intake, port: u16) -> Metered {
-        Metered::new(Body::empty(), intake.enter(remote(port), false).unwrap())
+    fn metered(intake: &Intake, n: u16) -> Metered {
+        Metered::new(Body::empty(), intake.enter(&peer(n), true).unwrap())
     }
 
     fn message(announced: u32, here: usize) -> Vec<u8> {
@@ -309,24 +356,52 @@ mod tests {
         body.take(&message(1000, 999)).unwrap();
         drop(body);
         assert_eq!(intake.counts(), IntakeCounts::default());
-        assert!(intake.0.connections.lock().is_empty());
+        let open = intake.0.open.lock();
+        assert!(open.connections.is_empty() && open.peers.is_empty());
     }
 
     #[tokio::test]
-    async fn a_connection_has_its_bound_and_all_together_have_one_that_spares_small_ones() {
+    async fn a_peer_has_its_bound_over_all_connections_and_all_together_have_one_that_spares_small_ones() {
         let intake = Intake::default();
         let mib = 1 << 20;
-        let mut greedy: Vec<Metered> = (0..17).map(|_| metered(&intake, 1)).collect();
+        let identity = PeerIdentity { role: crate::net::Role::Hunter, id: "edge".into() };
+        let of_edge = |n| PeerInfo { identity: Some(identity.clone()), ..peer(n) };
+        let mut greedy: Vec<Metered> =
+            (0..13).map(|n| Metered::new(Body::empty(), intake.enter(&of_edge(n), true).unwrap())).collect();
         let refused = greedy.iter_mut().filter_map(|b| b.take(&message(2 << 20, mib)).err()).count();
-        assert_eq!(refused, 1, "16 MiB of one connection");
+        assert_eq!(refused, 1, "12 MiB of one name, whatever its addresses");
 
-        let mut many: Vec<Metered> = (2..300).map(|port| metered(&intake, port)).collect();
-        let refused = many.iter_mut().filter_map(|b| b.take(&message(8 << 20, mib + 1)).err()).count();
+        let mut many: Vec<Metered> = (100..130).map(|n| metered(&intake, n)).collect();
+        let refused = many.iter_mut().filter_map(|b| b.take(&message(8 << 20, mib)).err()).count();
         let mut honest = metered(&intake, 999);
 
-        assert!(refused > 50 && refused < 65, "{refused}");
+        assert_eq!(refused, 30 + 13 - 16, "16 MiB of all");
         assert!(honest.take(&message(64 << 10, 60 << 10)).is_ok());
         assert_eq!(intake.counts().crowded, 1 + refused as u64);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_batch_counts_whole_from_its_first_byte() {
+        let intake = Intake::default();
+        let mut call = Metered::new(Body::empty(), intake.enter(&peer(1), false).unwrap());
+
+        call.take(&message(1 << 20, 1)).unwrap();
+
+        assert_eq!(intake.counts().bytes, 1 << 20);
+        call.take(&[7; (1 << 20) - 1]).unwrap();
+        assert_eq!(intake.counts().bytes, 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_batch_is_refused_by_the_length_it_announces() {
+        let intake = Intake::default();
+        let mut call = Metered::new(Body::empty(), intake.enter(&peer(1), false).unwrap());
+        let largest = u32::try_from(CALL_MAX).unwrap();
+
+        assert!(call.take(&message(largest, CALL_MAX)).is_ok());
+        assert_eq!(call.take(&message(largest + 1, 0)).unwrap_err().code(), tonic::Code::ResourceExhausted);
+
+        assert_eq!((intake.counts().large, intake.counts().bytes), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,7 +415,7 @@ mod tests {
             }
         }
         let intake = Intake::default();
-        let mut body = Metered::new(Body::new(Silent), intake.enter(remote(1), true).unwrap());
+        let mut body = Metered::new(Body::new(Silent), intake.enter(&peer(1), true).unwrap());
         body.take(&message(320 << 10, 1)).unwrap();
         let began = Instant::now();
 
@@ -348,7 +423,7 @@ mod tests {
 
         assert_eq!(end.code(), tonic::Code::DeadlineExceeded);
         assert_eq!((began.elapsed().as_secs(), intake.counts().slow), (39, 1));
-        assert!((1..4).all(|_| intake.enter(remote(1), true).map(std::mem::forget).is_ok()));
-        assert_eq!(intake.enter(remote(1), true).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        assert!((1..4).all(|_| intake.enter(&peer(1), true).map(std::mem::forget).is_ok()));
+        assert_eq!(intake.enter(&peer(1), true).unwrap_err().code(), tonic::Code::ResourceExhausted);
     }
 }

@@ -16,6 +16,9 @@ use thiserror::Error;
 
 /// Length of the prefix.
 const PREFIX: usize = 5;
+/// Room made for a message before its bytes have come: four of the usual ones. A larger one is copied together again as it grows, so that
+/// nobody takes memory by announcing.
+const ROOM: usize = 256 << 10;
 
 /// Why a stream cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -78,7 +81,7 @@ impl Deframer {
             let end = PREFIX.saturating_add(len);
             if self.piece.len() < end {
                 self.wanted = Some(len);
-                self.spread.reserve(end);
+                self.spread.reserve(end.min(ROOM));
                 self.keep();
                 return Ok(None);
             }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,6 +17,9 @@ use super::super::facts::PeerIdentity;
 use super::counts::count;
 use super::open::Slot;
 use super::{FIRST_WORD, ROLL_GRACE};
+
+/// After so many bytes whoever takes them out of HTTP/2 has its turn: what one connection has read and nobody taken stays as small as this.
+const TURN: usize = 64 << 10;
 
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,13 +87,15 @@ pub struct Connection {
     /// When it is cut: without a first word soon, later when it is old.
     until: Pin<Box<Sleep>>,
     heard: bool,
+    /// Bytes read since others had their turn.
+    turn: usize,
     slot: Slot,
 }
 
 impl Connection {
     pub(super) fn new(io: Io, peer: PeerInfo, gate: Arc<Gate>, slot: Slot) -> Self {
         let until = Box::pin(sleep_until(Instant::now() + FIRST_WORD));
-        Self { io, peer, gate, until, heard: false, slot }
+        Self { io, peer, gate, until, heard: false, turn: 0, slot }
     }
 
     /// Who is at the other end.
@@ -130,8 +135,18 @@ impl AsyncRead for Connection {
         this.gate.reader.register(cx.waker());
         this.gate.pass()?;
         this.poll_until(cx)?;
+        if this.turn >= TURN {
+            this.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buf) else {
+            this.turn = 0;
+            return Poll::Pending;
+        };
+        read?;
+        this.turn = this.turn.saturating_add(buf.filled().len().saturating_sub(before));
         if !this.heard && buf.filled().len() > before {
             this.heard = true;
             if let Some(rolls) = this.peer.rolls {
