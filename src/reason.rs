@@ -33,11 +33,13 @@ pub enum DropReason {
     Fragment,
     /// TCP data that never became part of a message.
     TcpUnframed,
+    /// The inspection panicked over it, or had it in its hold then: a bug.
+    ParserPanic,
 }
 
 impl DropReason {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::MemFull,
         Self::SpoolFull,
         Self::SpoolIoError,
@@ -53,6 +55,7 @@ impl DropReason {
         Self::AmbiguousMedia,
         Self::Fragment,
         Self::TcpUnframed,
+        Self::ParserPanic,
     ];
 
     /// The label used in metrics, heartbeats, logs and records.
@@ -73,6 +76,7 @@ impl DropReason {
             Self::AmbiguousMedia => "ambiguous_media",
             Self::Fragment => "fragment",
             Self::TcpUnframed => "tcp_unframed",
+            Self::ParserPanic => "parser_panic",
         }
     }
 

@@ -9,6 +9,7 @@ use crate::engine::{self, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
 use crate::packet::headers::DecodeOptions;
 use crate::processor::filters::{FilterFileError, read_file};
+use crate::telemetry::RELOADS;
 use crate::voip::table::{self, TableConfig};
 
 use super::exit::{Exit, Stop};
@@ -103,10 +104,12 @@ pub(super) fn reload_filters(filters: &Filters, options: &CompileOptions) -> Opt
     let read = local_filters(filters).and_then(|all| compile(&all, options).map(|set| (all, set)));
     match read {
         Ok(read) => {
+            RELOADS.succeeded();
             tracing::info!(filters = read.0.len(), "filter file read again");
             Some(read)
         }
         Err(e) => {
+            RELOADS.failed();
             tracing::error!(error = %e, "filter file not used; the filters in force stay");
             None
         }

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::engine::EngineConfig;
+use crate::telemetry;
 
 use super::exit::Stop;
 
@@ -25,13 +26,15 @@ const ENGINE_LEAST: u64 = 8 << 20;
 
 /// How much this process may take: what was asked for, else half of what there is.
 pub(super) fn limit(asked: u64) -> Result<u64, Stop> {
-    if asked == 0 {
-        return Ok(available(Path::new("/")).map_or(u64::MAX, |bytes| bytes / 2).max(LEAST));
-    }
-    if asked < LEAST {
-        return Err(Stop::usage("--memory-limit: less than 64M is too little to capture with"));
-    }
-    Ok(asked)
+    let limit = match asked {
+        0 => available(Path::new("/")).map_or(u64::MAX, |bytes| bytes / 2).max(LEAST),
+        asked if asked < LEAST => {
+            return Err(Stop::usage("--memory-limit: less than 64M is too little to capture with"));
+        }
+        asked => asked,
+    };
+    telemetry::memory::set_limit(limit);
+    Ok(limit)
 }
 
 /// The parts of a hunter or a sniffer.

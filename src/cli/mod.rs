@@ -47,6 +47,11 @@ pub use signals::{Signal, Signals};
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    // where, and not what: the message of a panic may quote what was on the wire
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panicked; this is a bug, please report it");
+    }));
     run(std::env::args_os()).into()
 }
 

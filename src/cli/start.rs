@@ -80,9 +80,13 @@ pub(super) fn reload_level(matches: &ArgMatches, started: &Started) {
         Ok(settings) => {
             if let Some(level) = Level::from_name(&settings.log.level) {
                 started.logging.set_level(level);
+                telemetry::RELOADS.succeeded();
                 tracing::info!(level = level.name(), "log level applied");
             }
         }
-        Err(stop) => tracing::warn!(error = %stop, "configuration not reloaded"),
+        Err(stop) => {
+            telemetry::RELOADS.failed();
+            tracing::warn!(error = %stop, "configuration not reloaded");
+        }
     }
 }

@@ -20,6 +20,10 @@ const LOOKS: usize = 16;
 /// A connection without data for this long is forgotten.
 const IDLE: Duration = Duration::from_mins(10);
 
+/// When memory is short, and, of those that have shown nothing yet, long before.
+const IDLE_SHORT: Duration = Duration::from_secs(100);
+const UNKNOWN_SHORT: Duration = Duration::from_secs(10);
+
 /// What a connection carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carries {
@@ -96,6 +100,8 @@ pub(super) struct TcpFlows {
     pub(super) kept_bytes: usize,
     budget: Budget,
     pub(super) pool: Pool,
+    /// Memory is short.
+    short: bool,
 }
 
 impl Default for TcpFlows {
@@ -117,6 +123,7 @@ impl TcpFlows {
             kept_bytes: 0,
             budget: Budget::new(reassembly_bytes),
             pool: Pool::default(),
+            short: false,
         }
     }
 
@@ -182,12 +189,18 @@ impl TcpFlows {
 
     /// A connection that must go: one whose time is over; else, of a few that `may_go` allows, one without SIP, or the one silent for longest.
     pub(super) fn choose(&mut self, now: Timestamp, may_go: impl Fn(u32, &Connection) -> bool) -> Option<u32> {
+        let short = self.short;
         let mut chosen: Option<(bool, Timestamp, u32)> = None;
         for _ in 0..LOOKS {
             let Some((id, serial)) = self.order.pop_front() else { break };
             let Some(c) = self.get(id).filter(|c| c.serial == serial) else { continue };
             let candidate = (c.carries == Carries::Sip, c.last, id);
-            if now.since(c.last) > IDLE {
+            let idle = match (short, c.carries) {
+                (false, _) => IDLE,
+                (true, Carries::Unknown) => UNKNOWN_SHORT,
+                (true, _) => IDLE_SHORT,
+            };
+            if now.since(c.last) > idle {
                 return Some(id);
             }
             let allowed = may_go(id, c);
@@ -197,6 +210,11 @@ impl TcpFlows {
             }
         }
         chosen.map(|(_, _, id)| id)
+    }
+
+    /// Memory is short, or no longer: what is idle goes earlier.
+    pub(super) const fn set_short(&mut self, short: bool) {
+        self.short = short;
     }
 
     /// Forgets the places of closed connections, once they are many.
@@ -227,6 +245,20 @@ mod tests {
 
         assert!(flows.order.len() <= LOOKS + 1, "{}", flows.order.len());
         assert_eq!(flows.slots.len(), 1);
+    }
+
+    #[test]
+    fn when_memory_is_short_what_is_idle_goes_six_times_as_soon_and_what_has_shown_nothing_first() {
+        let mut flows = TcpFlows::default();
+        let [sip, unknown] = [0, 1].map(|n| flows.open(FlowKey::default(), at(n)));
+        flows.get(sip).unwrap().carries = Carries::Sip;
+
+        assert_eq!(flows.choose(at(300), |_, _| false), None);
+        flows.set_short(true);
+        assert_eq!(flows.choose(at(11), |_, _| false), None);
+        assert_eq!(flows.choose(at(12), |_, _| false), Some(unknown));
+        flows.close(unknown);
+        assert_eq!([at(100), at(101)].map(|now| flows.choose(now, |_, _| false)), [None, Some(sip)]);
     }
 
     #[test]

@@ -68,9 +68,15 @@ impl Counters {
         self.dropped.iter().fold(0, |a, b| a.saturating_add(*b))
     }
 
-    /// Of those, what was given up for want of room: whether anybody wanted it was still open.
+    /// Of those, what was given up for want of room, or by a bug: whether anybody wanted it was still open.
     pub fn crowded_out(&self) -> u64 {
-        let reasons = [DropReason::EvictedCall, DropReason::HoldMessages, DropReason::HoldMedia, DropReason::HoldBytes];
+        let reasons = [
+            DropReason::EvictedCall,
+            DropReason::HoldMessages,
+            DropReason::HoldMedia,
+            DropReason::HoldBytes,
+            DropReason::ParserPanic,
+        ];
         reasons.iter().filter_map(|r| self.dropped.get(r.index())).fold(0, |a, b| a.saturating_add(*b))
     }
 

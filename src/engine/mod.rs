@@ -14,6 +14,7 @@ mod connections;
 mod counters;
 mod fragments;
 mod generic;
+mod guarded;
 mod sip_event;
 mod tcp;
 
@@ -43,6 +44,7 @@ pub use bounds::Bounds;
 use connections::TcpFlows;
 pub use counters::{Counters, Forgotten};
 use generic::Generic;
+pub use guarded::{Guarded, panics};
 
 /// Frames decoded together, so that their cache misses overlap.
 pub const BURST: usize = 32;
@@ -190,6 +192,14 @@ impl Engine {
         self.calls.handle_timeout(now, out);
         self.expire_fragments(now);
         self.expire_tcp(now, out);
+    }
+
+    /// Memory is short, or no longer: idle connections and unfinished datagrams are forgotten six times as soon, connections that have shown
+    /// nothing yet before all others. What is held for a call waits as long as ever.
+    pub fn set_short(&mut self, short: bool) {
+        self.tcp.set_short(short);
+        let usual = self.config.bounds.fragments.timeout;
+        self.defrag.set_timeout(if short { usual / 6 } else { usual });
     }
 
     /// End of input: everything still waiting is settled and told.

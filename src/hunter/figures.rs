@@ -8,6 +8,7 @@
 //! K2 and K3 hold at every instant: each capture thread hands its batches over and tells its counters under one lock, and a snapshot holds all of
 //! these locks while it reads the backlog. K1 is of the moment at which the kernel was last asked; its `captured` is of that moment too.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ pub struct Report {
     pub engine: Counters,
     /// What the kernel says it saw.
     pub kernel: KernelStats,
+    /// The same, by what is captured from.
+    pub kernels: BTreeMap<String, KernelStats>,
     /// Packets captured when the kernel said so.
     pub kernel_captured: u64,
     /// Packets chosen and not yet in the backlog.
@@ -112,6 +115,7 @@ impl Shared {
         let mut r = Report {
             engine: Counters::default(),
             kernel: KernelStats::default(),
+            kernels: BTreeMap::new(),
             kernel_captured: 0,
             open: 0,
             backlog,
@@ -124,7 +128,9 @@ impl Shared {
             alive: None,
         };
         let mut oversize = 0_u64;
-        for p in &threads {
+        for (p, source) in threads.iter().zip(&self.sources) {
+            let kernel = r.kernels.entry(source.clone()).or_default();
+            *kernel = kernel.plus(p.kernel);
             r.engine.add(&p.engine);
             r.kernel = r.kernel.plus(p.kernel);
             r.kernel_captured = r.kernel_captured.saturating_add(p.kernel_captured);

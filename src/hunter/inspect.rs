@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use crate::batch::{BatchStats, ContextKey, Encoder, Pushed, SealedBatch};
 use crate::capture::{CaptureError, KernelStats, Outages, Progress, Source};
-use crate::engine::{Counters, Engine};
+use crate::engine::{Counters, Guarded};
 use crate::filter::FilterSet;
 use crate::flow::PacketTime;
 use crate::packet::{FiveTuple, Frame};
@@ -17,7 +17,7 @@ use crate::uplink::{Backlog, Offer, Road};
 use crate::voip::event::Event;
 use crate::voip::output::{Output, Owner};
 
-use crate::telemetry::{Windows, clock};
+use crate::telemetry::{Windows, clock, memory};
 
 use super::figures::LOSSES;
 
@@ -136,6 +136,8 @@ pub struct Shared {
     pub backlog: Arc<Backlog>,
     /// Told to stop capturing.
     pub stop: AtomicBool,
+    /// What each capture thread captures from.
+    pub sources: Vec<String>,
     /// One snapshot per capture thread.
     pub progress: Vec<Mutex<Progressed>>,
     /// Packets of sealed batches for which a stopping hunter had no room.
@@ -148,13 +150,19 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// For this many capture threads.
+    /// For this many capture threads, of one unnamed source.
     pub fn new(backlog: Arc<Backlog>, threads: usize) -> Self {
+        Self::of(backlog, vec![String::new(); threads])
+    }
+
+    /// For a capture thread on each of these.
+    pub fn of(backlog: Arc<Backlog>, sources: Vec<String>) -> Self {
         Self {
             filters: FilterSlot::new(),
             backlog,
             stop: AtomicBool::new(false),
-            progress: (0..threads).map(|_| Mutex::default()).collect(),
+            progress: sources.iter().map(|_| Mutex::default()).collect(),
+            sources,
             refused: AtomicU64::new(0),
             link: Mutex::default(),
             recent: Mutex::default(),
@@ -174,7 +182,7 @@ pub struct Inspector {
     /// Where frames come from.
     pub source: Box<dyn Source>,
     /// What looks at them.
-    pub engine: Engine,
+    pub engine: Guarded,
     /// What they become.
     pub encoder: Encoder,
     /// What the processor knows of the source's interfaces.
@@ -247,7 +255,7 @@ impl Batching<'_> {
     }
 
     /// Gives the backlog what is sealed, and tells what the engine has counted, at once.
-    fn hand_over(&mut self, engine: &Engine, to: &Recipient<'_>) {
+    fn hand_over(&mut self, engine: &Guarded, to: &Recipient<'_>) {
         if self.sealed.is_empty() {
             return;
         }
@@ -286,7 +294,7 @@ struct Recipient<'a> {
 }
 
 /// Puts in force what changed since `seen`: filters, and our own connections.
-fn adopt(engine: &mut Engine, shared: &Shared, seen: &mut u64, filter_version: &mut u64) {
+fn adopt(engine: &mut Guarded, shared: &Shared, seen: &mut u64, filter_version: &mut u64) {
     let current = shared.filters.generation.load(Ordering::Acquire);
     if current == *seen {
         return;
@@ -418,6 +426,7 @@ impl Inspector {
     }
 
     fn publish(&mut self) {
+        self.engine.set_short(memory::is_short());
         let engine = self.engine.counters();
         let Some(slot) = self.shared.progress.get(self.index) else { return };
         let facts = Progressed {
@@ -501,7 +510,7 @@ mod tests {
         let encoder = EncoderConfig { hunter_id: "h".into(), epoch: Epoch(1), limits: Limits::default() };
         let inspector = Inspector {
             source: Box::new(Slices { in_ring }),
-            engine: Engine::new(config, shared.filters.current(), Arc::new(Libpcap)),
+            engine: Guarded::new(config, shared.filters.current(), Arc::new(Libpcap)),
             encoder: Encoder::new(encoder),
             names: Names::new(Arc::from([])),
             outages: Outages::default(),

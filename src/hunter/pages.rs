@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::figures::{LOSSES, Report};
 use super::inspect::{Link, Shared};
-use crate::net::{Page, PageKind, Pages, Transport};
+use crate::capture::KernelStats;
+use crate::net::{Health, Transport};
 use crate::reason::DropReason;
 use crate::telemetry::exposition::Kind;
 use crate::telemetry::{Exposition, clock};
@@ -16,6 +17,8 @@ use crate::uplink::{BreakerState, PeerKind};
 
 /// A part that gives no sign of life for this long has stopped.
 const SILENT: Duration = Duration::from_secs(5);
+/// Interfaces with series of their own.
+const SOURCES_TOLD: usize = 100;
 /// What a processor may ask for.
 const FLOW: [&str; 3] = ["continue", "slow", "pause"];
 
@@ -32,7 +35,6 @@ pub struct HunterPages {
 struct Moment {
     report: Report,
     link: Link,
-    expiries: Vec<crate::net::transport::Expiry>,
     now: i64,
 }
 
@@ -46,13 +48,12 @@ impl HunterPages {
         Moment {
             report: self.shared.report(),
             link: self.shared.link.lock().clone(),
-            expiries: self.transport.expiries(),
             now: clock::wall().as_nanos() / 1_000_000_000,
         }
     }
 
     /// What keeps it from capturing, if anything does. Being cut off from the processor does not: a restart would only lose what waits.
-    fn trouble(r: &Report) -> Option<&'static str> {
+    fn trouble_of(r: &Report) -> Option<&'static str> {
         let [at_work, _] = r.threads;
         if at_work == 0 {
             Some("nothing is captured any more")
@@ -63,40 +64,6 @@ impl HunterPages {
         } else {
             None
         }
-    }
-
-    fn is_live(r: &Report) -> bool {
-        r.recent.ticked().elapsed() < SILENT
-    }
-
-    fn metrics(&self) -> String {
-        let m = self.moment();
-        let mut x = Exposition::default();
-        let version = [("version", env!("CARGO_PKG_VERSION")), ("role", "hunter")];
-        x.family("lc_build_info", Kind::Gauge, "What runs.").sample(&version, 1);
-        packets(&mut x, &m.report);
-        losses(&mut x, &m.report);
-        self.queues(&mut x, &m);
-        self.protection(&mut x, &m);
-        let e = &m.report.engine;
-        x.gauge("lc_calls_active", "Calls known.", m.report.calls);
-        x.counter("lc_calls_total", "Calls seen.", e.calls);
-        x.counter("lc_calls_evicted_total", "Calls evicted from a full table.", e.calls_evicted);
-        let mut forgotten = x.family("lc_forgotten_total", Kind::Counter, "Forgotten because a table was full, by what.");
-        let f = &e.forgotten;
-        let what =
-            [("flows", f.flows), ("tcp_directions", f.tcp_directions), ("tcp_bytes", f.tcp_bytes), ("datagrams", f.datagrams)];
-        for (what, n) in what {
-            forgotten.sample(&[("what", what)], n);
-        }
-        x.counter("lc_sip_messages_total", "SIP messages read.", e.sip_messages);
-        let mut errors = x.family("lc_parse_errors_total", Kind::Counter, "What could not be read, by what it looked like.");
-        errors.sample(&[("proto", "sip")], e.not_sip);
-        errors.sample(&[("proto", "frame")], e.undecodable);
-        let filters = self.shared.filters.current();
-        x.gauge("lc_filters", "Filters in force.", filters.len());
-        x.gauge("lc_filters_version", "Version of the filters in force.", filters.version());
-        x.finish()
     }
 
     fn queues(&self, x: &mut Exposition, m: &Moment) {
@@ -124,17 +91,41 @@ impl HunterPages {
             }
         }
     }
+}
 
-    fn protection(&self, x: &mut Exposition, m: &Moment) {
-        x.gauge(
-            "lc_insecure",
-            "Whether packets travel unprotected, or to an unverified peer.",
-            u8::from(self.transport.insecure),
+impl Health for HunterPages {
+    fn metrics(&self) -> String {
+        let m = self.moment();
+        let mut x = Exposition::default();
+        x.process("hunter");
+        packets(&mut x, &m.report);
+        losses(&mut x, &m.report);
+        self.queues(&mut x, &m);
+        self.transport.tell(&mut x, m.now);
+        let e = &m.report.engine;
+        x.gauge("lc_calls_active", "Calls known.", m.report.calls);
+        x.counter("lc_calls_total", "Calls seen.", e.calls);
+        let mut evicted = x.family("lc_calls_evicted_total", Kind::Counter, "Calls forgotten before their end, by reason.");
+        evicted.sample(&[("reason", "full")], e.calls_evicted);
+        let f = &e.forgotten;
+        let mut evicted = x.family("lc_flows_evicted_total", Kind::Counter, "Flows forgotten, by reason.");
+        evicted.sample(&[("reason", "full")], f.flows);
+        x.counter(
+            "lc_tcp_reassembly_dropped_bytes_total",
+            "Bytes of TCP that were not put together for want of room.",
+            f.tcp_bytes,
         );
-        let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: since it was.");
-        for (role, end) in m.expiries.iter().filter_map(|(role, end)| Some((role, (*end)?))) {
-            expiry.sample(&[("role", role)], end.saturating_sub(m.now));
-        }
+        x.counter("lc_tcp_reassembly_given_up_total", "Directions of TCP that are no longer put together.", f.tcp_directions);
+        x.counter("lc_defrag_evicted_total", "Fragmented datagrams given up: bounds, age.", f.datagrams);
+        x.counter("lc_parser_panics_total", "Panics of the inspection; anything but 0 is a bug.", crate::engine::panics());
+        x.counter("lc_sip_messages_total", "SIP messages read.", e.sip_messages);
+        let mut errors = x.family("lc_parse_errors_total", Kind::Counter, "What could not be read, by what it looked like.");
+        errors.sample(&[("proto", "sip")], e.not_sip);
+        errors.sample(&[("proto", "frame")], e.undecodable);
+        let filters = self.shared.filters.current();
+        x.gauge("lc_filters", "Filters in force.", filters.len());
+        x.gauge("lc_filters_version", "Version of the filters in force.", filters.version());
+        x.finish()
     }
 
     fn status(&self) -> String {
@@ -156,7 +147,7 @@ impl HunterPages {
             .collect();
         let status = json!({
             "role": "hunter", "id": &*self.id, "version": env!("CARGO_PKG_VERSION"),
-            "live": Self::is_live(r), "ready": Self::trouble(r).is_none(), "trouble": Self::trouble(r),
+            "live": self.is_live(), "ready": Self::trouble_of(r).is_none(), "trouble": Self::trouble_of(r),
             "equation": {
                 "k1": {"kernel_seen": r.kernel.seen(), "captured": r.kernel_captured, "kernel_dropped": r.kernel.kernel_dropped,
                        "interface_dropped": r.kernel.interface_dropped, "in_ring": r.kernel.in_ring, "difference": k1},
@@ -174,22 +165,13 @@ impl HunterPages {
         });
         format!("{status:#}\n")
     }
-}
 
-impl Pages for HunterPages {
-    fn page(&self, path: &str) -> Option<Page> {
-        let health = |trouble: Option<&str>| Page {
-            good: trouble.is_none(),
-            kind: PageKind::Plain,
-            text: trouble.map_or_else(|| "ok\n".to_owned(), |t| format!("{t}\n")),
-        };
-        Some(match path {
-            "/metrics" => Page { good: true, kind: PageKind::Metrics, text: self.metrics() },
-            "/statusz" => Page { good: true, kind: PageKind::Json, text: self.status() },
-            "/livez" => health((!Self::is_live(&self.shared.report())).then_some("no sign of life for 5 s")),
-            "/readyz" => health(Self::trouble(&self.shared.report())),
-            _ => return None,
-        })
+    fn is_live(&self) -> bool {
+        self.shared.recent.lock().ticked().elapsed() < SILENT
+    }
+
+    fn trouble(&self) -> Option<String> {
+        Self::trouble_of(&self.shared.report()).map(str::to_owned)
     }
 }
 
@@ -210,11 +192,17 @@ const fn delivery(r: &Report) -> &'static str {
 
 /// K1 to K3, term by term.
 fn packets(x: &mut Exposition, r: &Report) {
-    let (engine, kernel) = (&r.engine, &r.kernel);
-    x.counter("lc_kernel_packets_total", "Frames the kernel and the interfaces know of.", kernel.seen());
-    x.counter("lc_kernel_dropped_packets_total", "Frames for which the kernel had no room.", kernel.kernel_dropped);
-    x.counter("lc_interface_dropped_packets_total", "Frames lost by an interface.", kernel.interface_dropped);
-    x.gauge("lc_ring_packets", "Frames the kernel has taken and not handed over.", kernel.in_ring);
+    let engine = &r.engine;
+    let mut each = |name, kind, help, of: fn(&KernelStats) -> u64| {
+        let mut family = x.family(name, kind, help);
+        for (source, kernel) in r.kernels.iter().take(SOURCES_TOLD) {
+            family.sample(&[("if", source)], of(kernel));
+        }
+    };
+    each("lc_kernel_packets_total", Kind::Counter, "Frames the kernel and the interfaces know of.", KernelStats::seen);
+    each("lc_kernel_dropped_packets_total", Kind::Counter, "Frames for which the kernel had no room.", |k| k.kernel_dropped);
+    each("lc_interface_dropped_packets_total", Kind::Counter, "Frames lost by an interface.", |k| k.interface_dropped);
+    each("lc_ring_packets", Kind::Gauge, "Frames the kernel has taken and not handed over.", |k| k.in_ring);
     x.counter("lc_captured_packets_total", "Frames captured.", engine.captured);
     x.counter("lc_shared_packets_total", "Further copies of packets that several calls own.", engine.shared);
     x.counter("lc_matched_packets_total", "Packets chosen.", engine.forwarded);
@@ -245,5 +233,28 @@ fn losses(x: &mut Exposition, r: &Report) {
         for (window, n) in recent.each() {
             lost.sample(&[("place", place), ("window", window)], n);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uplink::{Backlog, BacklogConfig};
+
+    #[test]
+    fn what_the_kernel_says_is_told_for_each_interface_however_many_threads_it_has() {
+        let sources = ["eth0", "eth0", "eth1"].map(str::to_owned).to_vec();
+        let shared = Arc::new(Shared::of(Arc::new(Backlog::new(BacklogConfig::default())), sources));
+        for (n, slot) in (1_u64..).zip(&shared.progress) {
+            slot.lock().kernel = KernelStats { received: n * 10, kernel_dropped: n, ..KernelStats::default() };
+        }
+        let pages = HunterPages::new(shared, "edge".into(), Transport::default(), 0);
+
+        let text = pages.metrics();
+
+        for line in ["lc_kernel_dropped_packets_total{if=\"eth0\"} 3\n", "lc_kernel_dropped_packets_total{if=\"eth1\"} 3\n"] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(text.contains("lc_parser_panics_total ") && text.contains("lc_ring_packets{if=\"eth1\"} 0\n"), "{text}");
     }
 }

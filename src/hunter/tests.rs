@@ -10,7 +10,7 @@ use super::names::Names;
 use super::pages::HunterPages;
 use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
 use crate::capture::{CaptureError, InterfaceInfo, KernelStats, Libpcap, Outages, Progress, Source, Wake};
-use crate::engine::{Engine, EngineConfig, Mode};
+use crate::engine::{EngineConfig, Guarded, Mode};
 use crate::filter::FilterSet;
 use crate::flow::PacketTime;
 use crate::net::{Pages, Transport};
@@ -88,7 +88,7 @@ fn inspector(shared: &Arc<Shared>, index: usize, frames: u64, offline: bool) -> 
     let epoch = Epoch(1 + index as u64);
     Inspector {
         source: Box::new(Flood { left: frames, delivered: 0 }),
-        engine: Engine::new(config, shared.filters.current(), Arc::new(Libpcap)),
+        engine: Guarded::new(config, shared.filters.current(), Arc::new(Libpcap)),
         encoder: Encoder::new(EncoderConfig { hunter_id: "h".into(), epoch, limits: Limits::default() }),
         names: Names::new(Arc::from([])),
         outages: Outages::default(),

@@ -24,12 +24,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, timeout};
 
 use crate::batch::{Encoder, EncoderConfig, Epoch, Limits};
 use crate::capture::{CaptureError, Outages, Source};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{EngineConfig, Guarded};
 use crate::filter::{BpfCompiler, CompileOptions, Filter};
 use crate::flow::PacketTime;
 use crate::net::{PageListener, Transport};
 use crate::spool::{Disk, Queue};
-use crate::telemetry::clock;
+use crate::telemetry::{clock, memory};
 use crate::uplink::{
     self, Backlog, BacklogConfig, BacklogSnapshot, Control, Durability, Ending, Spooler, UplinkConfig, UplinkError,
 };
@@ -96,7 +96,9 @@ pub fn local_filters(first: Vec<Filter>) -> (watch::Sender<Vec<Filter>>, watch::
 pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Report, HunterError> {
     let backlog = Arc::new(Backlog::new(parts.backlog));
     let spool = parts.spool.take().map(|queue| spawn_spool(queue, &backlog)).transpose()?;
-    let shared = Arc::new(Shared::new(Arc::clone(&backlog), parts.sources.len()));
+    // a file's name is for nobody's dashboard
+    let name = |source: &dyn Source| if parts.offline { "file".to_owned() } else { source.describe() };
+    let shared = Arc::new(Shared::of(Arc::clone(&backlog), parts.sources.iter().map(|source| name(&**source)).collect()));
     let seconds = tokio::spawn(every_second(Arc::clone(&shared)));
     let pages = parts.pages.take().map(|listener| {
         let (id, transport) = (Arc::clone(&parts.uplink.hunter_id), std::mem::take(&mut parts.transport));
@@ -121,6 +123,7 @@ async fn every_second(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         shared.tick();
+        memory::look();
     }
 }
 
@@ -180,7 +183,7 @@ async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<En
         }
         let inspector = Inspector {
             source,
-            engine: Engine::new(parts.engine, shared.filters.current(), Arc::clone(&parts.bpf)),
+            engine: Guarded::new(parts.engine, shared.filters.current(), Arc::clone(&parts.bpf)),
             encoder: Encoder::new(EncoderConfig { hunter_id: Arc::clone(&hunter_id), epoch: *epoch, limits: parts.limits }),
             names: Names::new(Arc::clone(&registered)),
             outages: Outages::default(),

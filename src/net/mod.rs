@@ -36,7 +36,7 @@ pub use self::backoff::Backoff;
 pub use self::dial::{DialError, Dialer, Target};
 pub use self::facts::{CertFacts, PeerIdentity, Role};
 pub use self::keys::{ApiKey, Keys};
-pub use self::pages::{Page, PageKind, PageListener, Pages};
+pub use self::pages::{Health, Page, PageKind, PageListener, Pages};
 pub use self::reload::Reloading;
 pub use self::revoked::{CertId, Revoked};
 pub use self::tls::{ClientTls, ServerSetup, ServerTls, TlsError};

@@ -63,6 +63,35 @@ pub trait Pages: Send + Sync {
     fn page(&self, path: &str) -> Option<Page>;
 }
 
+/// A node as its pages tell of it.
+pub trait Health: Send + Sync {
+    /// Its figures, as Prometheus reads them.
+    fn metrics(&self) -> String;
+    /// The same and more, as JSON.
+    fn status(&self) -> String;
+    /// Whether it gives a sign of life.
+    fn is_live(&self) -> bool;
+    /// What keeps it from its work, if anything does.
+    fn trouble(&self) -> Option<String>;
+}
+
+impl<H: Health> Pages for H {
+    fn page(&self, path: &str) -> Option<Page> {
+        let health = |trouble: Option<String>| Page {
+            good: trouble.is_none(),
+            kind: PageKind::Plain,
+            text: trouble.map_or_else(|| "ok\n".to_owned(), |t| format!("{t}\n")),
+        };
+        Some(match path {
+            "/metrics" => Page { good: true, kind: PageKind::Metrics, text: self.metrics() },
+            "/statusz" => Page { good: true, kind: PageKind::Json, text: self.status() },
+            "/livez" => health((!self.is_live()).then(|| "no sign of life for 5 s".to_owned())),
+            "/readyz" => health(self.trouble()),
+            _ => return None,
+        })
+    }
+}
+
 /// A listener whose pages are served by [`Self::serve`].
 #[derive(Debug)]
 pub struct PageListener {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::tls::{ClientTls, ServerSetup, ServerTls, TlsError, read};
+use crate::telemetry::RELOADS;
 
 /// Something made of files.
 pub trait Load {
@@ -107,6 +108,16 @@ impl<L: Load> Reloading<L> {
     /// # Errors
     /// [`TlsError`]; the old configuration stays, and the next call tries again.
     pub fn reload(&self) -> Result<bool, TlsError> {
+        let changed = self.load_changed();
+        match changed {
+            Ok(true) => RELOADS.succeeded(),
+            Ok(false) => {}
+            Err(_) => RELOADS.failed(),
+        }
+        changed
+    }
+
+    fn load_changed(&self) -> Result<bool, TlsError> {
         let mut seen = self.seen.lock();
         let now = digest(&self.source)?;
         if *seen == now {

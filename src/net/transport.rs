@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::certs;
+use crate::telemetry::Exposition;
+use crate::telemetry::exposition::Kind;
 
 /// The files are looked at this often at most.
 const LOOK: Duration = Duration::from_secs(10);
@@ -47,6 +49,15 @@ impl Transport {
             }
         }
         looked.1.clone()
+    }
+
+    /// Its figures, at `now` in seconds since 1970.
+    pub fn tell(&self, x: &mut Exposition, now: i64) {
+        x.gauge("lc_insecure", "Whether packets travel unprotected, or to an unverified peer.", u8::from(self.insecure));
+        let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: since it was.");
+        for (role, end) in self.expiries().iter().filter_map(|(role, end)| Some((role, (*end)?))) {
+            expiry.sample(&[("role", role)], end.saturating_sub(now));
+        }
     }
 
     /// What is wrong with a certificate at `now`, in seconds since 1970.

@@ -235,6 +235,11 @@ impl Defrag {
         outcome
     }
 
+    /// Changes how long a datagram is waited for.
+    pub const fn set_timeout(&mut self, timeout: Duration) {
+        self.limits.timeout = timeout;
+    }
+
     /// Gives up what is older than the limit at `now`; answers how many frames that were.
     pub fn handle_timeout(&mut self, now: Timestamp) -> u64 {
         let before = self.counters.frames_given_up;

@@ -388,7 +388,7 @@ mod tests {
         call.take(&message(1 << 20, 1)).unwrap();
 
         assert_eq!(intake.counts().bytes, 1 << 20);
-        call.take(&[7; (1 << 20) - 1]).unwrap();
+        call.take(&vec![7; (1 << 20) - 1]).unwrap();
         assert_eq!(intake.counts().bytes, 0);
     }
 

@@ -12,8 +12,7 @@ use super::pressure::{Gauge, Level};
 use super::roster::Roster;
 use super::shared::Shared;
 use super::upstream::UpstreamFigures;
-use crate::net::transport::Expiry;
-use crate::net::{AcceptCounters, AcceptCounts, Page, PageKind, Pages, Transport};
+use crate::net::{AcceptCounters, AcceptCounts, Health, Transport};
 use crate::packet::Timestamp;
 use crate::telemetry::exposition::Kind;
 use crate::telemetry::{Exposition, Recent, clock};
@@ -51,7 +50,6 @@ struct Moment {
     below: Vec<(String, bool)>,
     connections: AcceptCounts,
     hunters: Vec<HunterLine>,
-    expiries: Vec<Expiry>,
     now: Timestamp,
 }
 
@@ -86,12 +84,12 @@ impl ProcessorPages {
             below: self.shared.below.lock().iter().map(|(id, p)| (id.clone(), p.is_streaming())).collect(),
             connections: self.connections.read(),
             hunters,
-            expiries: self.transport.expiries(),
             now,
         }
     }
+}
 
-    /// What keeps it from storing what comes, if anything does.
+impl Health for ProcessorPages {
     fn trouble(&self) -> Option<String> {
         if *self.shared.ending.borrow() {
             return Some("stopping".to_owned());
@@ -115,8 +113,7 @@ impl ProcessorPages {
     fn metrics(&self) -> String {
         let m = self.moment();
         let mut x = Exposition::default();
-        let version = [("version", env!("CARGO_PKG_VERSION")), ("role", "processor")];
-        x.family("lc_build_info", Kind::Gauge, "What runs.").sample(&version, 1);
+        x.process("processor");
         packets(&mut x, &m);
         pressure(&mut x, &m);
         connections(&mut x, &m.connections);
@@ -131,11 +128,13 @@ impl ProcessorPages {
             x.family("lc_processors", Kind::Gauge, "Processors below this one, by whether their stream is open.");
         processors.sample(&[("up", "1")], below);
         processors.sample(&[("up", "0")], m.below.len().saturating_sub(below));
-        x.gauge("lc_insecure", "Whether packets come unprotected.", u8::from(self.transport.insecure));
-        let mut expiry = x.family("lc_cert_expiry_seconds", Kind::Gauge, "Until a certificate is over; negative: since it was.");
-        for (role, end) in m.expiries.iter().filter_map(|(role, end)| Some((role, (*end)?))) {
-            expiry.sample(&[("role", role)], end.saturating_sub(m.secs()));
-        }
+        self.transport.tell(&mut x, m.secs());
+        let files = *self.shared.files.lock();
+        x.gauge("lc_calls_active", "Calls whose files may still grow.", files.calls);
+        let mut evicted = x.family("lc_calls_evicted_total", Kind::Counter, "Calls closed before their end, by reason.");
+        evicted.sample(&[("reason", "full")], files.evicted);
+        x.counter("lc_pcap_reopen_total", "Call files closed for want of descriptors, and opened again.", files.reopened);
+        x.counter("lc_parser_panics_total", "Panics of the inspection; anything but 0 is a bug.", crate::engine::panics());
         x.gauge("lc_filters", "Filters in force.", self.shared.filters.len());
         x.gauge("lc_filters_version", "Version of the filters in force.", self.shared.filters.version());
         let up = m.hunters.iter().filter(|h| h.up).count();
@@ -191,23 +190,6 @@ impl ProcessorPages {
             "insecure": self.transport.insecure,
         });
         format!("{status:#}\n")
-    }
-}
-
-impl Pages for ProcessorPages {
-    fn page(&self, path: &str) -> Option<Page> {
-        let health = |trouble: Option<&str>| Page {
-            good: trouble.is_none(),
-            kind: PageKind::Plain,
-            text: trouble.map_or_else(|| "ok\n".to_owned(), |t| format!("{t}\n")),
-        };
-        Some(match path {
-            "/metrics" => Page { good: true, kind: PageKind::Metrics, text: self.metrics() },
-            "/statusz" => Page { good: true, kind: PageKind::Json, text: self.status() },
-            "/livez" => health((!self.is_live()).then_some("no sign of life for 5 s")),
-            "/readyz" => health(self.trouble().as_deref()),
-            _ => return None,
-        })
     }
 }
 
@@ -270,6 +252,7 @@ fn calls(x: &mut Exposition, access: &Access) {
         ("nameless", c.nameless),
         ("wrong_role", c.wrong_role),
         ("data_streams", under_way.streams),
+        ("large", under_way.large),
         ("crowded", under_way.crowded),
         ("slow", under_way.slow),
     ];

@@ -6,6 +6,7 @@
 //! | the commit | one took a second | one has run for 3 s | one took 250 ms or less, or 10 s have passed |
 //! | the processor above | it asks for less, or the queue for it is 80 % full | that queue is 95 % full, or takes nothing | below 60 % and 80 %, and it takes |
 //! | the disk | | it is full, or cannot be written | it can |
+//! | memory | nine tenths of the limit | | below eight |
 //!
 //! The worst of them counts: an idle queue does not hide a full disk. Whoever only asks or watches presses nothing.
 
@@ -73,6 +74,7 @@ pub struct Gauge {
     disk_full: bool,
     /// The road to the processor above.
     upstream: Level,
+    memory_short: bool,
     /// How long commits took.
     commits: Histogram,
 }
@@ -109,6 +111,11 @@ impl Gauge {
         } else if took <= COMMIT_CLEAR {
             self.commit_slow = None;
         }
+    }
+
+    /// Memory is short, or no longer.
+    pub const fn memory(&mut self, short: bool) {
+        self.memory_short = short;
     }
 
     /// The disk takes nothing, or does again.
@@ -150,7 +157,9 @@ impl Gauge {
             Level::Continue
         };
         let disk = if self.disk_full { Level::Pause } else { Level::Continue };
-        self.queue.max(commit).max(disk).max(self.upstream)
+        // slower, not silent: what frees memory is that batches are written
+        let memory = if self.memory_short { Level::Slow } else { Level::Continue };
+        self.queue.max(commit).max(disk).max(self.upstream).max(memory)
     }
 }
 
@@ -228,6 +237,10 @@ mod tests {
         assert_eq!(g.level(now), Level::Pause);
 
         g.disk(false);
+        g.memory(true);
+        assert_eq!(g.level(now), Level::Slow, "nor that memory is short");
+        g.memory(false);
+        assert_eq!(g.level(now), Level::Continue);
         g.commit_begins(now);
         g.commit_ends(now + ms(1500));
         g.queue(now + ms(1600), 0, 256);

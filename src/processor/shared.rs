@@ -108,8 +108,21 @@ pub struct Shared {
     pub(super) losses: Arc<Mutex<Losses>>,
     /// The record thread's last sign of life.
     alive: Mutex<Option<Moment>>,
+    /// What it has open.
+    pub(super) files: Mutex<OpenFiles>,
     /// What was lost lately.
     pub(super) recent: Mutex<Windows<{ LOSSES.len() }>>,
+}
+
+/// What the record thread has open.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OpenFiles {
+    /// Calls whose files may still grow.
+    pub(super) calls: usize,
+    /// Call files that were closed for want of descriptors and opened again.
+    pub(super) reopened: u64,
+    /// Calls that were closed before their time for want of room.
+    pub(super) evicted: u64,
 }
 
 /// Flow control, under one lock, so that every stream hears of every change, in order.
@@ -180,6 +193,7 @@ impl Shared {
             flow: Mutex::default(),
             losses: Arc::default(),
             alive: Mutex::default(),
+            files: Mutex::default(),
             recent: Mutex::default(),
         }
     }
@@ -253,6 +267,11 @@ impl Shared {
     /// Looks at what presses; ten times a second.
     pub(super) fn look(&self) {
         self.look_at_queue(&mut self.flow.lock());
+    }
+
+    /// Memory is short, or no longer.
+    pub(super) fn note_memory(&self, short: bool) {
+        self.flow.lock().gauge.memory(short);
     }
 
     fn look_at_queue(&self, flow: &mut Flow) {

@@ -30,6 +30,7 @@ use super::commit::{Commit, Committer, Line, Progress};
 use super::data::DataService;
 use super::filters::read_file;
 use super::ingest::Ingest;
+use super::intake::CALL_MAX;
 use super::management::Management;
 use super::pages::ProcessorPages;
 use super::shared::{Doors, Job, Shared};
@@ -37,7 +38,7 @@ use super::upstream::{Plane, Upstream, UpstreamParts};
 use super::{Order, Outcome, Outputs, Parts, ProcessorError};
 use crate::net::Acceptor;
 use crate::net::accept::http2;
-use crate::telemetry::clock;
+use crate::telemetry::{RELOADS, clock, memory};
 use crate::uplink::{self, Backlog, Ending, Spooler, UplinkError};
 use crate::wire::management::management_service_server::ManagementServiceServer;
 
@@ -55,8 +56,7 @@ const STATS: Duration = Duration::from_secs(5);
 const PRESSURE: Duration = Duration::from_millis(100);
 /// Patience for open connections at a stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// Largest management message we take, and largest we send: 100 000 filters to a hunter that takes as much.
-const MESSAGE_MAX: usize = 10 << 20;
+/// Largest management message we send: 100 000 filters to a hunter that takes as much.
 const ANSWER_MAX: usize = 64 << 20;
 
 /// The channel on which a processor is told what to do.
@@ -194,7 +194,7 @@ pub(super) fn write(
 
 async fn serve(acceptor: Acceptor, access: Access, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
     let management = ManagementServiceServer::new(Management::new(Arc::clone(&shared)))
-        .max_decoding_message_size(MESSAGE_MAX)
+        .max_decoding_message_size(CALL_MAX)
         .max_encoding_message_size(ANSWER_MAX);
     let stop = async move {
         let _told = orders.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
@@ -231,8 +231,14 @@ async fn follow_file(path: Option<PathBuf>, shared: Arc<Shared>, mut orders: wat
         seen = now;
         match read_file(&path).and_then(|filters| shared.filters.replace(filters, "file")) {
             Ok(change) if change.is_empty() && !asked => {}
-            Ok(change) => tracing::info!(version = change.version, filters = shared.filters.len(), "filter file in force"),
-            Err(e) => tracing::error!(error = %e, "filter file not used; the filters in force stay"),
+            Ok(change) => {
+                RELOADS.succeeded();
+                tracing::info!(version = change.version, filters = shared.filters.len(), "filter file in force");
+            }
+            Err(e) => {
+                RELOADS.failed();
+                tracing::error!(error = %e, "filter file not used; the filters in force stay");
+            }
         }
     }
 }
@@ -257,6 +263,7 @@ async fn watch_pressure(shared: Arc<Shared>) {
         if n.is_multiple_of(10) {
             shared.remind();
             shared.recent.lock().tick(Instant::now(), shared.counters.counts().losses());
+            shared.note_memory(memory::look().short);
         }
     }
 }
@@ -321,7 +328,7 @@ async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
 fn tell_refusals(shared: &Shared, before: u64) -> u64 {
     let Some(doors) = shared.doors.get() else { return 0 };
     let (c, calls, bodies) = (doors.connections.read(), doors.access.counts(), doors.access.intake.counts());
-    let bodies_refused = bodies.crowded.saturating_add(bodies.slow).saturating_add(bodies.streams);
+    let bodies_refused = bodies.refused();
     let total = c.refused().saturating_add(calls.total()).saturating_add(bodies_refused);
     if total > before {
         tracing::warn!(
@@ -334,6 +341,7 @@ fn tell_refusals(shared: &Shared, before: u64) -> u64 {
             unknown_methods = calls.unknown_method,
             unauthenticated = calls.wrong_key.saturating_add(calls.nameless),
             wrong_role = calls.wrong_role,
+            large = bodies.large,
             crowded = bodies.crowded,
             slow = bodies.slow,
             streams = bodies.streams,

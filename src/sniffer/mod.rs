@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::capture::{CaptureError, KernelStats, Outages, Progress, Source};
-use crate::engine::{Counters, Engine, EngineConfig};
+use crate::engine::{Counters, EngineConfig, Guarded};
 use crate::filter::{BpfCompiler, FilterSet};
 use crate::flow::PacketTime;
 use crate::packet::{Frame, InterfaceId, Timestamp};
@@ -114,7 +114,7 @@ pub fn run(
         Some(path) => Some(Unified::open(path, None, config.min_free, Vec::new())?),
         None => None,
     };
-    let mut engine = Engine::new(config.engine, Arc::clone(&config.filters), config.bpf);
+    let mut engine = Guarded::new(config.engine, Arc::clone(&config.filters), config.bpf);
     engine.set_filters(&config.filters);
     let mut out = Sink {
         events: BufWriter::with_capacity(64 << 10, events),
@@ -142,7 +142,7 @@ pub fn run(
 }
 
 fn read(
-    engine: &mut Engine,
+    engine: &mut Guarded,
     source: &mut dyn Source,
     now: &dyn Fn() -> Timestamp,
     out: &mut Sink<'_>,

@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::Histogram;
+use super::{Histogram, RELOADS, memory};
 
 /// Most series of one answer (reliability limits). A series is a line; a histogram has one for each bucket.
 pub const SERIES_MAX: usize = 2000;
@@ -64,6 +64,27 @@ impl Exposition {
         let mut family = self.family(name, Kind::Gauge, help);
         for state in all {
             family.sample(&[("state", state)], u8::from(*state == now));
+        }
+    }
+
+    /// What is told of every process: its version and role, its memory, what it has read again.
+    pub fn process(&mut self, role: &str) {
+        let version = [("version", env!("CARGO_PKG_VERSION")), ("role", role)];
+        self.family("lc_build_info", Kind::Gauge, "What runs.").sample(&version, 1);
+        let m = memory::read();
+        let mut budget = self.family("lc_memory_budget_bytes", Kind::Gauge, "Memory of this process, and what it may take.");
+        budget.sample(&[("of", "used")], m.used);
+        budget.sample(&[("of", "limit")], m.limit);
+        self.gauge(
+            "lc_memory_short",
+            "Whether nine tenths of it are used: what is idle is forgotten earlier.",
+            u8::from(m.short),
+        );
+        self.counter("lc_memory_short_total", "Times it became short.", m.times);
+        let help = "Certificates, keys, filters and log levels that were read again, by whether they could be used.";
+        let mut reloads = self.family("lc_config_reload_total", Kind::Counter, help);
+        for (result, n) in RELOADS.counts() {
+            reloads.sample(&[("result", result)], n);
         }
     }
 

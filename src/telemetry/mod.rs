@@ -11,8 +11,10 @@ pub mod exposition;
 mod histogram;
 mod limit;
 mod log;
+pub mod memory;
 mod process;
 mod progress;
+mod reloads;
 mod windows;
 
 pub use every::Every;
@@ -21,4 +23,5 @@ pub use histogram::Histogram;
 pub use log::{Escaped, Format, InitError, Level, Logging, MAX_FIELD_BYTES, Said, init};
 pub use process::{ProcessSampler, ProcessUsage};
 pub use progress::Progress;
+pub(crate) use reloads::RELOADS;
 pub use windows::{Recent, Windows};

@@ -45,6 +45,11 @@ impl ProcessSampler {
     }
 }
 
+/// Resident memory of this process, in bytes; 0 if unknown.
+pub(super) fn resident_bytes() -> u64 {
+    resident(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()).unwrap_or_default()
+}
+
 /// `VmRSS:      1234 kB`.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -330,3 +330,91 @@ fn the_alerts_ask_for_what_there_is() {
     }
     assert!(asked >= 8, "{asked}");
 }
+
+/// Figures that the reliability contract names, by role.
+const BOTH: &[&str] = &[
+    "lc_build_info",
+    "lc_memory_budget_bytes",
+    "lc_memory_short",
+    "lc_config_reload_total",
+    "lc_insecure",
+    "lc_conservation_error_packets",
+    "lc_dropped_packets_total",
+    "lc_inflight_packets",
+    "lc_flow_control_state",
+    "lc_calls_active",
+    "lc_calls_evicted_total",
+    "lc_parser_panics_total",
+    "lc_cert_expiry_seconds",
+    "lc_lost_packets",
+    "lc_metrics_left_out",
+];
+const OF_A_HUNTER: &[&str] = &[
+    "lc_kernel_packets_total",
+    "lc_kernel_dropped_packets_total",
+    "lc_interface_dropped_packets_total",
+    "lc_captured_packets_total",
+    "lc_matched_packets_total",
+    "lc_acked_packets_total",
+    "lc_spool_bytes",
+    "lc_spool_oldest_seconds",
+    "lc_ack_latency_seconds",
+    "lc_breaker_state",
+    "lc_parse_errors_total",
+    "lc_flows_evicted_total",
+    "lc_tcp_reassembly_dropped_bytes_total",
+    "lc_defrag_evicted_total",
+];
+const OF_A_PROCESSOR: &[&str] = &[
+    "lc_commit_duration_seconds",
+    "lc_duplicates_total",
+    "lc_hunter_up",
+    "lc_hunter_clock_skew_seconds",
+    "lc_pcap_reopen_total",
+    "lc_calls_denied_total",
+    "lc_connections_refused_total",
+    "lc_unfinished_message_bytes",
+];
+
+#[test]
+fn the_figures_of_the_contract_are_there_and_what_is_read_again_is_counted() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    numbered(&dir.join("n.pcap"), 4000, 8);
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t1, type: sip_user, pattern: alice}\n").unwrap();
+    let files = ["--filter-file", "f.yaml", "-w", "all.pcap", "--state-dir", "state", "--memory-limit", "1G"];
+    let processor = Processor::start(dir, &[&["--insecure", "--metrics-listen", "127.0.0.1:0"][..], &files].concat());
+    let address = format!("127.0.0.1:{}", processor.port);
+    let hunt = ["hunt", "-P", &address, "--insecure", "--no-filter-policy", "allow", "-r", "n.pcap", "--speed", "1x"];
+    let mut hunter = Hunter::start(dir, &[&hunt[..], &["--memory-limit", "512M"]].concat());
+    let (of_hunter, of_processor) = (hunter.port(), port_of(&processor));
+    wait_for(|| get(of_hunter, "/metrics").is_some_and(|(_, m)| m.contains("lc_connected 1\n")));
+    wait_for(|| get(of_processor, "/metrics").is_some_and(|(_, m)| m.contains("lc_hunter_up{")));
+
+    let pages = [of_hunter, of_processor].map(|port| get(port, "/metrics").unwrap().1);
+    fs::write(dir.join("f.yaml"), "filters: [{id: t1, type: nonsense}]\n").unwrap();
+    wait_for(|| get(of_processor, "/metrics").is_some_and(|(_, m)| m.contains("lc_config_reload_total{result=\"failure\"} 1\n")));
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t2, type: sip_user, pattern: bob}\n").unwrap();
+    let hung_up = Command::new("kill").args(["-HUP", &hunter.child.id().to_string()]).status().unwrap();
+    wait_for(|| get(of_hunter, "/metrics").is_some_and(|(_, m)| m.contains("lc_config_reload_total{result=\"success\"} 1\n")));
+    wait_for(|| {
+        get(of_processor, "/metrics").is_some_and(|(_, m)| m.contains("lc_filters_version ") && m.contains("lc_filters 1\n"))
+    });
+    let last = get(of_processor, "/metrics").unwrap().1;
+    hunter.child.kill().unwrap();
+    hunter.child.wait().unwrap();
+    processor.stop();
+
+    for (page, own) in pages.iter().zip([OF_A_HUNTER, OF_A_PROCESSOR]) {
+        for name in BOTH.iter().chain(own) {
+            assert!(page.contains(&format!("# TYPE {name} ")), "{name}: {page}");
+        }
+        let value = check_metrics(page);
+        assert!(value("lc_parser_panics_total") == 0.0 && value("lc_metrics_left_out") == 0.0, "{page}");
+    }
+    assert!(hung_up.success());
+    assert!(pages[0].contains("lc_memory_budget_bytes{of=\"limit\"} 536870912\n"), "{}", pages[0]);
+    assert!(pages[1].contains("lc_memory_budget_bytes{of=\"limit\"} 1073741824\n"), "{}", pages[1]);
+    assert!(pages[0].contains("lc_kernel_packets_total{if=\"file\"} "), "{}", pages[0]);
+    assert!(last.contains("lc_config_reload_total{result=\"failure\"} 1\n"), "{last}");
+}

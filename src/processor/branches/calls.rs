@@ -12,7 +12,7 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 
 use super::story;
-use crate::engine::{Engine, EngineConfig, Mode};
+use crate::engine::{EngineConfig, Guarded, Mode};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp};
@@ -81,7 +81,7 @@ impl Clock {
 #[derive(Default)]
 struct Seen {
     /// Until the call has left it.
-    engine: Option<Box<Engine>>,
+    engine: Option<Box<Guarded>>,
     frames: u64,
     /// What the inspection said when the call left it.
     left: Option<CallFacts>,
@@ -217,6 +217,11 @@ impl Calls {
     /// With what hunters say they lost.
     pub(super) fn new(losses: Arc<Mutex<Losses>>) -> Self {
         Self { losses, ..Self::default() }
+    }
+
+    /// Calls whose files may still grow.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
     }
 
     /// Takes one packet of a call.
@@ -477,7 +482,7 @@ impl Calls {
     }
 }
 
-fn engine() -> Box<Engine> {
+fn engine() -> Box<Guarded> {
     let no_filter = NoFilterPolicy::Allow;
     let table = TableConfig { everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
     let config = EngineConfig {
@@ -488,7 +493,7 @@ fn engine() -> Box<Engine> {
         flows: FLOWS,
         bounds: crate::engine::Bounds::default(),
     };
-    Box::new(Engine::new(config, Arc::new(FilterSet::empty()), Arc::new(NoBpf)))
+    Box::new(Guarded::new(config, Arc::new(FilterSet::empty()), Arc::new(NoBpf)))
 }
 
 #[cfg(test)]

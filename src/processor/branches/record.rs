@@ -24,7 +24,7 @@ use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::processor::commit::{Group, Line};
 use crate::processor::roster::Hunter;
-use crate::processor::shared::{Incoming, Job, Shared};
+use crate::processor::shared::{Incoming, Job, OpenFiles, Shared};
 use crate::protocols::sip;
 use crate::record::calls::{CallFiles, ClosedCall, Part, Written};
 use crate::record::name::Parties;
@@ -376,6 +376,9 @@ impl Writer {
             }
         }
         self.tick_files(now);
+        let counters = self.out.calls.as_ref().map(CallFiles::counters).unwrap_or_default();
+        *self.shared.files.lock() =
+            OpenFiles { calls: self.calls.open(), reopened: counters.reopened, evicted: counters.evicted };
         while let Some(c) = self.unsaved.pop_front() {
             let id = String::from_utf8_lossy(&c.call_id);
             // one that late packets woke is closed again, with its files as they are then
