@@ -530,6 +530,10 @@ impl State {
     }
 
     fn count_dropped(&mut self, batch: &SealedBatch, reason: DropReason) {
+        if self.is_withdrawn() {
+            self.figures.offered_packets = self.figures.offered_packets.saturating_sub(u64::from(batch.packets));
+            return;
+        }
         let range = DroppedRange { from: batch.seq, to: batch.seq, packets: u64::from(batch.packets), reason };
         self.declare_dropped(batch.epoch, range);
     }

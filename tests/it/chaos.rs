@@ -14,10 +14,10 @@ use lippycat::telemetry::clock::Moment;
 use super::whole::{LC, Processor, frames, wait_for};
 
 /// Numbers that look like chance and are the same every time.
-pub(super) struct Dice(pub(super) u64);
+struct Dice(u64);
 
 impl Dice {
-    pub(super) fn roll(&mut self, below: u64) -> u64 {
+    fn roll(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below.max(1)
     }
@@ -56,7 +56,7 @@ fn number(frame: &[u8]) -> u64 {
 }
 
 /// `lc hunt` on a pipe.
-pub(super) struct Hunter {
+struct Hunter {
     child: Child,
     log: PathBuf,
 }
@@ -70,7 +70,7 @@ impl Drop for Hunter {
 }
 
 impl Hunter {
-    pub(super) fn start(dir: &Path, port: u16, more: &[&str]) -> Self {
+    fn start(dir: &Path, port: u16, more: &[&str]) -> Self {
         let log = dir.join("hunter.log");
         let stderr = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut child = Command::new(LC)
@@ -87,18 +87,18 @@ impl Hunter {
         Self { child, log }
     }
 
-    pub(super) fn send(&mut self, numbers: std::ops::Range<u64>) {
+    fn send(&mut self, numbers: std::ops::Range<u64>) {
         let bytes: Vec<u8> = numbers.flat_map(record).collect();
         self.child.stdin.as_mut().unwrap().write_all(&bytes).unwrap();
     }
 
-    pub(super) fn kill(mut self) {
+    fn kill(mut self) {
         self.child.kill().unwrap();
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
     }
 
     /// The end of its input; it must deliver everything and end well. What its final line counts as dropped.
-    pub(super) fn finish(mut self) -> String {
+    fn finish(mut self) -> String {
         drop(self.child.stdin.take());
         let began = Moment::now();
         let status = loop {
@@ -115,7 +115,7 @@ impl Hunter {
         dropped.split('"').next().unwrap().to_owned()
     }
 
-    pub(super) fn said(&self) -> String {
+    fn said(&self) -> String {
         let mut text = String::new();
         fs::File::open(&self.log).unwrap().read_to_string(&mut text).unwrap();
         text
@@ -132,7 +132,7 @@ struct Tally {
     doubled: u64,
 }
 
-pub(super) fn count(paths: &[PathBuf], generated: u64) -> (u64, u64, u64) {
+fn count(paths: &[PathBuf], generated: u64) -> (u64, u64, u64) {
     let mut times = BTreeMap::<u64, u64>::new();
     for path in paths {
         for (_, _, data) in frames(path) {

@@ -306,8 +306,10 @@ fn the_alerts_ask_for_what_there_is() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
     numbered(&dir.join("n.pcap"), 2000, 2);
-    let processor =
-        Processor::start(dir, &["--insecure", "-w", "all.pcap", "--state-dir", "state", "--metrics-listen", "127.0.0.1:0"]);
+    // with a processor above, which is away: it has figures of that too
+    let above = ["-P", "127.0.0.1:1", "--upstream-insecure"];
+    let own = ["--insecure", "-w", "all.pcap", "--state-dir", "state", "--metrics-listen", "127.0.0.1:0"];
+    let processor = Processor::start(dir, &[&own[..], &above].concat());
     let address = format!("127.0.0.1:{}", processor.port);
     let hunt = ["hunt", "-P", &address, "--insecure", "--no-filter-policy", "allow", "-r", "n.pcap", "--speed", "1x"];
     let hunter = Hunter::start(dir, &hunt);

@@ -1,33 +1,152 @@
-//! Processors below each other: what a hunter gives to the one at the edge is at the centre, each packet once, whoever is killed meanwhile.
+//! Processors below each other: what hunters give to the one at the edge is at the centre, each packet once, whoever is killed, cut off or
+//! full meanwhile.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::chaos::{Dice, Hunter, count};
-use super::whole::{Processor, calls_capture, frames, succeed, wait_for};
+use parking_lot::Mutex;
+
+use super::whole::{LC, Processor, calls_capture, frames, lc, succeed, wait_for};
 
 const CENTRE: [&str; 7] = ["--insecure", "--id", "centre", "-w", "centre.pcap", "--state-dir", "centre"];
+const WEST: [&str; 8] = ["--insecure", "--id", "west", "-w", "west.pcap", "--state-dir", "west", "--upstream-insecure"];
 
-fn edge(port: u16) -> Vec<String> {
-    let mut all: Vec<String> = ["--insecure", "--id", "west", "-w", "west.pcap", "--state-dir", "west"].map(str::to_owned).into();
-    all.extend(["--upstream-insecure".to_owned(), "-P".to_owned(), format!("127.0.0.1:{port}")]);
-    all
-}
-
-fn start(dir: &Path, port: u16, arguments: &[String]) -> Processor {
-    Processor::start_at(dir, port, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+/// The processor at the edge; `above` is the port of the one at the centre.
+fn west(dir: &Path, port: u16, above: u16, more: &[&str]) -> Processor {
+    let above = format!("127.0.0.1:{above}");
+    Processor::start_at(dir, port, &[&WEST[..], &["-P", &above], more].concat())
 }
 
 /// The figures of its last line about the road upwards.
 fn passed_on(log: &str) -> serde_json::Value {
     let line = log.lines().rev().find(|l| l.contains("\"passed on\"")).unwrap();
-    serde_json::from_str(line).unwrap()
+    let figures: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((figures["difference"].as_i64(), figures["dropped"].as_u64()), (Some(0), Some(0)), "{figures}");
+    figures
 }
 
-fn sorted(path: &Path) -> Vec<(i64, u32, Vec<u8>)> {
-    let mut all = frames(path);
-    all.sort();
-    all
+fn status(dir: &Path, port: u16) -> serde_json::Value {
+    let to = format!("127.0.0.1:{port}");
+    let out = lc(dir, &["show", "status", "-P", &to, "--insecure", "--output-format", "json"]);
+    serde_json::from_slice(&out.stdout).unwrap_or_default()
+}
+
+/// A UDP packet that says its number, as a record of a capture file.
+fn record(number: u64) -> Vec<u8> {
+    let mut payload = format!("number {number:012} ").into_bytes();
+    payload.resize(200 + usize::try_from(number % 700).unwrap(), b'.');
+    let len = u16::try_from(payload.len()).unwrap();
+    let mut data = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
+    data.extend((28 + len).to_be_bytes());
+    data.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x75, 0x30, 0x75, 0x31]);
+    data.extend((8 + len).to_be_bytes());
+    data.extend([0, 0]);
+    data.extend(payload);
+    let micros = number * 100;
+    let mut out = Vec::new();
+    for field in [1_700_000_000 + micros / 1_000_000, micros % 1_000_000 * 1000, data.len() as u64, data.len() as u64] {
+        out.extend(u32::try_from(field).unwrap().to_le_bytes());
+    }
+    out.extend(data);
+    out
+}
+
+/// Hunters that each read a file of numbered packets, ten thousand of them a second at speed `1x`.
+struct Hunters {
+    children: Vec<Child>,
+    packets: u64,
+}
+
+impl Drop for Hunters {
+    /// A test that failed leaves nothing running.
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _gone = child.kill();
+            let _reaped = child.wait();
+        }
+    }
+}
+
+impl Hunters {
+    fn start(dir: &Path, port: u16, hunters: u64, packets: u64, speed: &str) -> Self {
+        let start = |n: u64| {
+            let name = format!("h{n}");
+            let mut file = Vec::new();
+            for field in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 262_144, 1] {
+                file.extend(field.to_le_bytes());
+            }
+            file.extend((n * packets..(n + 1) * packets).flat_map(record));
+            fs::write(dir.join(format!("{name}.in")), file).unwrap();
+            let log = fs::File::create(dir.join(format!("{name}.log"))).unwrap();
+            Command::new(LC)
+                .args(["hunt", "-P", &format!("127.0.0.1:{port}"), "--insecure", "--id", &name, "--no-filter-policy", "allow"])
+                .args(["--keep-duplicates", "--connect-timeout", "60s", "--speed", speed, "-r", &format!("{name}.in")])
+                .current_dir(dir)
+                .env("HOME", dir)
+                .stderr(log)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        Self { children: (0..hunters).map(start).collect(), packets: hunters * packets }
+    }
+
+    fn are_done(&mut self) -> bool {
+        self.children.iter_mut().all(|c| c.try_wait().unwrap().is_some())
+    }
+
+    /// They deliver everything and end well.
+    fn finish(mut self) -> u64 {
+        for _ in 0..600 {
+            if self.are_done() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        for child in &mut self.children {
+            assert!(child.try_wait().unwrap().is_some_and(|s| s.success()), "a hunter does not get rid of its packets");
+        }
+        self.packets
+    }
+}
+
+/// Every number once.
+fn assert_exact(path: &Path, packets: u64) {
+    let number = |data: &[u8]| std::str::from_utf8(&data[42 + 7..42 + 19]).unwrap().parse::<u64>().unwrap();
+    let mut numbers: Vec<u64> = frames(path).iter().map(|(_, _, data)| number(data)).collect();
+    numbers.sort_unstable();
+    let (all, distinct) = (numbers.len() as u64, {
+        numbers.dedup();
+        numbers.len() as u64
+    });
+    assert_eq!((distinct, all - distinct), (packets, 0), "{}: delivered, doubled", path.display());
+}
+
+/// Waits until everything is at the centre, then stops both and compares.
+fn conclude(dir: &Path, west: Processor, centre: Processor, packets: u64) {
+    let port = west.port;
+    wait_for(|| {
+        let s = status(dir, port);
+        s["upstream_backlog"] == 0 && s["upstream_connected"] == true
+    });
+    passed_on(&west.stop());
+    let log = centre.stop();
+    assert!(log.contains("\"difference\":\"p1=0 p2=0\""), "{log}");
+    for file in ["west.pcap", "centre.pcap"] {
+        assert_exact(&dir.join(file), packets);
+    }
+    let sorted = |file: &str| {
+        let mut all = frames(&dir.join(file));
+        all.sort();
+        all
+    };
+    assert_eq!(sorted("west.pcap"), sorted("centre.pcap"), "times and lengths too");
 }
 
 #[test]
@@ -36,16 +155,15 @@ fn calls_reach_the_centre_through_a_processor_at_the_edge() {
     let dir = tmp.path();
     let calls = ["--per-call-pcap", "--per-call-pcap-dir"];
     let centre = Processor::start(dir, &[&CENTRE[..], &calls, &["calls-centre"]].concat());
-    let mut below = edge(centre.port);
-    below.extend(calls.map(str::to_owned));
-    below.push("calls-west".to_owned());
-    let west = start(dir, 0, &below);
+    let west = west(dir, 0, centre.port, &[&calls[..], &["calls-west"]].concat());
     let to = format!("127.0.0.1:{}", west.port);
     let capture = calls_capture();
     succeed(
         dir,
         &["hunt", "voip", "-P", &to, "--insecure", "--id", "sbc", "--sip-user", "alice", "-r", capture.to_str().unwrap()],
     );
+    let told = status(dir, centre.port);
+    assert_eq!(told["processors"], serde_json::json!(["west"]), "{told}");
 
     let west = west.stop();
     let centre = centre.stop();
@@ -54,7 +172,7 @@ fn calls_reach_the_centre_through_a_processor_at_the_edge() {
     assert!(stored.len() > 10);
     assert_eq!(frames(&dir.join("centre.pcap")), stored);
     let files = |of: &str| {
-        let all = std::fs::read_dir(dir.join(of)).unwrap().map(|e| e.unwrap().path());
+        let all = fs::read_dir(dir.join(of)).unwrap().map(|e| e.unwrap().path());
         let mut pcaps: Vec<PathBuf> = all.filter(|p| p.extension().is_some_and(|e| e == "pcap")).collect();
         pcaps.sort();
         pcaps
@@ -65,66 +183,203 @@ fn calls_reach_the_centre_through_a_processor_at_the_edge() {
         assert_eq!((a.file_name(), frames(a)), (b.file_name(), frames(b)));
     }
     let up = passed_on(&west);
-    assert_eq!((up["acknowledged"].as_u64(), up["difference"].as_i64()), (Some(stored.len() as u64), Some(0)), "{up}");
+    assert_eq!((up["acknowledged"].as_u64(), &up["delivery"]), (Some(stored.len() as u64), &"acknowledged".into()), "{up}");
     assert!(west.contains("\"difference\":\"p1=0 p2=0\"") && centre.contains("\"difference\":\"p1=0 p2=0\""));
-    assert!(centre.contains("processor registered below this one"));
-}
-
-/// Either processor is killed in mid-stream, again and again; at the end both files hold every packet once.
-fn killed(seed: u64, kills: u64) {
-    let tmp = tempfile::tempdir().unwrap();
-    let dir = tmp.path();
-    let mut dice = Dice(seed);
-    let mut centre = Processor::start(dir, &CENTRE);
-    let below = edge(centre.port);
-    let mut west = start(dir, 0, &below);
-    let (above_at, west_at) = (centre.port, west.port);
-    let mut hunter = Hunter::start(dir, west_at, &[]);
-    let mut generated = 0;
-    for n in 0..kills {
-        for _ in 0..=dice.roll(6) {
-            let n = 100 + dice.roll(3000);
-            hunter.send(generated..generated + n);
-            generated += n;
-        }
-        std::thread::sleep(Duration::from_millis(dice.roll(400)));
-        if n % 2 == 0 {
-            west.kill();
-            west = start(dir, west_at, &below);
-        } else {
-            centre.kill();
-            std::thread::sleep(Duration::from_millis(dice.roll(300)));
-            centre = Processor::start_at(dir, above_at, &CENTRE);
-        }
-    }
-    assert_eq!(hunter.finish(), "none", "nothing is dropped here");
-    let west = west.stop();
-    let up = passed_on(&west);
-    assert_eq!((up["difference"].as_i64(), up["dropped"].as_u64()), (Some(0), Some(0)), "{up}");
-    if up["on_disk"] != 0 {
-        // it stopped before everything was up: the next one goes on
-        let west = start(dir, west_at, &below);
-        let port = west.port;
-        wait_for(|| succeed_status(dir, port) == 0);
-        west.stop();
-    }
-    let centre = centre.stop();
-    assert!(centre.contains("\"difference\":\"p1=0 p2=0\""), "{centre}");
-    for file in ["west.pcap", "centre.pcap"] {
-        assert_eq!(count(&[dir.join(file)], generated), (generated, 0, 0), "{file}");
-    }
-    assert_eq!(sorted(&dir.join("centre.pcap")), sorted(&dir.join("west.pcap")));
-}
-
-/// Packets that a processor has not passed on yet.
-fn succeed_status(dir: &Path, port: u16) -> u64 {
-    let to = format!("127.0.0.1:{port}");
-    let out = super::whole::lc(dir, &["show", "status", "-P", &to, "--insecure", "--output-format", "json"]);
-    let status: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
-    status["upstream_backlog"].as_u64().unwrap()
 }
 
 #[test]
 fn processors_killed_again_and_again_lose_and_double_nothing_on_the_way_up() {
-    killed(1, 6);
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let mut centre = Processor::start(dir, &CENTRE);
+    let above = centre.port;
+    let mut edge = west(dir, 0, above, &[]);
+    let port = edge.port;
+    let mut hunters = Hunters::start(dir, port, 3, 25_000, "1x");
+    let mut kills = 0;
+    for pause in [120, 250, 40, 330, 180, 90, 410, 60] {
+        std::thread::sleep(Duration::from_millis(pause));
+        kills += u32::from(!hunters.are_done());
+        if pause % 20 == 0 {
+            edge.kill();
+            edge = west(dir, port, above, &[]);
+        } else {
+            centre.kill();
+            std::thread::sleep(Duration::from_millis(pause));
+            centre = Processor::start_at(dir, above, &CENTRE);
+        }
+    }
+    let packets = hunters.finish();
+    assert!(kills > 2, "{kills} kills in mid-stream");
+    conclude(dir, edge, centre, packets);
+}
+
+/// A wire that can be cut: every connection ends, and none is made, until it is mended.
+struct Wire {
+    port: u16,
+    cut: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Wire {
+    fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Self { port: listener.local_addr().unwrap().port(), cut: Arc::default(), open: Arc::default() };
+        let (cut, open) = (Arc::clone(&wire.cut), Arc::clone(&wire.open));
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let far = if cut.load(Ordering::SeqCst) { None } else { TcpStream::connect(("127.0.0.1", port)).ok() };
+                let Some(far) = far else { continue };
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    open.lock().push(from.try_clone().unwrap());
+                    std::thread::spawn(move || {
+                        let mut bytes = [0; 16 << 10];
+                        while let Ok(n @ 1..) = from.read(&mut bytes) {
+                            if to.write_all(&bytes[..n]).is_err() {
+                                break;
+                            }
+                        }
+                        let _gone = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        wire
+    }
+
+    fn cut_for(&self, time: Duration) {
+        self.cut.store(true, Ordering::SeqCst);
+        for stream in self.open.lock().drain(..) {
+            let _gone = stream.shutdown(Shutdown::Both);
+        }
+        std::thread::sleep(time);
+        self.cut.store(false, Ordering::SeqCst);
+    }
+}
+
+fn page(port: u16, path: &str) -> String {
+    let Ok(mut socket) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
+    let _sent = write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut text = String::new();
+    let _read = socket.read_to_string(&mut text);
+    text
+}
+
+/// A port nobody listens on, for a moment at least.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_network_cut_again_and_again_loses_nothing_and_the_equation_holds_at_every_look() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let centre = Processor::start(dir, &CENTRE);
+    let wire = Wire::to(centre.port);
+    let pages = free_port();
+    let edge = west(dir, 0, wire.port, &["--metrics-listen", &format!("127.0.0.1:{pages}")]);
+    let hunters = Hunters::start(dir, edge.port, 2, 20_000, "1x");
+    let done = AtomicBool::new(false);
+    let looks = std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let mut looks = 0;
+            while !done.load(Ordering::SeqCst) {
+                let metrics = page(pages, "/metrics");
+                let error = metrics.lines().find_map(|l| l.strip_prefix("lc_upstream_conservation_error_packets "));
+                assert_eq!(error, Some("0"), "{metrics}");
+                let status = page(pages, "/statusz");
+                assert!(!status.contains("\"difference\": -") && status.contains("\"upstream\""), "{status}");
+                looks += 1;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            looks
+        });
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(200));
+            wire.cut_for(Duration::from_millis(400));
+        }
+        // nobody waits for the far side: the queue at the edge took everything
+        hunters.finish();
+        done.store(true, Ordering::SeqCst);
+        sampler.join().unwrap()
+    });
+    assert!(looks > 10, "{looks}");
+    conclude(dir, edge, centre, 40_000);
+}
+
+#[test]
+fn a_full_queue_pauses_hunters_survives_a_stop_and_drains_when_the_centre_comes() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let (above, pages) = (free_port(), free_port());
+    let listen = format!("127.0.0.1:{pages}");
+    let more = ["--disk-buffer-max-mb", "16", "--metrics-listen", &listen];
+    let edge = west(dir, 0, above, &more);
+    let port = edge.port;
+    let hunters = Hunters::start(dir, port, 1, 50_000, "max");
+    wait_for(|| edge.has_said("takes nothing"));
+    wait_for(|| status(dir, port)["status"] == "warning" && page(pages, "/statusz").contains("\"flow_control\": \"pause\""));
+    assert!(page(pages, "/readyz").contains("the queue for the processor above takes nothing"));
+    // told to stop it does, and says that nothing is lost
+    let log = edge.stop();
+    assert!(passed_on(&log)["on_disk"].as_u64().unwrap() > 10_000 && log.contains("left to the hunters"), "{log}");
+
+    let edge = west(dir, port, above, &more);
+    let centre = Processor::start_at(dir, above, &CENTRE);
+    let packets = hunters.finish();
+
+    conclude(dir, edge, centre, packets);
+}
+
+#[test]
+fn certificates_bind_a_processor_to_its_id_on_the_way_up() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    succeed(dir, &["certs", "init", "--dir", "ca"]);
+    for (role, id) in [("processor", "centre"), ("processor", "west"), ("hunter", "sbc")] {
+        let names: &[&str] = if role == "processor" { &["--ip", "127.0.0.1"] } else { &[] };
+        succeed(dir, &[&["certs", "issue", role, id, "--dir", "ca"], names].concat());
+    }
+    let tls = ["--tls-ca", "ca/ca.crt", "--tls-client-auth", "--tls-cert"];
+    let centre = [&["--id", "centre", "-w", "centre.pcap", "--state-dir", "centre"], &tls[..]].concat();
+    let centre =
+        Processor::start(dir, &[&centre[..], &["ca/processor-centre.crt", "--tls-key", "ca/processor-centre.key"]].concat());
+    let above = format!("127.0.0.1:{}", centre.port);
+    let edge = |id: &str| {
+        let own = ["ca/processor-west.crt", "--tls-key", "ca/processor-west.key", "-P", &above, "--state-dir", id, "--id", id];
+        Processor::start(dir, &[&tls[..], &own, &["-w", "west.pcap"]].concat())
+    };
+    let feigned = edge("east");
+    wait_for(|| feigned.has_said("this peer is processor 'west', not processor 'east'"));
+    feigned.stop();
+
+    let west = edge("west");
+    let (to, capture) = (format!("127.0.0.1:{}", west.port), calls_capture());
+    let from = ["hunt", "-P", &to, "--id", "sbc", "--no-filter-policy", "allow", "-r", capture.to_str().unwrap()];
+    let shown = ["--tls-ca", "ca/ca.crt", "--tls-cert", "ca/hunter-sbc.crt", "--tls-key", "ca/hunter-sbc.key"];
+    succeed(dir, &[&from[..], &shown].concat());
+    passed_on(&west.stop());
+    centre.stop();
+
+    let stored = frames(&dir.join("west.pcap"));
+    assert!(stored.len() > 100);
+    assert_eq!(frames(&dir.join("centre.pcap")), stored);
+}
+
+#[test]
+fn processors_that_pass_on_to_each_other_are_told_of_the_loop() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let (one, two) = (free_port(), free_port());
+    let start = |id: &str, port: u16, above: u16| {
+        let above = format!("127.0.0.1:{above}");
+        Processor::start_at(dir, port, &["--insecure", "--upstream-insecure", "--id", id, "--state-dir", id, "-P", &above])
+    };
+    let (a, b) = (start("a", one, two), start("b", two, one));
+
+    wait_for(|| a.has_said("refuses this processor: loop: ") || b.has_said("refuses this processor: loop: "));
+
+    a.stop();
+    b.stop();
 }

@@ -1,5 +1,7 @@
 //! The processor's parts against hunters made of bytes: no socket, no certificate.
 
+mod below;
+mod climb;
 mod crash;
 mod flow;
 mod losses;

@@ -68,7 +68,7 @@ pub(super) struct Disk {
     pub(super) wanted: Option<(Epoch, BatchSeq)>,
     /// Why the spool does not take what is staged, if it does not.
     trouble: Option<DropReason>,
-    closing: bool,
+    pub(super) closing: bool,
 }
 
 /// A batch that is to be written.

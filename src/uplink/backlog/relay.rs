@@ -43,6 +43,11 @@ fn covers(acked: &BatchKey, batch: &BatchKey) -> bool {
 }
 
 impl State {
+    /// What is not safe when a processor ends was not acknowledged to its hunter, and comes again: it counts as never offered.
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.relays && self.disk.as_ref().is_some_and(super::disk::Disk::is_closing)
+    }
+
     fn is_secure(&self, epoch: Epoch, through: BatchSeq) -> bool {
         let Some(disk) = &self.disk else { return false };
         if disk.acked.get(&epoch).is_some_and(|acked| *acked >= through) {
@@ -57,6 +62,10 @@ impl State {
 }
 
 impl super::disk::Disk {
+    pub(super) const fn is_closing(&self) -> bool {
+        self.closing
+    }
+
     /// Whether the disk has confirmed what was written of `epoch` up to `through`.
     fn is_synced(&self, epoch: Epoch, through: BatchSeq) -> bool {
         let of_it = |at: Option<(Epoch, BatchSeq)>| at.filter(|(e, _)| *e == epoch).map(|(_, seq)| seq);

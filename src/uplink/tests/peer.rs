@@ -42,6 +42,9 @@ pub(super) struct State {
     /// By epoch, the last batch it has acknowledged.
     pub(super) acked: Mutex<BTreeMap<u64, u64>>,
     pub(super) registrations: Mutex<Vec<HunterRegistration>>,
+    pub(super) processors: Mutex<Vec<ProcessorRegistration>>,
+    /// Why it does not take processors; empty: it does.
+    pub(super) no_processors: Mutex<String>,
     pub(super) beats: Mutex<Vec<HunterHeartbeat>>,
     pub(super) filters: Mutex<Vec<Filter>>,
     pub(super) updates: Mutex<Vec<FilterUpdate>>,
@@ -129,7 +132,8 @@ impl DataService for Stub {
                 match received {
                     Err(_) => idle = true,
                     Ok(Ok(Some(batch))) => {
-                        waiting.push((batch.epoch, batch.sequence));
+                        let whose = if batch.relay.is_some() { batch.hunter_id.clone() } else { String::new() };
+                        waiting.push((batch.epoch, batch.sequence, whose));
                         state.batches.lock().push(batch);
                     }
                     Ok(Ok(None)) => {
@@ -149,14 +153,14 @@ impl DataService for Stub {
                 }
                 if controls.is_empty() && idle {
                     // Unasked, so that a pause is lifted without a batch.
-                    controls.push((0, 0));
+                    controls.push((0, 0, String::new()));
                 }
-                for (epoch, ack_sequence) in controls {
+                for (epoch, ack_sequence, hunter_id) in controls {
                     if state.extended && epoch != 0 {
                         state.acked.lock().insert(epoch, ack_sequence);
                     }
                     let flow_control = state.flow.load(Ordering::Relaxed);
-                    let control = StreamControl { ack_sequence, flow_control, epoch, ..StreamControl::default() };
+                    let control = StreamControl { ack_sequence, flow_control, epoch, hunter_id, ..StreamControl::default() };
                     if answers.send(Ok(control)).await.is_err() {
                         return;
                     }
@@ -232,8 +236,17 @@ impl ManagementService for Stub {
         Err(Status::unimplemented(""))
     }
 
-    async fn register_processor(&self, _: Request<ProcessorRegistration>) -> Answer<ProcessorRegistrationResponse> {
-        Err(Status::unimplemented(""))
+    async fn register_processor(&self, request: Request<ProcessorRegistration>) -> Answer<ProcessorRegistrationResponse> {
+        self.0.processors.lock().push(request.into_inner());
+        let error = self.0.no_processors.lock().clone();
+        let upstream_processor_id = "top".to_owned();
+        let answer = ProcessorRegistrationResponse {
+            accepted: error.is_empty(),
+            error,
+            upstream_processor_id,
+            durable_acks: self.0.extended,
+        };
+        Ok(Response::new(answer))
     }
 
     async fn get_filters(&self, _: Request<FilterRequest>) -> Answer<FilterResponse> {

@@ -1,0 +1,77 @@
+//! The stream of a processor below this one: whose its batches are, what is refused of it, how its acknowledgements name hunters.
+
+use super::*;
+use crate::batch::{BatchView, Relay, ViewLimits, relayed};
+use crate::processor::counts::Refused;
+use crate::processor::data::{ack, of_hunter};
+use crate::wire::data::FlowControl;
+use crate::wire::management::ProcessorRegistration;
+
+fn join(shared: &Shared, id: &str) {
+    let r = ProcessorRegistration { processor_id: id.into(), durable_acks: true, ..ProcessorRegistration::default() };
+    shared.below.lock().register(&shared.id, r, None, crate::telemetry::clock::wall()).unwrap();
+}
+
+/// A batch as the last of these processors passes it on.
+fn passed(sealed: &SealedBatch, way: &[&str]) -> Bytes {
+    let mut bytes = sealed.bytes.clone();
+    for processor in way {
+        let view = BatchView::parse(bytes.slice(5..), &ViewLimits::default()).unwrap();
+        bytes = relayed(&view, &Relay { processor, interfaces: &["eth9".to_owned()], epoch: None });
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_processor_brings_the_batches_of_all_its_hunters_and_is_told_whose_are_stored() {
+    let (shared, mut queue) = processor(8);
+    join(&shared, "west");
+    let mut stream = Stream::open(&shared);
+    for hunter in ["a", "b"] {
+        // the same epoch: a hunter's name is part of the key
+        stream.send(passed(&sealed(hunter, 7, 1)[0], &["farm", "west"]));
+    }
+    assert_eq!(stream.answer().await, Answer::Silence);
+
+    for hunter in ["a", "b"] {
+        let Some(Job::Batch(b)) = queue.recv().await else { panic!("no batch") };
+        assert_eq!((&*b.hunter, &*b.interfaces, b.announced), (hunter, &["eth9".to_owned()][..], Some(Epoch(7))));
+        b.acks.answer(of_hunter(ack(b.announced, b.seq, FlowControl::FlowContinue), &b.hunter, true));
+    }
+
+    for hunter in ["a", "b"] {
+        let Answer::Control(told) = stream.answer().await else { panic!("nothing is said") };
+        assert_eq!((told.hunter_id.as_str(), told.epoch, told.ack_sequence), (hunter, 7, 1));
+    }
+    stream.send(passed(&sealed("b", 7, 1)[0], &["farm", "west"]));
+    let Answer::Control(told) = stream.answer().await else { panic!("nothing is said") };
+    assert_eq!((told.hunter_id.as_str(), told.epoch, shared.counters.counts().duplicate), ("b", 7, 3), "it came before");
+}
+
+#[tokio::test]
+async fn loops_depths_strangers_and_feigned_ways_end_the_stream() {
+    let deep: Vec<String> = (0..9).map(|n| format!("p{n}")).chain(["west".to_owned()]).collect();
+    let deep: Vec<&str> = deep.iter().map(String::as_str).collect();
+    let cases: [(&[&[&str]], Refused, &str); 5] = [
+        (&[&["mid", "west"]], Refused::Loop, "loop: mid → west → mid"),
+        (&[&deep], Refused::Depth, "more than 10 processors"),
+        (&[&["east"]], Refused::Unregistered, "processor 'east' is not registered"),
+        (&[&["west"], &["west", "south"]], Refused::Foreign, "this stream is processor 'west's"),
+        (&[&[], &["west"]], Refused::Foreign, "this stream is hunter 'a's"),
+    ];
+    for (ways, why, text) in cases {
+        let (shared, _queue) = processor(8);
+        register(&shared, "a");
+        join(&shared, "west");
+        let mut stream = Stream::open(&shared);
+        for (way, batch) in ways.iter().zip(sealed("a", 7, 2)) {
+            stream.send(passed(&batch, way));
+        }
+
+        let Answer::End(_, said) = stream.answer().await else { panic!("{why:?} goes on") };
+
+        assert!(said.contains(text), "{said}");
+        assert_eq!(shared.counters.counts().refusals[why as usize], 1, "{why:?}");
+        assert_eq!(shared.counters.counts().imbalance(), [0, 0]);
+    }
+}
