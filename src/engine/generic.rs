@@ -95,7 +95,7 @@ impl Engine {
             }
         }
         if !self.config.keep_duplicates {
-            self.dedup.warm(ids.get(..frames.len()).unwrap_or_default());
+            self.dedup.warm(ids.iter().take(frames.len()).copied());
         }
         for (((frame, decoded), wanted), id) in frames.iter().zip(decoded).zip(wanted).zip(ids) {
             if !wanted || (decoded.headers().is_some() && self.is_duplicate(frame, id)) {

@@ -89,6 +89,8 @@ struct Key {
     flow: FlowKey,
     side: Side,
     at: StampPlaces,
+    /// What a double of the packet would be known by; 0 where that has not been worked out.
+    id: u64,
 }
 
 /// One engine: one capture thread's, one file's, one hunter's at the processor.
@@ -182,9 +184,29 @@ impl Engine {
         }
         self.flows.warm(lookups.get_mut(..frames.len()).unwrap_or_default());
         self.calls.warm(keys.iter().take(frames.len()).map(|k| k.at));
+        self.warm_wanted(frames, decoded, (&mut keys, &lookups));
         for ((((frame, decoded), key), lookup), number) in frames.iter().zip(decoded).zip(&keys).zip(lookups).zip(first..) {
             self.inspect(frame, decoded.headers(), (key, lookup), number, out);
         }
+    }
+
+    /// For packets that may be kept or forwarded: reads where their flow is kept, works out their identity, and reads where that is looked
+    /// for. One pass for each, so that the loads of one pass overlap.
+    fn warm_wanted(&self, frames: &[Frame<'_>], decoded: &[Decoded], (keys, lookups): (&mut [Key; BURST], &[Lookup; BURST])) {
+        let lookups = lookups.get(..frames.len()).unwrap_or_default();
+        let memos = lookups.iter().filter_map(|lookup| self.flows.hint(lookup)).map(|state| &state.memo);
+        if self.calls.warm_kept(memos) == 0 {
+            return;
+        }
+        for (((frame, decoded), key), lookup) in frames.iter().zip(decoded).zip(&mut *keys).zip(lookups) {
+            if self.flows.hint(lookup).is_some_and(|state| state.memo.is_wanted())
+                && let Some(h) = decoded.headers()
+                && h.transport == Transport::Udp
+            {
+                key.id = self.dedup.packet_id(h, frame.data);
+            }
+        }
+        self.dedup.warm(keys.iter().map(|key| key.id).filter(|id| *id != 0));
     }
 
     /// Serves timers; `now` is packet time, or the receive time on an idle interface.
@@ -292,7 +314,8 @@ impl Engine {
         let new_flow = entry.is_new;
         if !duplicates
             && entry.value.memo.is_wanted()
-            && self.dedup.seen(self.dedup.packet_id(h, frame.data), frame.ts, frame.interface)
+            && let id = if key.id == 0 { self.dedup.packet_id(h, frame.data) } else { key.id }
+            && self.dedup.seen(id, frame.ts, frame.interface)
         {
             self.counters.duplicates = self.counters.duplicates.saturating_add(1);
             return;

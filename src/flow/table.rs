@@ -177,6 +177,13 @@ impl<V: Copy + Default> FlowTable<V> {
         std::hint::black_box(seen);
     }
 
+    /// The value where [`Self::warm`] found that looking up will begin: seldom another flow's, or one of a flow that is gone. For guesses
+    /// about what is needed next.
+    #[inline]
+    pub fn hint(&self, lookup: &Lookup) -> Option<&V> {
+        self.slots.get(lookup.place).map(|slot| &slot.value)
+    }
+
     /// Finds or makes the flow of a packet sent by `side` at `now`, and notes that it was seen.
     #[expect(clippy::inline_always, reason = "most of what it answers is not asked for, and then not worked out")]
     #[inline(always)]

@@ -98,9 +98,9 @@ impl Dedup {
 
     /// Reads what [`Dedup::seen`] will read of these identities, so that it is in the cache by then; the value means nothing.
     /// For a burst of packets, before the first of them is asked about: the misses overlap.
-    pub fn warm(&self, ids: &[u64]) -> u64 {
-        let first = |id: &u64| self.sets.get(self.place(*id)).map_or(0, |[tag, ..]| *tag);
-        std::hint::black_box(ids.iter().fold(0, |all, id| all ^ first(id)))
+    pub fn warm(&self, ids: impl Iterator<Item = u64>) -> u64 {
+        let first = |id: u64| self.sets.get(self.place(id)).map_or(0, |[tag, ..]| *tag);
+        std::hint::black_box(ids.fold(0, |all, id| all ^ first(id)))
     }
 
     /// The set of an identity.

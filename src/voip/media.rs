@@ -102,6 +102,19 @@ impl CallTable {
         std::hint::black_box(places.fold(0, |all, at| all ^ self.claims.stamp(at)))
     }
 
+    /// As [`Self::warm`], of what is kept of these flows; how many of them are wanted.
+    pub fn warm_kept<'a>(&self, memos: impl Iterator<Item = &'a FlowMemo>) -> usize {
+        let (mut wanted, mut seen) = (0_usize, 0);
+        for memo in memos {
+            wanted = wanted.saturating_add(usize::from(memo.is_wanted()));
+            if memo.kind == Kind::Kept {
+                seen ^= self.unclaimed.warm(memo.id);
+            }
+        }
+        std::hint::black_box(seen);
+        wanted
+    }
+
     /// Takes one packet; it is forwarded, held, given to its call's look-back or let go.
     pub fn handle_media(&mut self, p: &MediaPacket<'_, '_>, at: StampPlaces, memo: &mut FlowMemo, out: &mut dyn Output) {
         let stamp = self.claims.stamp(at);

@@ -4,11 +4,12 @@
 //! together under one byte budget, the oldest flow first out.
 //!
 //! ```text
-//! ends    8 flow numbers per bucket, by the hash of an endpoint   who is kept here?
-//! flows   tuple · first packet · first and last spot              in slots that are used again
+//! flows   tuple · first packet · where its last one is            in the order they began; a flow's number is its place in it
 //! blocks  the packets of all flows as they came, see kept.rs
+//! ends    8 flow numbers per bucket, by the hash of an endpoint   who is kept here? numbers of flows that are over are room
 //! ```
-//! At the start of a capture every flow is new: opening and ending one costs a few cache misses and no allocation.
+//! At the start of a capture every flow is new. So a packet is written behind all others and nothing else but its flow is touched, and flows
+//! end in the order they began: by moving on, not by looking for what they left.
 
 use std::collections::VecDeque;
 
@@ -46,10 +47,9 @@ pub struct Packet {
 struct Flow {
     tuple: FiveTuple,
     first: Timestamp,
-    serial: u64,
-    /// The first packet and the last one.
-    spots: Option<(Spot, Spot)>,
-    packets: usize,
+    /// The last packet; none once the flow is over.
+    last: Option<Spot>,
+    packets: u32,
     /// SSRC of the first packet.
     ssrc: u32,
     /// The SSRC and the number that would continue each direction, and how many packets did.
@@ -90,28 +90,19 @@ pub struct Facts {
 /// All of them.
 #[derive(Debug)]
 pub struct Unclaimed {
-    flows: Vec<Option<Flow>>,
-    free: Vec<u32>,
+    flows: VecDeque<Flow>,
+    /// Number of the flow in front. The first of all is 1, so that [`NOBODY`] is over until numbers begin anew.
+    first: u32,
     blocks: Blocks,
-    /// Numbers of flows plus one.
     ends: Vec<[u32; WAYS]>,
     hasher: FlowHasher,
-    order: VecDeque<(u32, u64)>,
-    serial: u64,
 }
 
 impl Default for Unclaimed {
     fn default() -> Self {
         let random = ahash::RandomState::new();
-        Self {
-            flows: Vec::new(),
-            free: Vec::new(),
-            blocks: Blocks::default(),
-            ends: Vec::new(),
-            hasher: FlowHasher::new([random.hash_one(0), random.hash_one(1)]),
-            order: VecDeque::new(),
-            serial: 0,
-        }
+        let hasher = FlowHasher::new([random.hash_one(0), random.hash_one(1)]);
+        Self { flows: VecDeque::new(), first: 1, blocks: Blocks::default(), ends: Vec::new(), hasher }
     }
 }
 
@@ -119,16 +110,22 @@ impl Unclaimed {
     /// Keeps a packet of the flow with this number, or of a new one; returns the number, or `None` when the flow has had its share.
     pub fn push(&mut self, flow: Option<u32>, p: &MediaPacket<'_, '_>, max_packets: usize) -> Option<u32> {
         let id = flow.unwrap_or_else(|| self.open(p.tuple, p.frame.ts));
-        let f = self.flows.get_mut(id as usize)?.as_mut()?;
-        if f.packets >= max_packets {
+        let newest = self.end().wrapping_sub(1);
+        let index = self.index(id)?;
+        let f = self.flows.get_mut(index)?;
+        if f.packets as usize >= max_packets {
             return None;
         }
         f.note(p);
         let tag = Tag { payload_at: u32::try_from(p.payload_at).unwrap_or(u32::MAX), forth: p.tuple == f.tuple };
-        let spot = self.blocks.push(p.frame, tag, f.spots.map(|(_, last)| last));
-        f.spots = Some((f.spots.map_or(spot, |(first, _)| first), spot));
+        f.last = Some(self.blocks.push(p.frame, tag, f.last, newest));
         f.packets = f.packets.saturating_add(1);
         Some(id)
+    }
+
+    /// Reads what keeping a packet of this flow will read, so that it is in the cache by then; the value means nothing.
+    pub fn warm(&self, id: u32) -> u32 {
+        self.index(id).and_then(|at| self.flows.get(at)).map_or(0, |f| f.packets ^ u32::from(f.tuple.src.port))
     }
 
     /// Whether `id` still is the number of the flow between these endpoints.
@@ -149,12 +146,12 @@ impl Unclaimed {
 
     /// Takes the packets of every flow that touches `e`, each flow in order, flows by first packet.
     pub fn take(&mut self, e: &Endpoint, pool: &mut Pool) -> Vec<Packet> {
-        let bucket = self.ends.get(self.bucket(e)).copied().unwrap_or_default();
-        let here = bucket.iter().filter_map(|n| n.checked_sub(1));
-        let mut found: Vec<(Timestamp, u64, u32)> = here
+        let here = self.ends.get(self.bucket(e)).copied().unwrap_or_default();
+        let mut found: Vec<(Timestamp, u32, u32)> = here
+            .into_iter()
             .filter_map(|id| self.get(id).map(|f| (f, id)))
             .filter(|(f, _)| f.tuple.src == *e || f.tuple.dst == *e)
-            .map(|(f, id)| (f.first, f.serial, id))
+            .map(|(f, id)| (f.first, id.wrapping_sub(self.first), id))
             .collect();
         found.sort_unstable();
         // a flow from an endpoint to itself stands there twice
@@ -164,87 +161,75 @@ impl Unclaimed {
 
     /// Takes the packets of the flow between these endpoints.
     pub fn take_flow(&mut self, tuple: &FiveTuple, pool: &mut Pool) -> Vec<Packet> {
-        let bucket = self.ends.get(self.bucket(&tuple.dst)).copied().unwrap_or_default();
-        let found = bucket.iter().filter_map(|n| n.checked_sub(1)).find(|id| self.holds(*id, tuple));
+        let here = self.ends.get(self.bucket(&tuple.dst)).copied().unwrap_or_default();
+        let found = here.into_iter().find(|id| self.holds(*id, tuple));
         found.map(|id| self.take_one(id, pool)).unwrap_or_default()
     }
 
     /// Takes the packets of a flow by its number.
     pub fn take_one(&mut self, id: u32, pool: &mut Pool) -> Vec<Packet> {
-        let Some(flow) = self.close(id) else { return Vec::new() };
-        let mut packets = Vec::with_capacity(flow.packets);
-        let mut at = flow.spots.map(|(first, _)| first);
-        while let Some(spot) = at {
-            if let Some((kept, _)) = self.blocks.get(spot) {
-                let tuple = if kept.tag.forth { flow.tuple } else { flow.tuple.reversed() };
-                packets.push(Packet { frame: pool.copy(&kept.frame), tuple, payload_at: kept.tag.payload_at as usize });
-            }
-            at = self.blocks.release(spot);
+        let Some(flow) = self.get(id).copied() else { return Vec::new() };
+        let mut packets = Vec::with_capacity(flow.packets as usize);
+        let mut at = flow.last;
+        while let Some((kept, previous)) = at.and_then(|spot| self.blocks.get(spot)) {
+            let tuple = if kept.tag.forth { flow.tuple } else { flow.tuple.reversed() };
+            packets.push(Packet { frame: pool.copy(&kept.frame), tuple, payload_at: kept.tag.payload_at as usize });
+            at = previous;
         }
+        packets.reverse();
+        self.let_go(id);
         packets
     }
 
     /// The flow that was opened first.
-    pub fn oldest(&mut self) -> Option<Facts> {
-        loop {
-            let &(id, serial) = self.order.front()?;
-            if self.get(id).is_some_and(|f| f.serial == serial) {
-                return self.facts(id);
-            }
-            self.order.pop_front();
-        }
+    pub fn oldest(&self) -> Option<Facts> {
+        self.facts(self.first)
     }
 
     /// Lets go of a flow; returns its packets' number.
     pub fn let_go(&mut self, id: u32) -> u64 {
-        let Some(flow) = self.close(id) else { return 0 };
-        let mut at = flow.spots.map(|(first, _)| first);
-        while let Some(spot) = at {
-            at = self.blocks.release(spot);
+        let Some(flow) = self.index(id).and_then(|at| self.flows.get_mut(at)) else { return 0 };
+        flow.last = None;
+        let packets = u64::from(flow.packets);
+        while self.flows.front().is_some_and(|f| f.last.is_none()) {
+            self.flows.pop_front();
+            self.first = self.first.wrapping_add(1);
         }
-        flow.packets as u64
+        let (first, len) = (self.first, self.flows.len());
+        self.blocks.release(|newest| newest.wrapping_sub(first) as usize >= len);
+        packets
+    }
+
+    /// The number that the next flow gets.
+    fn end(&self) -> u32 {
+        self.first.wrapping_add(u32::try_from(self.flows.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Where a flow is that has begun and not yet moved out in front.
+    fn index(&self, id: u32) -> Option<usize> {
+        let at = id.wrapping_sub(self.first) as usize;
+        (at < self.flows.len()).then_some(at)
     }
 
     fn get(&self, id: u32) -> Option<&Flow> {
-        self.flows.get(id as usize)?.as_ref()
+        self.flows.get(self.index(id)?).filter(|f| f.last.is_some())
     }
 
     fn open(&mut self, tuple: FiveTuple, first: Timestamp) -> u32 {
-        self.serial = self.serial.wrapping_add(1);
-        let serial = self.serial;
-        let flow = Flow { tuple, first, serial, spots: None, packets: 0, ssrc: 0, next: [(0, 0, 0); 2], is_rtp: false };
-        let id = if let Some(id) = self.free.pop() {
-            id
-        } else {
-            self.flows.push(None);
-            u32::try_from(self.flows.len()).unwrap_or(u32::MAX).saturating_sub(1)
-        };
-        if let Some(slot) = self.flows.get_mut(id as usize) {
-            *slot = Some(flow);
-        }
+        let id = self.end();
         if self.ends.is_empty() {
             self.ends = vec![[NOBODY; WAYS]; BUCKETS];
         }
         for e in [tuple.src, tuple.dst] {
             let bucket = self.bucket(&e);
-            if let Some(n) = self.ends.get_mut(bucket).and_then(|b| b.iter_mut().find(|n| **n == NOBODY)) {
-                *n = id.saturating_add(1);
+            let (front, len) = (self.first, self.flows.len());
+            let is_over = |n: &&mut u32| n.wrapping_sub(front) as usize >= len;
+            if let Some(room) = self.ends.get_mut(bucket).and_then(|b| b.iter_mut().find(is_over)) {
+                *room = id;
             }
         }
-        self.order.push_back((id, serial));
+        self.flows.push_back(Flow { tuple, first, last: None, packets: 0, ssrc: 0, next: [(0, 0, 0); 2], is_rtp: false });
         id
-    }
-
-    fn close(&mut self, id: u32) -> Option<Flow> {
-        let flow = self.flows.get_mut(id as usize)?.take()?;
-        for e in [flow.tuple.src, flow.tuple.dst] {
-            let bucket = self.bucket(&e);
-            if let Some(n) = self.ends.get_mut(bucket).and_then(|b| b.iter_mut().find(|n| **n == id.saturating_add(1))) {
-                *n = NOBODY;
-            }
-        }
-        self.free.push(id);
-        Some(flow)
     }
 
     fn bucket(&self, e: &Endpoint) -> usize {
