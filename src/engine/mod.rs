@@ -89,6 +89,8 @@ struct Key {
     flow: FlowKey,
     side: Side,
     at: StampPlaces,
+    /// Whether the payload may be a SIP message; asked early, so that reading it overlaps, too.
+    is_sip: bool,
     /// What a double of the packet would be known by; 0 where that has not been worked out.
     id: u64,
 }
@@ -174,8 +176,9 @@ impl Engine {
     fn handle_voip(&mut self, frames: &[Frame<'_>], decoded: &[Decoded], first: u64, out: &mut dyn Output) {
         let mut keys = [Key::default(); BURST];
         let mut lookups = [Lookup::default(); BURST];
-        for ((decoded, key), lookup) in decoded.iter().take(frames.len()).zip(&mut keys).zip(&mut lookups) {
+        for (((frame, decoded), key), lookup) in frames.iter().zip(decoded).zip(&mut keys).zip(&mut lookups) {
             if let Some(h) = decoded.headers() {
+                key.is_sip = sip::looks_like(h.payload(frame.data));
                 (key.flow, key.side) = FlowKey::new(&h.tuple);
                 let ends = self.calls.hasher().ends(&h.tuple);
                 key.at = CallTable::stamp_places_of(ends);
@@ -300,7 +303,7 @@ impl Engine {
 
     fn handle_udp(&mut self, frame: &Frame<'_>, h: &Headers, (key, lookup): (&Key, Lookup), place: Place, out: &mut dyn Output) {
         let payload = h.payload(frame.data);
-        if sip::looks_like(payload) {
+        if key.is_sip {
             if self.is_duplicate(frame, self.dedup.packet_id(h, frame.data)) {
                 return;
             }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::filter::{FilterIndex, FilterKind, FilterSet, Hits};
+use crate::filter::{FilterIndex, FilterKind, Hits};
 use crate::packet::{Endpoint, FiveTuple, Timestamp};
 use crate::protocols::sdp::{self, Transport};
 use crate::protocols::sip::{self, Message, Start};
@@ -13,6 +13,7 @@ use super::call::{CallRef, Party, Verdict};
 use super::claim::{Claim, Evidence, GRACE};
 use super::event::Place;
 use super::hold::Part;
+use super::matching::find_hits;
 use super::mux::{OfferedMux, rtcp_beside};
 use super::output::Output;
 use super::state::{CallState, Step};
@@ -144,7 +145,7 @@ impl CallTable {
         }
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
-        find_hits(&self.filters, msg, sessions, tuple, &mut hits);
+        find_hits(&self.filters, &mut self.strangers, msg, sessions, tuple, &mut hits);
         if !hits.is_empty() {
             self.add_filters(r, &hits);
             if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
@@ -315,40 +316,6 @@ impl CallTable {
         if call.verdict == Verdict::Hold {
             self.let_go(r);
             self.set_verdict(r, Verdict::Drop);
-        }
-    }
-}
-
-/// Asks a set of filters about one message, the SDP it carries and where it was seen.
-pub fn find_hits(set: &FilterSet, msg: &Message<'_>, sessions: &[sdp::Session], tuple: &FiveTuple, hits: &mut Hits) {
-    if set.has_identity() {
-        sip::identities(msg, &mut |field, who| {
-            let number = who.number.as_ref().map(sip::Number::as_str);
-            set.match_identity(field, who.user, who.host, number, hits);
-        });
-    }
-    if set.has_imsi() {
-        sip::imsis(msg, &mut |imsi| set.match_imsi(imsi, hits));
-    }
-    if set.has_imei() {
-        sip::imeis(msg, &mut |imei| set.match_imei(imei, hits));
-    }
-    if set.has_call_id()
-        && let Some(id) = msg.call_id()
-    {
-        set.match_call_id(&id, hits);
-    }
-    if set.has_ip() {
-        for ip in [tuple.src.ip, tuple.dst.ip] {
-            set.match_ip(ip, hits);
-        }
-        for ip in sessions.iter().flat_map(|s| &s.media).filter_map(|m| m.addr) {
-            set.match_ip(ip, hits);
-        }
-    }
-    if set.has_codec() {
-        for f in sessions.iter().flat_map(|s| &s.media).flat_map(|m| &m.formats) {
-            set.match_codec(f.codec.as_str(), hits);
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod event;
 pub mod hold;
 mod kept;
 pub mod lookback;
+pub mod matching;
 pub mod media;
 pub mod message;
 mod mux;

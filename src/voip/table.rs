@@ -16,6 +16,7 @@ use super::claim::{Claims, GRACE};
 use super::event::{CallEvent, CallFacts, Common, Event, Place};
 use super::hold::{Part, Pool};
 use super::lookback::Lookback;
+use super::matching::Strangers;
 use super::output::Output;
 use super::state::CallState;
 use super::unclaimed::Unclaimed;
@@ -138,6 +139,7 @@ pub struct CallTable {
     pub(super) held_signalling_bytes: usize,
     pub(super) next_key: u64,
     pub(super) hits: Hits,
+    pub(super) strangers: Strangers,
     pub(super) hasher: RandomState,
     pub(super) counters: TableCounters,
 }
@@ -170,6 +172,7 @@ impl CallTable {
             held_signalling_bytes: 0,
             next_key: 0,
             hits: Hits::default(),
+            strangers: Strangers::default(),
             hasher: RandomState::new(),
             counters: TableCounters::default(),
         };
@@ -189,6 +192,7 @@ impl CallTable {
             Wanted::Nothing
         };
         self.filters = filters;
+        self.strangers.forget();
         for slot in 0..self.calls.len() {
             self.recheck_filters(slot);
         }

@@ -21,7 +21,7 @@ use crate::packet::headers::{self, DecodeOptions, Headers};
 use crate::processor::filters::{Distribution, Subscriber};
 use crate::protocols::{rtp, sdp, sip};
 use crate::record::Packet;
-use crate::voip::message::find_hits;
+use crate::voip::matching::{Strangers, find_hits};
 
 /// Hunters remembered; further ones make room by forgetting all, which lets a double pass at worst.
 const HUNTERS: usize = 1000;
@@ -59,6 +59,7 @@ type Found = Option<MediaPolicy>;
 struct OldHunter {
     version: Option<u64>,
     filters: FilterSet,
+    strangers: Strangers,
     /// It selects more than it was asked for.
     narrows: bool,
     /// Packets that came with the call they belong to, and without.
@@ -74,6 +75,7 @@ impl OldHunter {
         Self {
             version: None,
             filters: FilterSet::empty(),
+            strangers: Strangers::default(),
             narrows: false,
             of_calls: Dedup::new(seed, DOUBLES),
             others: Dedup::new(seed, DOUBLES),
@@ -89,6 +91,7 @@ impl OldHunter {
         let options = CompileOptions { mode: Mode::Voip, ..CompileOptions::default() };
         // what cannot be compiled was refused when it was set, or is of a kind that selects no calls
         (self.filters, _) = FilterSet::compile(&filters, &options);
+        self.strangers.forget();
         (self.version, self.narrows) = (Some(version), narrows && !self.filters.only_bpf());
         // calls are found again by the new filters
         self.found = Default::default();
@@ -144,7 +147,7 @@ impl OldHunter {
         let Some(message) = message else { return (known, Vec::new()) };
         let sessions: Vec<sdp::Session> = message.sdp_bodies().into_iter().map(sdp::parse).collect();
         let mut hits = Hits::new();
-        find_hits(&self.filters, &message, &sessions, &h.tuple, &mut hits);
+        find_hits(&self.filters, &mut self.strangers, &message, &sessions, &h.tuple, &mut hits);
         let named = hits.as_slice().iter().filter_map(|hit| self.filters.id(*hit)).cloned().collect();
         let found = match (hits.is_empty(), known) {
             (false, before) => Some(before.flatten().into_iter().chain([self.filters.media(&hits)]).max().unwrap_or_default()),

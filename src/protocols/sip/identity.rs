@@ -44,19 +44,33 @@ const ADDRESSES: [(HeaderName, Field); 9] = [
 
 /// Calls `f` for every identity of `msg`: the Request-URI, then the address headers, then the authorisation user names.
 pub fn identities(msg: &Message<'_>, f: &mut dyn FnMut(Field, Identity<'_>)) {
-    if let Start::Request { uri, .. } = msg.start()
-        && let Some(uri) = Uri::parse(uri)
-    {
-        address(Field::SipRequestUri, &uri, f);
+    addresses(msg, &mut |field, value| identity_in(field, value, f));
+    credentials(msg, f);
+}
+
+/// Calls `f` with the Request-URI and with each value of the address headers, as they stand there.
+pub fn addresses(msg: &Message<'_>, f: &mut dyn FnMut(Field, &[u8])) {
+    if let Start::Request { uri, .. } = msg.start() {
+        f(Field::SipRequestUri, uri);
     }
     for (name, field) in ADDRESSES {
         for value in msg.raw_values(name) {
-            if let Some(uri) = NameAddr::parse(value).uri() {
-                address(field, &uri, f);
-            }
+            f(field, value);
         }
     }
-    credentials(msg, &mut |user, host| {
+}
+
+/// Calls `f` with the identity in such a value, if there is one.
+pub fn identity_in(field: Field, value: &[u8], f: &mut dyn FnMut(Field, Identity<'_>)) {
+    let uri = if field == Field::SipRequestUri { Uri::parse(value) } else { NameAddr::parse(value).uri() };
+    if let Some(uri) = uri {
+        address(field, &uri, f);
+    }
+}
+
+/// Calls `f` with the authorisation user names.
+pub fn credentials(msg: &Message<'_>, f: &mut dyn FnMut(Field, Identity<'_>)) {
+    user_names(msg, &mut |user, host| {
         f(Field::SipAuthUser, Identity { user, host, is_tel: false, number: None, phone_context: &[] });
     });
 }
@@ -78,7 +92,7 @@ fn address(field: Field, uri: &Uri<'_>, f: &mut dyn FnMut(Field, Identity<'_>)) 
 }
 
 /// Calls `f` with user and domain (or realm) of each set of credentials.
-fn credentials(msg: &Message<'_>, f: &mut dyn FnMut(&[u8], &[u8])) {
+fn user_names(msg: &Message<'_>, f: &mut dyn FnMut(&[u8], &[u8])) {
     for name in [HeaderName::Authorization, HeaderName::ProxyAuthorization] {
         for value in msg.raw_values(name) {
             let Some(username) = auth_param(value, b"username").map(unquote).or_else(|| {
@@ -123,7 +137,7 @@ fn auth_param<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 /// Calls `f` with every IMSI: 15 digits as user of the private identity (authorisation user name) or of an address in From, To,
 /// P-Asserted-Identity or P-Preferred-Identity, when its domain is a 3GPP one (3GPP TS 23.003 §13).
 pub fn imsis(msg: &Message<'_>, f: &mut dyn FnMut(&[u8])) {
-    credentials(msg, &mut |user, host| imsi(user, host, f));
+    user_names(msg, &mut |user, host| imsi(user, host, f));
     for name in [HeaderName::PAssertedIdentity, HeaderName::PPreferredIdentity, HeaderName::From, HeaderName::To] {
         for value in msg.raw_values(name) {
             if let Some(uri) = NameAddr::parse(value).uri() {

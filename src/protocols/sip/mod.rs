@@ -37,7 +37,7 @@ pub use self::{
     body::SdpBodies,
     framer::{Framed, Framer},
     header::HeaderName,
-    identity::{Identity, identities, imeis, imsis},
+    identity::{Identity, addresses, credentials, identities, identity_in, imeis, imsis},
     malformed::Malformed,
     message::{CSeq, Message},
     number::Number,
