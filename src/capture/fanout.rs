@@ -4,8 +4,8 @@
 //! program chooses the member by the unordered pair of IP addresses, so that both directions of a flow and all fragments
 //! of its datagrams meet on one thread. The kernel's defragment flag is never used: it replaces the fragments.
 //!
-//! Exactly once, from the start: the first member is opened as if alone. The others join refusing everything, have what
-//! they saw before thrown away, and only then accept; without a program the group gives every frame to its first member,
+//! Exactly once, from the first frame on: each member joins refusing everything, has what it saw before thrown away, and only then
+//! accepts, the first member before the others join; without a program the group gives every frame to its first member,
 //! so they receive nothing until the program is set for all in one step.
 //!
 //! A member that comes back after its interface vanished joins a group that is at work; frames that reach it before it

@@ -136,8 +136,13 @@ impl Handle {
         // Compiled before anything else is done, so that a wrong expression costs nothing.
         let program = filter.compile(&capture)?;
         let mut capture = capture.setnonblock().map_err(|e| self.failed(&e))?;
-        if !filter.is_all() || matches!(member, Member::Further(_)) {
+        // while a socket moves from its own place into its group's, a frame can pass by both
+        let begins_later = !filter.is_all() || matches!(member, Member::First | Member::Further(_));
+        if begins_later {
             self.attach(&capture, &[REFUSE])?;
+        }
+        if member == Member::First {
+            self.group = Some(sys::join_fanout(capture.as_fd(), None).map_err(|e| self.refused(&e))?);
         }
         if let Member::Further(group) | Member::Again(group) = member {
             sys::join_fanout(capture.as_fd(), Some(group)).map_err(|e| self.refused(&e))?;
@@ -147,12 +152,9 @@ impl Handle {
             // Where every member was gone, the group is a new one.
             sys::set_fanout_program(capture.as_fd(), &fanout::by_address_pair()).map_err(|e| self.refused(&e))?;
         }
-        if !filter.is_all() || matches!(member, Member::Further(_)) {
+        if begins_later {
             self.drain(&mut capture, options.retire)?;
             self.attach(&capture, &program)?;
-        }
-        if member == Member::First {
-            self.group = Some(sys::join_fanout(capture.as_fd(), None).map_err(|e| self.refused(&e))?);
         }
         self.index = index;
         self.state = LiveState::Up;
