@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::batch::Limits;
 use crate::capture::{Libpcap, Source};
-use crate::config::{self, HuntConfig, Mode};
+use crate::config::{self, HuntConfig, Mode, Sandbox};
 use crate::filter::Filter;
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
 use crate::net::{Dialer, Transport};
@@ -23,6 +23,7 @@ use super::memory::{self, Shares};
 use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
+use super::sandbox::{self, Reach, Role};
 use super::security;
 use super::shown::shown;
 use super::signals::{Signal, Signals};
@@ -44,7 +45,22 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let (dialer, transport) = (security::dialer(&config.security)?, pages::of_client(&config.security));
     let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
     privileges::drop_to(config.system.user.as_deref(), needs)?;
+    if config.system.sandbox == Sandbox::On {
+        privileges::shed(needs)?;
+        sandbox::enter(Role::Hunter, &reach(&config, &started))?;
+    }
     runtime::block_on(supervise(config, (dialer, transport), matches, &started))
+}
+
+/// What it reads and writes from here on.
+fn reach(config: &HuntConfig, started: &Started) -> Reach {
+    let mut reach = Reach::default();
+    reach.reads(started.merged.file.iter().chain(&config.filters.file).chain(&config.capture.read));
+    reach.reads(config.security.files());
+    if spool::asked(config).0 != Durability::Memory {
+        config.spool_dir.iter().for_each(|dir| reach.writes_into(dir));
+    }
+    reach
 }
 
 async fn supervise(

@@ -22,6 +22,7 @@ mod pages;
 mod privileges;
 mod process;
 mod runtime;
+mod sandbox;
 mod security;
 mod show;
 mod shown;

@@ -63,6 +63,14 @@ pub(super) fn drop_to(user: Option<&str>, needs: Needs) -> Result<(), Stop> {
     Ok(())
 }
 
+/// Gives up what root has beyond the needs and the files of others: what a sandbox is for is not left to root's powers.
+pub(super) fn shed(needs: Needs) -> Result<(), Stop> {
+    if geteuid().is_root() {
+        keep_these(needs.capability() | CapabilitySet::DAC_OVERRIDE).context("cannot give up capabilities")?;
+    }
+    Ok(())
+}
+
 /// Who a process becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Account {
@@ -130,7 +138,11 @@ impl Account {
 
 /// Gives up every capability but the needed one, for good.
 fn keep(needs: Needs) -> anyhow::Result<()> {
-    let kept = capabilities(None)?.permitted & needs.capability();
+    keep_these(needs.capability())
+}
+
+fn keep_these(wanted: CapabilitySet) -> anyhow::Result<()> {
+    let kept = capabilities(None)?.permitted & wanted;
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })?;
     clear_ambient_capability_set()?;
     set_keep_capabilities(false)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::ArgMatches;
 
-use crate::config::{self, CallLayout, ListenHost, ProcessConfig, ServerDurability, ServerSecurity};
+use crate::config::{self, CallLayout, ListenHost, ProcessConfig, Sandbox, ServerDurability, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Transport, listen_addresses};
 use crate::processor::commit::{Recovered, recover};
 use crate::processor::filters::read_file;
@@ -24,6 +24,7 @@ use super::memory;
 use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
+use super::sandbox::{self, Reach, Role};
 use super::signals::{Signal, Signals};
 use super::spool;
 use super::start::{self, Started};
@@ -49,7 +50,40 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let transport = pages::of_server(&config.security);
     let needs = if (1..1024).contains(&config.processor.listen().1) { Needs::LowPort } else { Needs::Nothing };
     privileges::drop_to(config.system.user.as_deref(), needs)?;
+    if config.system.sandbox == Sandbox::On {
+        privileges::shed(needs)?;
+        sandbox::enter(Role::Processor, &reach(&config, &started))?;
+    }
     runtime::block_on(supervise(config, (tls, transport), (access, dialer), matches, &started))
+}
+
+/// What it reads and writes from here on.
+fn reach(config: &ProcessConfig, started: &Started) -> Reach {
+    let mut reach = Reach::default();
+    reach.reads(started.merged.file.iter().chain(&config.processor.filter_file));
+    if let ServerSecurity::Tls { cert_file, key_file, client_ca_file, crl_file, api_keys_file, .. } = &config.security {
+        reach.reads([cert_file, key_file].into_iter().chain(client_ca_file).chain(crl_file).chain(api_keys_file));
+    }
+    if let Some(above) = &config.upstream {
+        reach.reads(above.files());
+        reach.writes_into(&config.upstream_dir);
+    }
+    reach.writes_into(&config.state_dir);
+    let p = &config.processor;
+    p.write_file.iter().for_each(|file| reach.writes_file(file));
+    if p.per_call_pcap.enabled {
+        reach.writes_into(&p.per_call_pcap.output_dir);
+    }
+    if p.auto_rotate_pcap.enabled {
+        reach.writes_into(&p.auto_rotate_pcap.output_dir);
+    }
+    // files of an earlier run may have to be made what was stored, wherever they are
+    let state = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).and_then(|dir| State::load(&dir));
+    if let Ok(Some(State { places, .. })) = state {
+        let before = [places.unified, places.calls, places.rotating].into_iter().flatten();
+        before.filter(|dir| dir.is_dir()).for_each(|dir| reach.writes_into(&dir));
+    }
+    reach
 }
 
 async fn supervise(

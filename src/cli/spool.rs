@@ -39,18 +39,8 @@ const fn sync(durability: Durability) -> (Duration, u64) {
 
 /// Where this hunter's batches live, and its queue. Nobody asked for one (`auto`): then one that cannot be had is a warning.
 pub(super) fn of_hunter(config: &HuntConfig) -> Result<(Durability, Option<Queue<Disk>>), Stop> {
-    let hunter = &config.hunter;
     let offline = !config.capture.read.is_empty();
-    let (durability, demanded) = match hunter.durability {
-        Asked::Memory => (Durability::Memory, true),
-        Asked::Spill => (Durability::Spill, true),
-        Asked::Wal => (Durability::Wal, true),
-        Asked::Auto if hunter.disk_buffer.enabled => (Durability::Spill, true),
-        // a file is its own disk queue
-        Asked::Auto if offline => (Durability::Memory, true),
-        Asked::Auto if config.mode == Mode::Voip => (Durability::Wal, false),
-        Asked::Auto => (Durability::Spill, false),
-    };
+    let (durability, demanded) = asked(config);
     if durability == Durability::Memory {
         return Ok((durability, None));
     }
@@ -61,6 +51,22 @@ pub(super) fn of_hunter(config: &HuntConfig) -> Result<(Durability, Option<Queue
             tracing::warn!(reason = %stop, "no disk queue: what is not acknowledged is lost when this hunter ends");
             Ok((Durability::Memory, None))
         }
+    }
+}
+
+/// What is asked for, and whether it must be had.
+pub(super) fn asked(config: &HuntConfig) -> (Durability, bool) {
+    let hunter = &config.hunter;
+    let offline = !config.capture.read.is_empty();
+    match hunter.durability {
+        Asked::Memory => (Durability::Memory, true),
+        Asked::Spill => (Durability::Spill, true),
+        Asked::Wal => (Durability::Wal, true),
+        Asked::Auto if hunter.disk_buffer.enabled => (Durability::Spill, true),
+        // a file is its own disk queue
+        Asked::Auto if offline => (Durability::Memory, true),
+        Asked::Auto if config.mode == Mode::Voip => (Durability::Wal, false),
+        Asked::Auto => (Durability::Spill, false),
     }
 }
 

@@ -36,8 +36,8 @@ pub use options::{Commands, Group, NOT_HERE, Opt, all as options, find as find_o
 pub use roles::{ClientSecurity, HuntConfig, Mode, ProcessConfig, RemoteConfig, ServerSecurity, SniffConfig, SpoolConfig};
 pub use settings::{
     AutoRotatePcap, CallLayout, Capture, Certs, ClientTls, DiskBuffer, Durability, Filters, Hunter, ListenHost, Log, LogFormat,
-    NoFilterPolicy, OutputFormat, PerCallPcap, Processor, Remote, ServerDurability, ServerTls, Settings, Sniff, Speed, System,
-    Upstream, UpstreamBuffer, Voip, WhenFull, split_listen,
+    NoFilterPolicy, OutputFormat, PerCallPcap, Processor, Remote, Sandbox, ServerDurability, ServerTls, Settings, Sniff, Speed,
+    System, Upstream, UpstreamBuffer, Voip, WhenFull, split_listen,
 };
 pub use show::{defaults, dump};
 pub use tree::{MAX_DEPTH, MAX_FILE_BYTES};

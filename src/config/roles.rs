@@ -30,6 +30,15 @@ pub enum ClientSecurity {
     Tls(ClientTls),
 }
 
+impl ClientSecurity {
+    /// Every file it is made of.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let tls = if let Self::Tls(tls) = self { Some(tls) } else { None };
+        let files = tls.map(|tls| [&tls.ca_file, &tls.cert_file, &tls.key_file, &tls.crl_file, &tls.api_key_file]);
+        files.into_iter().flatten().flatten()
+    }
+}
+
 /// How connections in are protected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerSecurity {

@@ -402,8 +402,20 @@ pub struct ServerTls {
 pub struct System {
     /// Whom a process started as root becomes.
     pub user: Option<String>,
+    /// Whether it is denied what it has no use for.
+    pub sandbox: Sandbox,
     /// Bytes it may take; 0 is half of what there is.
     pub memory_limit: u64,
+}
+
+/// Whether a process is denied the files and system calls it has no use for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 /// Section `remote`.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::whole::{LC, calls_capture, frames, succeed};
+use super::whole::{LC, Processor, calls_capture, frames, succeed};
 
 /// Frames of one flood.
 const FRAMES: u32 = 150_000;
@@ -91,8 +91,8 @@ fn hostile(kind: Kind, n: u32) -> Vec<u8> {
     }
 }
 
-/// The calls with a flood spread between their frames.
-fn write(path: &Path, kinds: &[Kind]) {
+/// The calls with a flood of so many frames spread between theirs.
+fn write(path: &Path, kinds: &[Kind], flood: u32) {
     let calls = frames(&calls_capture());
     let mut file = BufWriter::new(File::create(path).unwrap());
     file.write_all(&[0x4d, 0x3c, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0]).unwrap();
@@ -103,7 +103,7 @@ fn write(path: &Path, kinds: &[Kind]) {
         }
         file.write_all(data).unwrap();
     };
-    let between = FRAMES / u32::try_from(calls.len()).unwrap();
+    let between = flood / u32::try_from(calls.len()).unwrap();
     let mut n = 0;
     for (ns, wire, data) in &calls {
         for _ in 0..between {
@@ -116,16 +116,20 @@ fn write(path: &Path, kinds: &[Kind]) {
     }
 }
 
+/// The most memory a process had so far; nothing when it is gone.
+fn peak_of(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let kib =
+        status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// Runs to its end; the most memory it had.
 fn peak(command: &mut Command) -> u64 {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut peak = 0;
     loop {
-        // gone at the very end
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let kib =
-            status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        peak = peak.max(kib.unwrap_or(0) * 1024);
+        peak = peak.max(peak_of(child.id()));
         if child.try_wait().unwrap().is_some() {
             break;
         }
@@ -151,7 +155,7 @@ fn floods_stay_within_the_memory_limit_and_the_calls_asked_for_are_filed() {
     let mut floods: Vec<Vec<Kind>> = ALL.iter().map(|k| vec![*k]).collect();
     floods.push(ALL.to_vec());
     for kinds in floods {
-        write(&dir.join("flood.pcap"), &kinds);
+        write(&dir.join("flood.pcap"), &kinds, FRAMES);
         let limit = format!("{LIMIT}");
         let peak = peak(
             Command::new(LC)
@@ -167,5 +171,57 @@ fn floods_stay_within_the_memory_limit_and_the_calls_asked_for_are_filed() {
         assert!(good * 10 >= wanted.len() * 9, "{kinds:?}: {good} of {}", wanted.len());
         assert_eq!(kept.len(), good, "{kinds:?}: nothing else");
         assert!(peak <= LIMIT + LIMIT / 10, "{kinds:?}: {} MiB", peak >> 20);
+    }
+}
+
+/// What a hunter and its processor take while a flood comes by beside the calls, and how much of these is filed.
+struct Brought {
+    hunter: u64,
+    processor: u64,
+    kept: Vec<(i64, u32, Vec<u8>)>,
+}
+
+/// `process` as a hunter's target, which `hunt`s the flood; both within [`LIMIT`].
+fn bring(dir: &Path, process: &[&str], hunt: &[&str]) -> Brought {
+    let limit = format!("{LIMIT}");
+    let start = ["--insecure", "--state-dir", "state", "-w", "kept.pcap", "--durability", "process", "--memory-limit", &limit];
+    let processor = Processor::start(dir, &[&start[..], process].concat());
+    let address = format!("127.0.0.1:{}", processor.port);
+    let hunter = peak(
+        Command::new(LC)
+            .args(["hunt", "voip", "-P", &address, "--insecure", "--id", "edge", "-r", "flood.pcap", "--memory-limit", &limit])
+            .args(["--log-format", "json"])
+            .args(hunt)
+            .current_dir(dir)
+            .env("HOME", dir),
+    );
+    let at_processor = peak_of(processor.id());
+    let log = processor.stop();
+    assert!(log.contains("\"difference\":\"p1=0 p2=0\""), "{log}");
+    let kept = frames(&dir.join("kept.pcap"));
+    fs::remove_file(dir.join("kept.pcap")).unwrap();
+    fs::remove_dir_all(dir.join("state")).unwrap();
+    Brought { hunter, processor: at_processor, kept }
+}
+
+#[test]
+fn a_hunter_and_its_processor_stay_within_their_limits_and_deliver_the_calls_asked_for() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let alone = calls_capture().display().to_string();
+    succeed(dir, &["sniff", "voip", "-r", &alone, "-w", "alone.pcap", "--sip-user", "alice"]);
+    let wanted = frames(&dir.join("alone.pcap"));
+
+    let mut floods: Vec<Vec<Kind>> = ALL.iter().map(|k| vec![*k]).collect();
+    floods.push(ALL.to_vec());
+    for kinds in floods {
+        write(&dir.join("flood.pcap"), &kinds, FRAMES);
+        let brought = bring(dir, &[], &["--sip-user", "alice"]);
+
+        let good = wanted.iter().filter(|frame| brought.kept.contains(frame)).count();
+        assert!(good * 10 >= wanted.len() * 9, "{kinds:?}: {good} of {}", wanted.len());
+        for (who, peak) in [("hunter", brought.hunter), ("processor", brought.processor)] {
+            assert!(peak <= LIMIT + LIMIT / 10, "{kinds:?}: {who}: {} MiB", peak >> 20);
+        }
     }
 }

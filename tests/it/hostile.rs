@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use super::whole::{Processor, calls_capture, frames, succeed};
 
-const REGISTER: &str = "/lippycat.management.ManagementService/RegisterHunter";
-const STREAM: &str = "/lippycat.data.DataService/StreamPackets";
+pub(super) const REGISTER: &str = "/lippycat.management.ManagementService/RegisterHunter";
+pub(super) const STREAM: &str = "/lippycat.data.DataService/StreamPackets";
 /// Where the hostile peer sits: another address than the good hunter's.
 const THERE: u8 = 2;
 
@@ -30,7 +30,7 @@ async fn connect_from(last: u8, port: u16) -> Option<TcpStream> {
 }
 
 /// An HTTP/2 connection, or nothing when it is refused.
-async fn http2(port: u16) -> Option<SendRequest<Bytes>> {
+pub(super) async fn http2(port: u16) -> Option<SendRequest<Bytes>> {
     http2_from(THERE, port).await
 }
 
@@ -40,7 +40,7 @@ async fn http2_from(last: u8, port: u16) -> Option<SendRequest<Bytes>> {
     send.ready().await.ok()
 }
 
-fn call(path: &str) -> http::Request<()> {
+pub(super) fn call(path: &str) -> http::Request<()> {
     http::Request::post(format!("http://x{path}"))
         .version(http::Version::HTTP_2)
         .header("content-type", "application/grpc")
@@ -49,13 +49,13 @@ fn call(path: &str) -> http::Request<()> {
         .unwrap()
 }
 
-fn resident(id: u32) -> u64 {
+pub(super) fn resident(id: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-fn hunt(dir: &Path, port: u16, id: &str) {
+pub(super) fn hunt(dir: &Path, port: u16, id: &str) {
     let (address, capture) = (format!("127.0.0.1:{port}"), calls_capture());
     let start = ["hunt", "-P", &address, "--insecure", "--id", id, "--no-filter-policy", "allow", "--keep-duplicates", "-r"];
     succeed(dir, &[&start[..], &[capture.to_str().unwrap()]].concat());
@@ -72,7 +72,7 @@ fn stats_line() {
     std::thread::sleep(Duration::from_millis(5500));
 }
 
-fn processor(dir: &Path) -> Processor {
+pub(super) fn processor(dir: &Path) -> Processor {
     Processor::start(dir, &["--insecure", "--state-dir", "state", "-w", "all.pcap"])
 }
 

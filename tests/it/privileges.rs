@@ -43,7 +43,7 @@ fn assert_has_only(id: u32, capabilities: u64) {
             assert_eq!(u64::from_str_radix(field(status, set), 16).unwrap(), capabilities, "{status}");
         }
         assert_eq!((field(status, "CapInh:"), field(status, "CapAmb:")), ("0000000000000000", "0000000000000000"), "{status}");
-        assert_eq!(field(status, "NoNewPrivs:"), "1", "{status}");
+        assert_eq!((field(status, "NoNewPrivs:"), field(status, "Seccomp:")), ("1", "2"), "{status}");
         assert_eq!(field(status, "Uid:"), "65534\t65534\t65534\t65534", "{status}");
         assert_eq!(field(status, "Gid:"), "65534\t65534\t65534\t65534", "{status}");
         assert_eq!(field(status, "Groups:"), "", "{status}");
@@ -117,6 +117,32 @@ fn a_hunter_and_a_processor_of_root_become_nobody_and_do_their_work_without_root
     assert_eq!(frames(&dir.join("out/all.pcap")).len(), 20);
     let written = fs::metadata(dir.join("out/all.pcap")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&written), 65_534, "files are the new user's");
+}
+
+/// Bit of `CAP_DAC_OVERRIDE`.
+const FILES_OF_OTHERS: u64 = 1 << 1;
+
+#[test]
+fn root_that_stays_root_keeps_little_and_a_sandbox_can_be_left_out() {
+    if !as_root("root_that_stays_root_keeps_little") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let start = |more: &[&str]| Processor::start(dir, &[&["--insecure", "--state-dir", "state"], more].concat());
+    let of = |processor: &Processor, name: &str| field(&statuses(processor.id())[0], name).to_owned();
+
+    let sandboxed = start(&[]);
+    let (kept, seccomp) = (of(&sandboxed, "CapEff:"), of(&sandboxed, "Seccomp:"));
+    let log = sandboxed.stop();
+    let free = start(&["--sandbox", "off"]);
+    let free_seccomp = of(&free, "Seccomp:");
+    free.stop();
+
+    // as far as the test has it itself
+    let kept = u64::from_str_radix(&kept, 16).unwrap();
+    assert_eq!((kept & !FILES_OF_OTHERS, seccomp.as_str(), free_seccomp.as_str()), (0, "2", "0"));
+    assert!(log.contains("\"message\":\"sandboxed\"") || log.contains("the sandbox is not whole"), "{log}");
 }
 
 #[test]

@@ -9,6 +9,10 @@ pub(super) const ROWS: &[Opt] = &[
     Opt::new("system.user", Kind::Text, Group::Security, LONG)
         .flag("user")
         .help("Started as root: become this user (NAME or UID:GID) before anything is received"),
+    Opt::new("system.sandbox", Kind::Choice(&["on", "off"]), Group::Security, Commands::HUNT.and(Commands::PROCESS))
+        .flag("sandbox")
+        .default("on")
+        .help("Deny this process the files and system calls it has no use for (landlock, seccomp)"),
     Opt::new("system.memory_limit", Kind::Size { min: 0, max: 1 << 46 }, Group::General, LONG)
         .flag("memory-limit")
         .default("0")
