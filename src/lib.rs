@@ -74,3 +74,6 @@ pub mod cli;
 #[cfg(test)]
 #[path = "../tests/it/not_run.rs"]
 mod not_run;
+#[cfg(test)]
+#[path = "../tests/it/numbered.rs"]
+mod numbered;

@@ -10,7 +10,7 @@ use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Tra
 use crate::processor::commit::{Recovered, recover};
 use crate::processor::filters::read_file;
 use crate::processor::intake::Intake;
-use crate::processor::{self, Access as Callers, Commit, Order, Outputs, Parts, ProcessorError};
+use crate::processor::{self, Access as Callers, Commit, Order, Outputs, Parts, ProcessorError, Reopen};
 use crate::record::RecordError;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
@@ -183,6 +183,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
         outputs,
         commit,
+        reopen: reopen(config.clone(), limit),
         filters,
         // versions must not go back over a restart; seconds grow faster than anybody edits
         filter_version: u64::try_from(crate::telemetry::clock::wall().as_nanos() / 1_000_000_000).unwrap_or(0),
@@ -264,6 +265,14 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
     };
     let outputs = Outputs { unified, calls, rotating, memory, grace: p.pcap_grace_period, retain_age: p.retain_age };
     Ok((outputs, commit, acked))
+}
+
+/// Does it once more, after the disk did not confirm what was written.
+fn reopen(config: ProcessConfig, limit: u64) -> Reopen {
+    Box::new(move || {
+        let (outputs, commit, _) = outputs(&config, limit).map_err(|e| e.to_string())?;
+        Ok((outputs, commit))
+    })
 }
 
 /// Where the files are, wherever the next process is started.

@@ -71,6 +71,9 @@ pub enum Order {
     StopNow,
 }
 
+/// Opens the files again, from what is stored in them.
+pub type Reopen = Box<dyn FnMut() -> Result<(Outputs, Commit), Box<dyn std::error::Error + Send + Sync>> + Send>;
+
 /// What a processor is made of.
 pub struct Parts {
     /// Its name.
@@ -85,6 +88,8 @@ pub struct Parts {
     pub outputs: Outputs,
     /// What an earlier run left, and the log that this one goes on with.
     pub commit: Commit,
+    /// How both are opened once more, after the disk did not confirm what was written.
+    pub reopen: Reopen,
     /// Filters at the start.
     pub filters: Vec<Filter>,
     /// Where versions begin.

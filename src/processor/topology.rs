@@ -10,6 +10,7 @@
 //!                                         ◀─secure─                    │  ▲
 //!                                                                 spool thread ──▶ files
 //!
+//!  an error of fsync: both threads end, the files are opened again from what is stored, and what came since is written again
 //!  shutdown: stop accepting, end streams ─▶ stopping flag ─▶ record thread writes, commit thread checkpoints, both end
 //!            ─▶ uplink drains, or leaves the rest to its files ─▶ spool thread closes them
 //! ```
@@ -25,8 +26,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::transport::Server;
 
 use super::access::{Access, AccessLayer};
-use super::branches::record;
-use super::commit::{Commit, Committer, Line, Progress};
+use super::branches::record::{self, End};
+use super::commit::{Commit, Committer, Left, Line, Progress};
 use super::data::DataService;
 use super::filters::read_file;
 use super::ingest::Ingest;
@@ -35,9 +36,10 @@ use super::management::Management;
 use super::pages::ProcessorPages;
 use super::shared::{Doors, Job, Shared};
 use super::upstream::{Plane, Upstream, UpstreamParts};
-use super::{Order, Outcome, Outputs, Parts, ProcessorError};
+use super::{Order, Outcome, Outputs, Parts, ProcessorError, Reopen};
 use crate::net::Acceptor;
 use crate::net::accept::http2;
+use crate::record::fault;
 use crate::telemetry::{RELOADS, clock, memory};
 use crate::uplink::{self, Backlog, Ending, Spooler, UplinkError};
 use crate::wire::management::management_service_server::ManagementServiceServer;
@@ -50,6 +52,8 @@ const ASKS: usize = 4;
 const CHECKPOINT: u64 = 128 << 20;
 /// The filter file is looked at this often.
 const LOOK: Duration = Duration::from_millis(250);
+/// Between two attempts to go on after an error of the disk.
+const RETRY: Duration = Duration::from_millis(500);
 /// A statistics line this often.
 const STATS: Duration = Duration::from_secs(5);
 /// What presses is looked at this often.
@@ -80,7 +84,8 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     // set once: there was none before
     let _first = shared.doors.set(doors);
     let above = parts.upstream.map(|up| climb(up, &shared)).transpose()?;
-    let mut finished = write(Arc::clone(&shared), parts.outputs, parts.commit, queue)?;
+    let files = Files { outputs: parts.outputs, commit: parts.commit, reopen: parts.reopen, checkpoint_bytes: CHECKPOINT };
+    let mut finished = write(Arc::clone(&shared), files, queue)?;
 
     let connections = parts.acceptor.counters();
     let server = tokio::spawn(serve(parts.acceptor, parts.access, Arc::clone(&shared), orders.clone()));
@@ -171,25 +176,140 @@ impl Climb {
 /// [`ProcessorError::Thread`], [`ProcessorError::State`].
 pub(super) fn write(
     shared: Arc<Shared>,
-    outputs: Outputs,
-    commit: Commit,
-    jobs: mpsc::Receiver<Job>,
+    files: Files,
+    mut jobs: mpsc::Receiver<Job>,
 ) -> Result<watch::Receiver<bool>, ProcessorError> {
-    let (asks, asked) = std::sync::mpsc::sync_channel(ASKS);
-    let progress = Arc::new(Progress::default());
     let (done, finished) = watch::channel(false);
-    let (again, places) = (commit.again.clone(), commit.places.clone());
-    let line = Line { asks, progress: Arc::clone(&progress), again, places, checkpoint_bytes: CHECKPOINT };
-    let committer = Committer::new(commit, Arc::clone(&shared), progress).map_err(ProcessorError::State)?;
-    let commits = move || committer.run(&asked);
+    let Files { outputs, commit, mut reopen, checkpoint_bytes } = files;
+    let mut life = Life::begin(&shared, outputs, commit, checkpoint_bytes)?;
+    let fault = fault::here();
     let records = move || {
-        if record::run(shared, outputs, jobs, line) {
+        fault.enter();
+        let mut first = Vec::new();
+        let ended = loop {
+            let left = match life.run(&shared, first, &mut jobs) {
+                Ended::Well => break true,
+                Ended::Broken => break false,
+                Ended::Failed(left) => left,
+            };
+            let Some(next) = start_over(&shared, &left, &mut reopen, checkpoint_bytes) else { break true };
+            (life, first) = (next, left.jobs);
+        };
+        if ended {
             done.send_replace(true);
         }
     };
-    std::thread::Builder::new().name("lc-commit".to_owned()).spawn(commits).map_err(ProcessorError::Thread)?;
     std::thread::Builder::new().name("lc-record".to_owned()).spawn(records).map_err(ProcessorError::Thread)?;
     Ok(finished)
+}
+
+/// The files, and how they are opened once more after an error of the disk: from what is stored.
+pub(super) struct Files {
+    pub(super) outputs: Outputs,
+    pub(super) commit: Commit,
+    pub(super) reopen: Reopen,
+    /// Bytes in the commit log between two checkpoints.
+    pub(super) checkpoint_bytes: u64,
+}
+
+/// Both threads, from one opening of the files to the next.
+struct Life {
+    outputs: Outputs,
+    line: Line,
+    commits: Commits,
+}
+
+/// The commit thread, which never outlives its record thread.
+struct Commits(Option<std::thread::JoinHandle<Left>>);
+
+impl Commits {
+    /// What it leaves; `None` when it panicked.
+    fn join(mut self) -> Option<Left> {
+        self.0.take()?.join().ok()
+    }
+}
+
+impl Drop for Commits {
+    fn drop(&mut self) {
+        // where the record thread panics, the line between them is gone before
+        self.0.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+enum Ended {
+    /// The processor stops.
+    Well,
+    /// The disk does not confirm what was written.
+    Failed(Left),
+    /// A thread panicked.
+    Broken,
+}
+
+impl Life {
+    /// Starts the commit thread.
+    fn begin(shared: &Arc<Shared>, outputs: Outputs, commit: Commit, checkpoint_bytes: u64) -> Result<Self, ProcessorError> {
+        let (asks, asked) = std::sync::mpsc::sync_channel(ASKS);
+        let progress = Arc::new(Progress::default());
+        let (again, places) = (commit.again.clone(), commit.places.clone());
+        let line = Line { asks, progress: Arc::clone(&progress), again, places, checkpoint_bytes };
+        let committer = Committer::new(commit, Arc::clone(shared), progress).map_err(ProcessorError::State)?;
+        let fault = fault::here();
+        let commits = move || {
+            fault.enter();
+            committer.run(&asked)
+        };
+        let commits = std::thread::Builder::new().name("lc-commit".to_owned()).spawn(commits).map_err(ProcessorError::Thread)?;
+        Ok(Self { outputs, line, commits: Commits(Some(commits)) })
+    }
+
+    /// The record thread's part.
+    fn run(self, shared: &Arc<Shared>, first: Vec<Job>, jobs: &mut mpsc::Receiver<Job>) -> Ended {
+        let Self { outputs, line, commits } = self;
+        let end = record::run(Arc::clone(shared), outputs, first, jobs, line);
+        match (end, commits.join()) {
+            (End::Done, Some(_)) => Ended::Well,
+            (End::GivenUp, Some(_)) => {
+                tell_given_up();
+                Ended::Well
+            }
+            (End::Failed(theirs), Some(mut left)) => {
+                left.jobs.extend(theirs);
+                Ended::Failed(left)
+            }
+            (End::Broken, _) | (_, None) => Ended::Broken,
+        }
+    }
+}
+
+fn tell_given_up() {
+    tracing::error!("stopping with a disk that takes no more; what was not acknowledged is left to the hunters");
+}
+
+/// After an error of fsync: goes back to what is stored and opens the files again, however often that has to be tried; `None` when the
+/// processor is to stop before it succeeds.
+fn start_over(shared: &Arc<Shared>, left: &Left, reopen: &mut Reopen, checkpoint_bytes: u64) -> Option<Life> {
+    let mut said = String::new();
+    while !shared.stopping.load(Ordering::Acquire) {
+        let again = left
+            .take_back()
+            .map_err(Into::into)
+            .and_then(|()| reopen())
+            .and_then(|(outputs, commit)| Life::begin(shared, outputs, commit, checkpoint_bytes).map_err(Into::into));
+        match again {
+            Ok(life) => return Some(life),
+            Err(e) => {
+                let e = e.to_string();
+                if e != said {
+                    tracing::error!(error = %e, "the disk is still not well; hunters stay paused, and it is tried again");
+                    said = e;
+                }
+            }
+        }
+        shared.note_alive();
+        clock::pause(RETRY);
+    }
+    tell_given_up();
+    None
 }
 
 async fn serve(acceptor: Acceptor, access: Access, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {

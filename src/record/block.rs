@@ -35,7 +35,9 @@ impl Disk for File {
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
         fault::step();
-        self.set_len(len)
+        self.set_len(len)?;
+        fault::cut(self, len);
+        Ok(())
     }
 }
 

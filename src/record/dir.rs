@@ -434,7 +434,7 @@ impl Entries {
 /// Makes the bytes of a file durable.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
     fault::step();
-    if fault::sync_fails() {
+    if fault::sync_fails(file) {
         return Err(io::Error::other("the test says so"));
     }
     file.sync_data()?;

@@ -10,6 +10,22 @@ use std::{fs::File, path::Path};
 #[cfg(test)]
 pub(crate) use told::{Crash, Witness};
 
+/// What this thread hands on to those it starts.
+#[cfg(not(test))]
+pub(crate) struct Here;
+
+#[cfg(not(test))]
+impl Here {
+    #[expect(clippy::unused_self, reason = "in tests there is something to enter")]
+    pub(crate) fn enter(self) {}
+}
+
+/// What this thread hands on to those it starts.
+#[cfg(not(test))]
+pub(crate) fn here() -> Here {
+    Here
+}
+
 /// A change is about to be made.
 #[cfg(not(test))]
 #[inline]
@@ -30,7 +46,7 @@ pub(crate) fn die() {}
 /// Whether the disk refuses to confirm.
 #[cfg(not(test))]
 #[inline]
-pub(crate) fn sync_fails() -> bool {
+pub(crate) fn sync_fails(_file: &File) -> bool {
     false
 }
 
@@ -49,13 +65,18 @@ pub(crate) fn named(_dir: &Path, _from: Option<&str>, _to: &str) {}
 #[inline]
 pub(crate) fn replacing(_dir: &Path, _to: &str) {}
 
+/// A file was cut to this length.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn cut(_file: &File, _len: u64) {}
+
 /// The names of a directory are on the disk.
 #[cfg(not(test))]
 #[inline]
 pub(crate) fn dir_synced(_dir: &Path) {}
 
 #[cfg(test)]
-pub(crate) use told::{die, dir_synced, named, replacing, step, sync_fails, synced, torn};
+pub(crate) use told::{cut, die, dir_synced, here, named, replacing, step, sync_fails, synced, torn};
 
 #[cfg(test)]
 mod told {
@@ -80,7 +101,11 @@ mod told {
     struct Inner {
         left: u64,
         dead: bool,
-        syncs_fail: bool,
+        /// So many calls of fsync fail from here on.
+        failing: u64,
+        /// At how many of them from here on that begins.
+        failing_in: u64,
+        refused: u64,
         witness: Witness,
     }
 
@@ -89,6 +114,8 @@ mod told {
     pub(crate) struct Witness {
         /// By inode: how long the file was when it was last synced.
         synced: BTreeMap<u64, u64>,
+        /// By inode: from where on the disk did not take what was written, whatever a later fsync says: the kernel has forgotten it.
+        refused: BTreeMap<u64, u64>,
         /// Names made since their directory was synced, oldest first.
         names: Vec<Named>,
         /// What had the name that is about to be given to another file.
@@ -106,7 +133,7 @@ mod told {
     impl Crash {
         /// A process that ends at its `steps`th change.
         pub(crate) fn after(steps: u64, witness: Witness) -> Arc<Self> {
-            Arc::new(Self(Mutex::new(Inner { left: steps, dead: false, syncs_fail: false, witness })))
+            Arc::new(Self(Mutex::new(Inner { left: steps, dead: false, failing: 0, failing_in: 0, refused: 0, witness })))
         }
 
         /// Makes this thread one of the process.
@@ -119,9 +146,20 @@ mod told {
             self.0.lock().dead = true;
         }
 
-        /// From here on the disk confirms nothing.
-        pub(crate) fn fail_syncs(&self) {
-            self.0.lock().syncs_fail = true;
+        /// The disk does not confirm `times` times, after it has `after` times more; for ever with [`u64::MAX`].
+        pub(crate) fn fail_syncs(&self, after: u64, times: u64) {
+            let mut c = self.0.lock();
+            (c.failing_in, c.failing) = (after, times);
+        }
+
+        /// How often the disk did not confirm.
+        pub(crate) fn refused(&self) -> u64 {
+            self.0.lock().refused
+        }
+
+        /// Whether it has all of that behind it.
+        pub(crate) fn syncs_well(&self) -> bool {
+            self.0.lock().failing == 0
         }
 
         pub(crate) fn is_dead(&self) -> bool {
@@ -168,20 +206,77 @@ mod told {
         std::panic::resume_unwind(Box::new("the process was ended by its test"));
     }
 
-    pub(crate) fn sync_fails() -> bool {
-        with(|c| c.0.lock().syncs_fail).unwrap_or(false)
+    pub(crate) fn sync_fails(file: &File) -> bool {
+        with(|c| {
+            let c = &mut *c.0.lock();
+            if c.failing == 0 {
+                return false;
+            }
+            if let Some(left) = c.failing_in.checked_sub(1) {
+                c.failing_in = left;
+                return false;
+            }
+            if c.failing != u64::MAX {
+                c.failing -= 1;
+            }
+            c.refused += 1;
+            let meta = file.metadata().unwrap();
+            let safe = c.witness.synced.get(&meta.ino()).copied().unwrap_or(0);
+            // where nothing was written there is nothing to forget
+            if meta.len() > safe {
+                c.witness.refused.entry(meta.ino()).or_insert(safe);
+            }
+            true
+        })
+        .unwrap_or(false)
     }
 
     pub(crate) fn synced(file: &File) {
         if let Ok(meta) = file.metadata() {
-            with(|c| c.0.lock().witness.synced.insert(meta.ino(), meta.len()));
+            with(|c| {
+                let w = &mut c.0.lock().witness;
+                let safe = w.refused.get(&meta.ino()).map_or(meta.len(), |from| meta.len().min(*from));
+                w.synced.insert(meta.ino(), safe);
+            });
         }
+    }
+
+    pub(crate) fn cut(file: &File, len: u64) {
+        let inode = file.metadata().unwrap().ino();
+        with(|c| {
+            let w = &mut c.0.lock().witness;
+            if w.refused.get(&inode).is_some_and(|from| len <= *from) {
+                w.refused.remove(&inode);
+            }
+            // what was durable beyond it may be so again only when it is synced
+            w.synced.entry(inode).and_modify(|safe| *safe = len.min(*safe));
+        });
+    }
+
+    /// What this thread hands on to those it starts.
+    pub(crate) struct Here(Option<Arc<Crash>>);
+
+    impl Here {
+        pub(crate) fn enter(self) {
+            CRASH.set(self.0);
+        }
+    }
+
+    pub(crate) fn here() -> Here {
+        Here(with(|_| ()).and_then(|()| CRASH.with_borrow(Clone::clone)))
     }
 
     pub(crate) fn named(dir: &Path, from: Option<&str>, to: &str) {
         with(|c| {
             let w = &mut c.0.lock().witness;
             let before = w.before.take().filter(|_| from.is_some());
+            if from.is_none()
+                && let Ok(meta) = fs::metadata(dir.join(to))
+            {
+                // a new file, whatever had its number before
+                w.synced.remove(&meta.ino());
+                w.refused.remove(&meta.ino());
+            }
             w.names.push(Named { dir: dir.into(), from: from.map(str::to_owned), to: to.into(), before });
         });
     }
@@ -233,6 +328,7 @@ mod told {
                 }
             }
             self.synced.clear();
+            self.refused.clear();
             for entry in dirs.iter().flat_map(|d| fs::read_dir(d).into_iter().flatten()) {
                 let meta = entry.unwrap().metadata().unwrap();
                 self.synced.insert(meta.ino(), meta.len());

@@ -240,7 +240,9 @@ impl FsFile for DiskFile {
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
         fault::step();
-        self.file.set_len(len)
+        self.file.set_len(len)?;
+        fault::cut(&self.file, len);
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {

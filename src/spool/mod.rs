@@ -15,6 +15,7 @@
 //! | `segment` | one file: append, read, seal |
 //! | [`queue`](Queue) | all of them: bounds, drops, acknowledgement, errors |
 //! | `recover` | what an earlier process left |
+//! | `confirm` | what was never confirmed goes, what is there is confirmed |
 //! | `ack` | the hint |
 //! | [`Fs`] | what is asked of a file system |
 //!
@@ -27,6 +28,7 @@
 //! An error of `fsync` is final for what was not durable in that file: it is written again, to a new file, from memory.
 
 mod ack;
+mod confirm;
 mod fs;
 mod queue;
 mod record;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::confirm::{confirm, forget_after};
 pub use self::fs::{Disk, DiskFile, Fs, FsFile, Space};
 pub use self::queue::{Queue, Stats};
 pub use self::record::MAX_PAYLOAD;

@@ -317,6 +317,11 @@ impl<F: FsFile> Segment<F> {
         self.cursor.at < self.end || self.cursor.tally.packets < self.total.packets
     }
 
+    /// Where the record that is read next begins, or is looked for.
+    pub(super) const fn read_to(&self) -> u64 {
+        self.cursor.at
+    }
+
     /// The lowest sequence that may still be read.
     pub(super) const fn next_unread(&self) -> BatchSeq {
         BatchSeq(self.cursor.next)

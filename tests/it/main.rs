@@ -21,6 +21,7 @@ mod live;
 mod many_calls;
 mod metrics;
 mod not_run;
+mod numbered;
 mod peers;
 mod pipes;
 mod privacy;

@@ -73,8 +73,10 @@ struct Writer {
     /// A file could not take the packet at hand.
     refused: bool,
     swept: Timestamp,
-    /// Stopping on a full disk: what is not committed is left to the hunters.
+    /// Stopping on a full disk, or the disk confirms nothing: what is not committed is left to the hunters, or written again.
     given_up: bool,
+    /// What was not taken when it gave up.
+    left: Vec<Job>,
     /// Closed calls whose last record could not be written; tried again.
     unsaved: VecDeque<ClosedCall>,
     line: Line,
@@ -83,8 +85,26 @@ struct Writer {
     at: durable::At,
 }
 
-/// Runs until the queue is closed and empty, then stops gracefully; false when the commit thread has ended before.
-pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs: Receiver<Job>, line: Line) -> bool {
+/// How the writing ended.
+pub(in crate::processor) enum End {
+    /// The processor stops, and everything is stored.
+    Done,
+    /// The processor stops, and not everything is.
+    GivenUp,
+    /// The disk does not confirm what was written: these are to be written again, after those of the commit thread.
+    Failed(Vec<Job>),
+    /// The commit thread has ended before.
+    Broken,
+}
+
+/// Takes `first`, then the queue, until that is closed and empty; then stops gracefully.
+pub(in crate::processor) fn run(
+    shared: Arc<Shared>,
+    mut out: Outputs,
+    first: Vec<Job>,
+    jobs: &mut Receiver<Job>,
+    line: Line,
+) -> End {
     let mut calls = Calls::new(Arc::clone(&shared.losses));
     calls.restore(std::mem::take(&mut out.memory));
     let mut w = Writer {
@@ -97,6 +117,7 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
         refused: false,
         swept: Timestamp::MIN,
         given_up: false,
+        left: Vec::new(),
         unsaved: VecDeque::new(),
         line,
         group: Group::default(),
@@ -104,8 +125,10 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
     };
     let mut next_tick = clock::wall();
     w.begin(next_tick);
+    let mut first = VecDeque::from(first);
     while !w.given_up {
-        let mut job = match jobs.try_recv() {
+        let mut next = || first.pop_front().map_or_else(|| jobs.try_recv(), Ok);
+        let mut job = match next() {
             Ok(job) => Some(job),
             Err(TryRecvError::Empty) if !w.shared.stopping.load(Ordering::Acquire) => {
                 clock::pause(IDLE);
@@ -113,9 +136,9 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
         };
-        while let Some(j) = job.filter(|_| !w.given_up) {
+        while let Some(j) = job {
             w.take(j);
-            job = if w.is_group_full() { None } else { jobs.try_recv().ok() };
+            job = if w.given_up || w.is_group_full() { None } else { next().ok() };
         }
         w.look();
         w.send_group(false);
@@ -126,6 +149,7 @@ pub(in crate::processor) fn run(shared: Arc<Shared>, mut out: Outputs, mut jobs:
             w.tick(now);
         }
     }
+    w.left.extend(first);
     w.end()
 }
 
@@ -137,7 +161,9 @@ impl Writer {
                 self.note_missing(&batch);
                 let dropped = self.write_batch(&batch);
                 let left_out = self.old.take_left_out();
-                if !self.given_up {
+                if self.given_up {
+                    self.left.push(Job::Batch(batch));
+                } else {
                     self.group_batch(*batch, dropped, [left_out.doubled, left_out.unwanted]);
                 }
             }
@@ -338,8 +364,12 @@ impl Writer {
         }
     }
 
-    /// Pauses the hunters and waits a moment; false when the processor is stopping and cannot wait.
+    /// Pauses the hunters and waits a moment; false when the processor is stopping and cannot wait, or waiting does not help.
     fn wait(&mut self, e: &RecordError) -> bool {
+        if self.line.progress.at().failed {
+            self.given_up = true;
+            return false;
+        }
         if self.shared.pause(true) {
             let way_out = if e.is_full() { "; --min-free says how much must stay free" } else { "" };
             tracing::error!(error = %e, "cannot write; hunters are paused until it works again{way_out}");

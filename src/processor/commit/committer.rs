@@ -10,9 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::entry::{Entry, Extent, Place};
-use super::{Ask, Checkpoint, Commit, CommitError, Durability, Group, Logged, Progress, log::Log};
+use super::{Ask, Checkpoint, Commit, CommitError, Durability, Group, Left, Logged, Progress, log::Log};
 use crate::processor::data::of_hunter;
-use crate::processor::shared::Shared;
+use crate::processor::shared::{Job, Shared};
 use crate::record::RecordError;
 use crate::record::dir::{Access, Dir, Entries, MinFree, sync_data};
 use crate::record::state::{Acked, State};
@@ -35,6 +35,8 @@ pub(in crate::processor) struct Committer {
     /// The log ends with something that was not stored.
     tail: bool,
     latency: Latency,
+    /// What could not be made durable, in order.
+    left: Vec<Job>,
     /// The last of them: the log is closed before.
     _ended: Ended,
 }
@@ -62,11 +64,12 @@ impl Committer {
             running: None,
             tail: commit.tail,
             latency: Latency::default(),
+            left: Vec::new(),
         })
     }
 
-    /// Runs until it is told to end.
-    pub(in crate::processor) fn run(mut self, asks: &Receiver<Ask>) {
+    /// Runs until it is told to end; what it could not make durable comes back.
+    pub(in crate::processor) fn run(mut self, asks: &Receiver<Ask>) -> Left {
         if self.tail {
             self.append_head(Entry::Start);
         }
@@ -88,8 +91,9 @@ impl Committer {
             };
             match ask {
                 Ask::End => break,
+                Ask::Group(group) if self.progress.at().failed => self.left.extend(group.into_jobs()),
                 // what waits for an answer sees that there will be none
-                _ if self.progress.at().failed => {}
+                Ask::Names { .. } | Ask::Disowned { .. } if self.progress.at().failed => {}
                 Ask::Group(group) => self.commit(*group),
                 Ask::Names { place, names, ticket } => self.announce(place, names, ticket),
                 Ask::Disowned { place, name } => {
@@ -102,22 +106,34 @@ impl Committer {
             self.sync_some(Duration::MAX);
         }
         self.latency.tell();
+        let state = self.state.path().to_path_buf();
+        Left { jobs: self.left, confirmed: self.log.confirmed(), state, durability: self.durability }
     }
 
-    /// Makes a group durable and answers for it.
-    fn commit(&mut self, group: Group) {
+    /// Makes a group durable and answers for it; where it does not become durable it is kept.
+    fn commit(&mut self, mut group: Group) {
         self.shared.commit_begins();
+        if self.store(&mut group) {
+            self.answer(group);
+        } else {
+            self.left.extend(group.into_jobs());
+        }
+    }
+
+    /// False when it never becomes durable.
+    fn store(&mut self, group: &mut Group) -> bool {
         // what is offered is written while the files are synced
-        if !self.offer(&group) {
-            return;
+        if !self.offer(group) {
+            return false;
         }
         for logged in &group.entries {
             if !self.append(logged) {
-                return;
+                return false;
             }
         }
-        if !group.names.is_empty() && !self.append_head(Entry::Names { place: Place::Calls, names: group.names }) {
-            return;
+        let names = std::mem::take(&mut group.names);
+        if !names.is_empty() && !self.append_head(Entry::Names { place: Place::Calls, names }) {
+            return false;
         }
         if self.durability == Durability::Disk {
             let synced =
@@ -128,9 +144,9 @@ impl Committer {
         }
         // before the Commit entry: see `upstream`
         if !self.secure() {
-            return;
+            return false;
         }
-        let extents = group.grown.into_iter().map(|(place, g)| Extent { place, name: g.name.into(), bytes: g.bytes }).collect();
+        let extents = group.grown.drain(..).map(|(place, g)| Extent { place, name: g.name.into(), bytes: g.bytes }).collect();
         let mut marks: Vec<Acked> = Vec::new();
         for p in group.batches.iter().rev().filter(|p| p.batch.announced.is_some()) {
             let b = &p.batch;
@@ -139,11 +155,16 @@ impl Committer {
             }
         }
         if !self.append_head(Entry::Commit { marks, extents }) {
-            return;
+            return false;
         }
-        if let Err(e) = self.log.sync() {
-            return self.fail(&e);
+        match self.log.sync() {
+            Ok(()) => true,
+            Err(e) => self.fail(&e),
         }
+    }
+
+    /// Says to everybody concerned that a group is stored.
+    fn answer(&mut self, group: Group) {
         for p in &group.batches {
             let [doubled, unwanted] = p.left_out;
             let filed = (p.batch.view.len() as u64).saturating_sub(doubled.saturating_add(unwanted));
@@ -203,7 +224,7 @@ impl Committer {
         }
         match self.log.sync() {
             Ok(()) => self.progress.note(|at| at.announced = at.announced.max(ticket)),
-            Err(e) => self.fail(&e),
+            Err(e) => drop(self.fail(&e)),
         }
     }
 
@@ -223,22 +244,22 @@ impl Committer {
                     }
                     clock::pause(RETRY);
                 }
-                Err(e) => {
-                    self.fail(&e);
-                    return false;
-                }
+                Err(e) => return self.fail(&e),
             }
         }
     }
 
-    /// Nothing becomes durable any more: what the disk has, only the next start can find out.
-    fn fail(&self, e: &CommitError) {
+    /// Nothing becomes durable any more: nobody knows what the disk has, so all of it is written again from what was stored before. False.
+    fn fail(&mut self, e: &CommitError) -> bool {
+        // a checkpoint must not say that something is there of which nobody knows
+        self.running = None;
         self.shared.pause(true);
         tracing::error!(
             error = %e,
-            "what was received cannot be confirmed; nothing more is acknowledged, hunters keep it: restart this processor when the disk is well"
+            "the disk does not confirm what was written; hunters are paused, and everything since is written again"
         );
         self.progress.note(|at| at.failed = true);
+        false
     }
 
     /// Goes on with a checkpoint for a while.
@@ -252,14 +273,16 @@ impl Committer {
                     // removed meanwhile, by its age or by somebody
                     .and_then(|f| f.map_or(Ok(()), |f| sync_data(&f).map_err(|e| RecordError::io("sync", calls.join(&name), e))));
                 if let Err(e) = synced {
-                    return self.fail(&e.into());
+                    self.fail(&e.into());
+                    return;
                 }
                 if began.elapsed() >= time {
                     return;
                 }
             }
             if let Some(Err(e)) = running.entries.take().map(|d| d.sync()) {
-                return self.fail(&e.into());
+                self.fail(&e.into());
+                return;
             }
         }
         self.write_checkpoint();
@@ -279,7 +302,8 @@ impl Committer {
     /// The first checkpoint must be there before anything is written: only it says what was there before.
     fn insist_on(&mut self, state: State, e: &RecordError) {
         if self.shared.stopping.load(Ordering::Acquire) {
-            return self.fail(&CommitError::File(RecordError::log(io::Error::other(e.to_string()))));
+            self.fail(&CommitError::File(RecordError::log(io::Error::other(e.to_string()))));
+            return;
         }
         if self.shared.pause(true) {
             tracing::error!(error = %e, "cannot write the state; hunters are paused until it works again");

@@ -7,7 +7,7 @@ use super::entry::{EPOCH, Entry};
 use super::{CommitError, Durability};
 use crate::batch::BatchSeq;
 use crate::record::dir::MinFree;
-use crate::spool::{Disk, Now, Queue, Refused, SpoolConfig, SpoolFull};
+use crate::spool::{self, Disk, Now, Queue, Refused, SpoolConfig, SpoolError, SpoolFull};
 use crate::telemetry::clock::{self, Moment};
 
 /// Its directory in the state directory.
@@ -23,13 +23,34 @@ pub(super) fn path(state: &Path) -> PathBuf {
     state.join(NAME)
 }
 
+/// Takes away what stands behind the last entry that is stored; nobody has the log open.
+pub(super) fn forget_after(state: &Path, durability: Durability, confirmed: u64) -> Result<(), CommitError> {
+    with_lock(state, durability, |disk| spool::forget_after(disk, EPOCH, BatchSeq(confirmed)))
+}
+
+/// Makes durable what is there, before anybody believes it.
+pub(super) fn confirm(state: &Path, durability: Durability) -> Result<(), CommitError> {
+    with_lock(state, durability, spool::confirm)
+}
+
+fn with_lock(
+    state: &Path,
+    durability: Durability,
+    what: impl FnOnce(&Disk) -> Result<(), SpoolError>,
+) -> Result<(), CommitError> {
+    let path = path(state);
+    let lock = Disk::lock(&path).map(|disk| if durability == Durability::Disk { disk } else { disk.volatile() });
+    lock.and_then(|disk| what(&disk)).map_err(|e| CommitError::spool(&path, e))
+}
+
 /// The log, open for writing; one thread owns it.
 #[derive(Debug)]
 pub(in crate::processor) struct Log {
     queue: Queue<Disk>,
     since: Moment,
-    /// Number of the last entry.
+    /// Number of the last entry, and of the last one that is stored.
     last: u64,
+    confirmed: u64,
 }
 
 impl Log {
@@ -49,7 +70,7 @@ impl Log {
             sync_bytes: u64::MAX,
         };
         let queue = Queue::open(disk, config).map_err(|e| CommitError::spool(&path, e))?;
-        Ok(Self { queue, since: Moment::now(), last })
+        Ok(Self { queue, since: Moment::now(), last, confirmed: last })
     }
 
     fn now(&self) -> Now {
@@ -61,8 +82,14 @@ impl Log {
         self.last
     }
 
+    /// What was found in it is stored.
     pub(super) fn set_last(&mut self, last: u64) {
-        self.last = last;
+        (self.last, self.confirmed) = (last, last);
+    }
+
+    /// Number of the last entry that is stored.
+    pub(super) const fn confirmed(&self) -> u64 {
+        self.confirmed
     }
 
     /// Puts an entry behind all others; on an error it may be tried again.
@@ -77,10 +104,12 @@ impl Log {
         Ok(())
     }
 
-    /// Makes every entry durable.
+    /// Makes every entry durable. What the disk does not confirm is written again, to another file; an error says that this failed too.
     pub(super) fn sync(&mut self) -> Result<(), CommitError> {
         let now = self.now();
-        self.queue.sync(now).map_err(CommitError::Sync)
+        self.queue.sync(now).map_err(CommitError::Sync)?;
+        self.confirmed = self.last;
+        Ok(())
     }
 
     /// What comes goes to another file.

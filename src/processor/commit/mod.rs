@@ -22,8 +22,9 @@
 //! their hunters send them again.
 //!
 //! Promises: nothing is acknowledged as durable that was not confirmed by the disk (`--durability disk`) or the kernel
-//! (`process`); an error of fsync ends acknowledgements for good, since nobody knows what was lost; a damaged log is said and
-//! counted. Refuses: the log of another version, of another process, or without its state.
+//! (`process`); after an error of fsync nothing that was written since the last confirmation is believed: the log is cut back to it,
+//! the files as after a crash, and what was received since is written again from memory, as often as it takes; a damaged log is
+//! said and counted. Refuses: the log of another version, of another process, or without its state.
 
 mod committer;
 mod entry;
@@ -44,7 +45,7 @@ pub use entry::Place;
 pub(in crate::processor) use entry::{BatchHead, Entry};
 pub use recover::{Recovered, recover};
 
-use super::shared::Incoming;
+use super::shared::{Incoming, Job};
 use crate::record::dir::Entries;
 use crate::record::state::{Places, State};
 use crate::record::{Grown, Names, RecordError};
@@ -157,12 +158,50 @@ pub(in crate::processor) struct Logged {
 pub(in crate::processor) struct Group {
     pub(in crate::processor) number: u64,
     pub(in crate::processor) batches: Vec<Pending>,
+    /// Hunters that stopped, and before which of the batches.
+    pub(in crate::processor) gone: Vec<(usize, Arc<str>)>,
     pub(in crate::processor) entries: Vec<Logged>,
     /// Of call files and records that are made once this is durable.
     pub(in crate::processor) names: Vec<Box<str>>,
     pub(in crate::processor) grown: Vec<(Place, Grown)>,
     pub(in crate::processor) dirs: Vec<Entries>,
     pub(in crate::processor) checkpoint: Option<Checkpoint>,
+}
+
+impl Group {
+    /// What it was made of, in order.
+    pub(in crate::processor) fn into_jobs(self) -> Vec<Job> {
+        let mut jobs = Vec::with_capacity(self.batches.len().saturating_add(self.gone.len()));
+        let mut gone = self.gone.into_iter().peekable();
+        for (at, p) in self.batches.into_iter().enumerate() {
+            jobs.extend(
+                std::iter::from_fn(|| gone.next_if(|(before, _)| *before <= at)).map(|(_, hunter)| Job::Stopping { hunter }),
+            );
+            jobs.push(Job::Batch(Box::new(p.batch)));
+        }
+        jobs.extend(gone.map(|(_, hunter)| Job::Stopping { hunter }));
+        jobs
+    }
+}
+
+/// What a commit thread leaves.
+pub(in crate::processor) struct Left {
+    /// Received and not stored, in order.
+    pub(in crate::processor) jobs: Vec<Job>,
+    /// The last entry of the log that is stored.
+    confirmed: u64,
+    state: PathBuf,
+    durability: Durability,
+}
+
+impl Left {
+    /// Takes away from the log what is not stored. Afterwards [`recover`] sees what is.
+    ///
+    /// # Errors
+    /// [`CommitError`]: the disk is still not well.
+    pub(in crate::processor) fn take_back(&self) -> Result<(), CommitError> {
+        log::forget_after(&self.state, self.durability, self.confirmed)
+    }
 }
 
 /// Everything as it is at the end of a group.

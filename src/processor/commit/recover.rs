@@ -78,6 +78,7 @@ impl Found {
 /// [`CommitError`]; then no file was changed, or what was changed is as the next attempt wants it.
 pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Places) -> Result<Recovered, CommitError> {
     let root = dir.path();
+    log::confirm(root, durability)?;
     // first of all, so that nobody else reads or changes what is there
     let mut log = Log::open(root, durability, min_free, 0)?;
     let known = State::load(dir)?;
@@ -213,7 +214,12 @@ fn cut(dir: &Dir, name: &str, bytes: u64) -> Result<(), RecordError> {
     if len > bytes {
         fault::step();
         file.set_len(bytes).map_err(io("cut"))?;
-        sync_data(&file).map_err(io("sync"))?;
+        fault::cut(&file, bytes);
+        if let Err(e) = sync_data(&file) {
+            // who tries again finds it too long again
+            let _longer = file.set_len(bytes.saturating_add(1));
+            return Err(io("sync")(e));
+        }
     }
     Ok(())
 }

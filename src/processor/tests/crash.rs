@@ -4,47 +4,41 @@
 //! `LC_CRASH_CASES` sets the number of cases, `LC_CRASH_FIRST` the first one's number.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::*;
 use crate::batch::{BatchView, ViewLimits};
 use crate::capture::{FileSource, Progress as Read, Source};
-use crate::processor::Outputs;
-use crate::processor::branches::record;
-use crate::processor::commit::{Committer, Line, Progress, Recovered, recover};
+use crate::numbered::{self, Dice};
+use crate::processor::commit::{Commit, Recovered, recover};
 use crate::processor::data::Acks;
 use crate::processor::ingest::{Arrival, Span};
 use crate::processor::shared::Incoming;
+use crate::processor::topology::{self, Files};
+use crate::processor::{Outputs, Reopen};
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::fault::{Crash, Witness};
 use crate::record::name::{Pattern, Purpose};
 use crate::record::rotate::{RotateConfig, Rotating};
-use crate::record::state::Places;
+use crate::record::state::{Acked, Places};
 use crate::record::unified::Unified;
 use crate::wire::data::FlowControl;
 
-/// Numbers that look like chance and are the same every time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below.max(1)
-    }
-}
-
 const HUNTERS: [(&str, u64); 2] = [("h1", 11), ("h2", 22)];
 const BATCHES: usize = 30;
+/// Where a processor has files.
+const DIRS: [&str; 5] = ["", "calls", "rotating", "state", "state/commit-log"];
 
 /// What kind of processor.
 #[derive(Clone, Copy, Debug)]
-struct Kind {
+pub(super) struct Kind {
     durability: Durability,
     unified: &'static str,
     calls: &'static str,
@@ -53,15 +47,7 @@ struct Kind {
 
 /// One packet: its number, and whose it is.
 fn packet(number: u32) -> (Vec<u8>, Option<(&'static str, bool)>) {
-    let mut payload = format!("number {number:08} ").into_bytes();
-    payload.resize(60 + (number % 50) as usize, b'.');
-    let len = u16::try_from(payload.len()).unwrap();
-    let mut data = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
-    data.extend((28 + len).to_be_bytes());
-    data.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x75, 0x30, 0x75, 0x31]);
-    data.extend((8 + len).to_be_bytes());
-    data.extend([0, 0]);
-    data.extend(payload);
+    let data = numbered::frame(number.into(), 60 + (number % 50) as usize);
     // calls come and go: a new one every hundred packets
     let owner = match number % 7 {
         0 | 1 => None,
@@ -70,10 +56,6 @@ fn packet(number: u32) -> (Vec<u8>, Option<(&'static str, bool)>) {
         _ => Some(("long@x", number.is_multiple_of(2))),
     };
     (data, owner)
-}
-
-fn number(frame: &[u8]) -> u32 {
-    std::str::from_utf8(&frame[42 + 7..42 + 15]).unwrap().parse().unwrap()
 }
 
 /// Every batch of every hunter, some packets each.
@@ -110,68 +92,66 @@ fn batches() -> Vec<Vec<SealedBatch>> {
 }
 
 /// A processor's threads, which may end at any time.
-struct Life {
-    shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+pub(super) struct Life {
+    pub(super) shared: Arc<Shared>,
+    ended: watch::Receiver<bool>,
+}
+
+/// Everything a processor opens at its start, and again after an error of its disk.
+fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dyn Error + Send + Sync>> {
+    let state_dir = Dir::open(root.join("state"), Access::Private, MinFree::NONE)?;
+    let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
+    let Recovered { state, commit } = recover(&state_dir, kind.durability, MinFree::NONE, places)?;
+    let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
+    let cfg = CallFilesConfig {
+        min_free: MinFree::NONE,
+        layout: kind.layout,
+        max_file_bytes: 3000,
+        block_bytes: 700,
+        max_open_files: 3,
+        ..CallFilesConfig::new(pattern(kind.calls, Purpose::Call))
+    };
+    let mut calls = CallFiles::open(&root.join("calls"), cfg)?;
+    calls.restore(&state.calls);
+    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified)?;
+    let cfg = RotateConfig {
+        max_bytes: 1500,
+        block_bytes: 300,
+        min_free: MinFree::NONE,
+        ..RotateConfig::new(pattern("{timestamp}.pcap", Purpose::Rotating))
+    };
+    let rotating = Rotating::open(&root.join("rotating"), cfg)?;
+    let outputs = Outputs {
+        unified: Some(unified),
+        calls: Some(calls),
+        rotating: Some(rotating),
+        memory: state.memory,
+        grace: Duration::from_secs(5),
+        retain_age: Duration::ZERO,
+    };
+    Ok((state.acked, outputs, commit))
 }
 
 /// Everything a processor does from its start on; `None` when it ended before it received anything.
-fn live(root: &Path, kind: Kind, crash: &Arc<Crash>) -> Option<Life> {
-    let (ready, started) = std::sync::mpsc::sync_channel(1);
+pub(super) fn live(root: &Path, kind: Kind, crash: &Arc<Crash>) -> Option<Life> {
     let (root, of) = (root.to_path_buf(), Arc::clone(crash));
-    let thread = std::thread::spawn(move || {
+    let start = move || {
         of.enter();
-        let state_dir = Dir::open(root.join("state"), Access::Private, MinFree::NONE).unwrap();
-        let places =
-            Places { unified: Some(root.clone()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
-        let Recovered { state, commit } = recover(&state_dir, kind.durability, MinFree::NONE, places).unwrap();
-        let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
-        let cfg = CallFilesConfig {
-            min_free: MinFree::NONE,
-            layout: kind.layout,
-            max_file_bytes: 3000,
-            block_bytes: 700,
-            max_open_files: 3,
-            ..CallFilesConfig::new(pattern(kind.calls, Purpose::Call))
-        };
-        let mut calls = CallFiles::open(&root.join("calls"), cfg).unwrap();
-        calls.restore(&state.calls);
-        let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified).unwrap();
-        let cfg = RotateConfig {
-            max_bytes: 1500,
-            block_bytes: 300,
-            min_free: MinFree::NONE,
-            ..RotateConfig::new(pattern("{timestamp}.pcap", Purpose::Rotating))
-        };
-        let rotating = Rotating::open(&root.join("rotating"), cfg).unwrap();
-        let outputs = Outputs {
-            unified: Some(unified),
-            calls: Some(calls),
-            rotating: Some(rotating),
-            memory: state.memory,
-            grace: Duration::from_secs(5),
-            retain_age: Duration::ZERO,
-        };
+        let (acked, outputs, commit) = open(&root, kind).unwrap();
         let (jobs, queue) = mpsc::channel(8);
-        let ingest = Ingest::restore(&state.acked);
+        let ingest = Ingest::restore(&acked);
         let shared = Arc::new(Shared::new("mid".into(), false, 10, ingest, 1, kind.durability, jobs));
-        let (asks, asked) = std::sync::mpsc::sync_channel(4);
-        let progress = Arc::new(Progress::default());
-        let (again, places) = (commit.again.clone(), commit.places.clone());
-        let line = Line { asks, progress: Arc::clone(&progress), again, places, checkpoint_bytes: 4000 };
-        let committer = Committer::new(commit, Arc::clone(&shared), progress).unwrap();
-        let committing = std::thread::spawn(move || {
-            of.enter();
-            committer.run(&asked);
+        let reopen: Reopen = Box::new(move || {
+            let (_, outputs, commit) = open(&root, kind)?;
+            Ok((outputs, commit))
         });
-        ready.send((Arc::clone(&shared), committing)).unwrap();
-        record::run(shared, outputs, queue, line);
-    });
-    if let Ok((shared, committing)) = started.recv() {
-        return Some(Life { shared, threads: vec![thread, committing] });
-    }
-    assert!(thread.join().is_err() && crash.is_dead(), "it did not start");
-    None
+        let files = Files { outputs, commit, reopen, checkpoint_bytes: 4000 };
+        let ended = topology::write(Arc::clone(&shared), files, queue).unwrap();
+        Life { shared, ended }
+    };
+    let life = std::thread::spawn(start).join().ok();
+    assert!(life.is_some() || crash.is_dead(), "it did not start");
+    life
 }
 
 impl Life {
@@ -204,16 +184,25 @@ impl Life {
         true
     }
 
-    fn join(self) {
-        drop(self.shared);
-        for t in self.threads {
-            let _ended = t.join();
+    /// Stops it, as gracefully as its disk allows.
+    fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Life {
+    /// Waits until its threads have ended.
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        while !*self.ended.borrow() && self.ended.has_changed().is_ok() {
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 }
 
-/// Sends everything that is not stored, as hunters do; true when all was stored before the process ended.
-fn feed(life: &Life, all: &[Vec<SealedBatch>], crash: &Crash, dice: &mut Dice) -> bool {
+/// Sends everything that is not stored, as hunters do; true when all was stored before the process ended. The disk may be sick `sick`
+/// times meanwhile: it does not confirm what is written, some times in a row.
+fn feed(life: &Life, all: &[Vec<SealedBatch>], crash: &Crash, dice: &mut Dice, mut sick: u64) -> bool {
     // some come again although they are stored: their acknowledgement was lost
     let mut next: Vec<usize> = life
         .stored()
@@ -226,6 +215,10 @@ fn feed(life: &Life, all: &[Vec<SealedBatch>], crash: &Crash, dice: &mut Dice) -
         }
         if life.stored().iter().all(|s| *s == BATCHES as u64) {
             return true;
+        }
+        if sick > 0 && crash.syncs_well() {
+            crash.fail_syncs(dice.roll(30), 1 + dice.roll(3));
+            sick -= 1;
         }
         let h = usize::try_from(dice.roll(2)).unwrap();
         let sent = all[h].get(next[h]).is_some_and(|b| life.offer(HUNTERS[h].0, b));
@@ -242,7 +235,7 @@ fn case(seed: u64, kind: Kind, all: &[Vec<SealedBatch>]) {
     let mut dice = Dice(seed);
     let tmp = tempfile::tempdir().unwrap();
     let root = tmp.path();
-    let dirs: Vec<PathBuf> = ["", "calls", "rotating", "state", "state/commit-log"].map(|d| root.join(d)).into();
+    let dirs: Vec<PathBuf> = DIRS.map(|d| root.join(d)).into();
     let mut witness = Witness::default();
     let mut known = vec![0; HUNTERS.len()];
     for life in 0.. {
@@ -253,14 +246,16 @@ fn case(seed: u64, kind: Kind, all: &[Vec<SealedBatch>]) {
         if let Some(running) = live(root, kind, &crash) {
             let after: Vec<u64> = running.stored();
             assert!(after.iter().zip(&known).all(|(a, k)| a >= k), "stored {known:?}, and after a restart {after:?}");
-            graceful = feed(&running, all, &crash, &mut dice);
+            let sick = if kind.durability == Durability::Disk && dice.roll(3) == 0 { 1 + dice.roll(2) } else { 0 };
+            graceful = feed(&running, all, &crash, &mut dice, sick);
+            // what is left of the sickness must not end a graceful stop
+            crash.fail_syncs(0, 0);
             known = running.stored();
             if graceful && dice.roll(3) == 0 && steps != u64::MAX {
                 crash.kill();
                 graceful = false;
             }
-            running.shared.stopping.store(true, Ordering::Release);
-            running.join();
+            running.stop();
         }
         if graceful && !crash.is_dead() {
             break;
@@ -279,7 +274,9 @@ fn numbers(paths: impl Iterator<Item = PathBuf>) -> BTreeMap<u32, usize> {
     let mut seen = BTreeMap::new();
     for path in paths {
         let mut source = FileSource::open(&[&path]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        while source.poll(&mut |f| *seen.entry(number(f.data)).or_default() += 1).unwrap() != Read::End {}
+        while source.poll(&mut |f| *seen.entry(u32::try_from(numbered::number(f.data)).unwrap()).or_default() += 1).unwrap()
+            != Read::End
+        {}
     }
     seen
 }
@@ -354,43 +351,82 @@ fn whenever_a_processor_ends_every_packet_is_once_in_each_of_its_files() {
     println!("{done} cases");
 }
 
-#[test]
-fn what_the_disk_does_not_confirm_is_not_acknowledged_and_comes_again() {
-    let all = batches();
-    let tmp = tempfile::tempdir().unwrap();
-    fs::create_dir(tmp.path().join("state")).unwrap();
-    let kind = Kind { durability: Durability::Disk, unified: "all.pcap", calls: "{callid}.pcap", layout: Layout::Split };
-    let crash = Crash::after(u64::MAX, Witness::default());
-    let first = live(tmp.path(), kind, &crash).unwrap();
-    while first.stored() != [4, 4] {
+pub(super) const PLAIN: Kind =
+    Kind { durability: Durability::Disk, unified: "all.pcap", calls: "{callid}.pcap", layout: Layout::Split };
+pub(super) const KERNEL: Kind = Kind { durability: Durability::Process, ..PLAIN };
+
+/// A processor with so many batches of each hunter stored, and a disk that confirms nothing more although it got as many again.
+fn sick(root: &Path, all: &[Vec<SealedBatch>], crash: &Arc<Crash>) -> Life {
+    fs::create_dir(root.join("state")).unwrap();
+    let life = live(root, PLAIN, crash).unwrap();
+    let send = |from: usize, to: usize| {
         for (h, of) in all.iter().enumerate() {
-            for b in &of[..4] {
-                let _full = first.offer(HUNTERS[h].0, b);
+            for b in &of[from..to] {
+                while !life.offer(HUNTERS[h].0, b) {}
             }
         }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    };
+    send(0, 4);
+    wait(|| life.stored() == [4, 4]);
+    crash.fail_syncs(0, u64::MAX);
+    send(4, 8);
+    wait(|| life.shared.flow() == FlowControl::FlowPause);
+    life
+}
 
-    crash.fail_syncs();
-    for (h, of) in all.iter().enumerate() {
-        for b in &of[4..8] {
-            while !first.offer(HUNTERS[h].0, b) {}
+fn wait(mut until: impl FnMut() -> bool) {
+    for _ in 0..20_000 {
+        if until() {
+            return;
         }
-    }
-    while first.shared.flow() != FlowControl::FlowPause {
         std::thread::sleep(Duration::from_millis(1));
     }
-    std::thread::sleep(Duration::from_millis(50));
+    panic!("it does not come about");
+}
+
+#[test]
+fn what_the_disk_does_not_confirm_is_not_acknowledged_and_left_to_the_hunters_at_a_stop() {
+    let all = batches();
+    let tmp = tempfile::tempdir().unwrap();
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let first = sick(tmp.path(), &all, &crash);
+
+    let refused = crash.refused();
+    wait(|| crash.refused() > refused + 1);
     let stored = first.stored();
-    first.shared.stopping.store(true, Ordering::Release);
-    first.join();
+    first.stop();
 
     assert_eq!(stored, [4, 4]);
     let crash = Crash::after(u64::MAX, Witness::default());
-    let second = live(tmp.path(), kind, &crash).unwrap();
+    let second = live(tmp.path(), PLAIN, &crash).unwrap();
     assert_eq!(second.stored(), [4, 4]);
-    assert!(feed(&second, &all, &crash, &mut Dice(1)));
-    second.shared.stopping.store(true, Ordering::Release);
-    second.join();
-    check(tmp.path(), kind, &all);
+    assert!(feed(&second, &all, &crash, &mut Dice(1), 0));
+    second.stop();
+    check(tmp.path(), PLAIN, &all);
+}
+
+#[test]
+fn a_disk_that_is_well_again_goes_on_without_a_restart_and_what_it_then_confirms_survives_a_loss_of_power() {
+    let all = batches();
+    let tmp = tempfile::tempdir().unwrap();
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let first = sick(tmp.path(), &all, &crash);
+
+    crash.fail_syncs(0, 0);
+    wait(|| first.stored() == [8, 8]);
+    let flow = first.shared.flow();
+    crash.kill();
+    first.stop();
+    let mut witness = crash.witness();
+    let dirs: Vec<PathBuf> = DIRS.map(|d| tmp.path().join(d)).into();
+    // everything that was not confirmed goes
+    witness.lose_power(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &mut |below| u64::from(below == 2));
+
+    assert_ne!(flow, FlowControl::FlowPause);
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let second = live(tmp.path(), PLAIN, &crash).unwrap();
+    assert_eq!(second.stored(), [8, 8]);
+    assert!(feed(&second, &all, &crash, &mut Dice(1), 0));
+    second.stop();
+    check(tmp.path(), PLAIN, &all);
 }

@@ -3,6 +3,7 @@
 mod below;
 mod climb;
 mod crash;
+mod durable;
 mod flow;
 mod losses;
 mod record;

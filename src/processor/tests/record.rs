@@ -16,7 +16,7 @@ use crate::processor::Outputs;
 use crate::processor::commit::{Recovered, recover};
 use crate::processor::data::Acks;
 use crate::processor::shared::Incoming;
-use crate::processor::topology;
+use crate::processor::topology::{self, Files};
 use crate::protocols::sip;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
@@ -158,7 +158,9 @@ impl Recorder {
         let (jobs, queue) = mpsc::channel(256);
         let ingest = Ingest::restore(&state.acked);
         let shared = Arc::new(Shared::new("mid".into(), false, 10, ingest, 1, Durability::Process, jobs));
-        let ended = topology::write(Arc::clone(&shared), outputs, commit, queue).unwrap();
+        let reopen = Box::new(|| Err("the disk of this test is well".into()));
+        let files = Files { outputs, commit, reopen, checkpoint_bytes: 128 << 20 };
+        let ended = topology::write(Arc::clone(&shared), files, queue).unwrap();
         Self { shared, dir: dir.join("calls"), ended }
     }
 

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Owned, TICK, Writer};
+use super::{End, Owned, Writer};
 use crate::batch::{BatchSeq, BatchView, Epoch, PacketView, ViewLimits};
 use crate::packet::Timestamp;
 use crate::processor::commit::{Ask, BatchHead, Checkpoint, Entry, Logged, Pending, Place};
@@ -166,10 +165,11 @@ impl Writer {
     }
 
     /// A hunter's end, in the order of its batches.
-    pub(super) fn group_gone(&mut self, hunter: &str) {
+    pub(super) fn group_gone(&mut self, hunter: &Arc<str>) {
         if self.out.calls.is_some() {
-            self.log(Entry::Gone(hunter.to_owned()), Bytes::new(), 0);
+            self.log(Entry::Gone(hunter.to_string()), Bytes::new(), 0);
         }
+        self.group.gone.push((self.group.batches.len(), Arc::clone(hunter)));
     }
 
     fn log(&mut self, entry: Entry, body: Bytes, packets: u64) {
@@ -294,46 +294,51 @@ impl Writer {
     /// The last of everything.
     fn stop(&mut self) {
         self.tick(clock::wall());
-        let finished = self.retry(|w| {
+        self.retry(|w| {
             w.out.unified.as_mut().map_or(Ok(()), Unified::finish)?;
-            w.out.rotating.as_mut().map_or(Ok(()), Rotating::close)?;
-            // so that every call may have its record
-            w.out.calls.as_mut().map_or(Ok(()), CallFiles::commit)
+            w.out.rotating.as_mut().map_or(Ok(()), Rotating::close)
         });
-        if finished {
+    }
+
+    /// The records of calls that go on; every file of theirs is there.
+    fn save_rest(&mut self) {
+        if self.retry(|w| w.out.calls.as_mut().map_or(Ok(()), CallFiles::commit)) {
             for id in self.calls.rest() {
                 self.save_record(&id);
             }
         }
     }
 
-    /// Writes everything, and waits until it is stored; false when the commit thread ended before.
-    pub(super) fn end(mut self) -> bool {
+    /// Writes everything, and waits until it is stored.
+    pub(super) fn end(mut self) -> End {
         if !self.given_up {
             self.stop();
         }
         if !self.given_up {
-            // rotating files get their names between the two
+            // rotating files get their names between the two, and new call files are made
             self.send(false);
             let number = self.at.sent;
             self.line.progress.wait(|at| at.durable >= number);
             self.look();
         }
         if !self.given_up {
+            self.save_rest();
+        }
+        if !self.given_up {
             self.at.clean = true;
             self.send(true);
         }
-        // nothing becomes durable any more: hunters keep what they have until this processor is stopped
-        while self.line.progress.at().failed && !self.shared.stopping.load(Ordering::Acquire) {
-            self.shared.note_alive();
-            clock::pause(TICK);
-        }
-        let well = !self.line.progress.at().ended;
-        if self.given_up {
-            tracing::error!("stopping with a disk that takes no more; what was not acknowledged is left to the hunters");
+        let at = self.line.progress.at();
+        if at.ended {
+            return End::Broken;
         }
         let _sent = self.line.asks.send(Ask::End);
+        if at.failed {
+            let mut left = std::mem::take(&mut self.group).into_jobs();
+            left.append(&mut self.left);
+            return End::Failed(left);
+        }
         self.line.progress.wait_ended();
-        well
+        if self.given_up { End::GivenUp } else { End::Done }
     }
 }
