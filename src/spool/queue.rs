@@ -16,6 +16,8 @@ use crate::reason::DropReason;
 const SEGMENT_AGE: Duration = Duration::from_mins(1);
 /// Segments at most: processes that end again and again leave small ones.
 const SEGMENTS: usize = 4096;
+/// A segment is not made smaller than this, however small the file system.
+const SMALL_SEGMENT: u64 = 1 << 20;
 /// Damaged segments kept.
 const QUARANTINED: usize = 8;
 /// How much may be written before free space is looked at again.
@@ -62,11 +64,15 @@ impl<S: Fs> Queue<S> {
     ///
     /// # Errors
     /// [`SpoolError`]; then nothing was changed.
-    pub fn open(fs: S, config: SpoolConfig) -> Result<Self, SpoolError> {
+    pub fn open(fs: S, mut config: SpoolConfig) -> Result<Self, SpoolError> {
         let loaded = recover::load(&fs, Some(&config.hunter_id))?;
         let hint = fs.read_small(ack::NAME).ok().flatten();
         let acked = hint.and_then(|bytes| ack::decode(&bytes)).unwrap_or_default();
         let quarantined = fs.quarantined().unwrap_or_default().into();
+        // on a small file system there is little room: what is dropped for more must be a part of what is kept
+        if let Ok(Space { total, .. }) = fs.space() {
+            config.segment_bytes = config.segment_bytes.min((total / 8).max(SMALL_SEGMENT));
+        }
         let mut this = Self {
             fs,
             config,
