@@ -1,7 +1,7 @@
 //! Programs started and timed: tcpdump, and the real `lc` as hunter and processor.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,6 +26,41 @@ pub(crate) fn run(command: &mut Command) -> Cost {
     let wall = start.elapsed();
     assert!(out.status.success(), "{command:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
     Cost { wall, cpu: children_cpu() - before }
+}
+
+/// Runs with a file as its input, evenly spread over this time.
+pub(crate) fn feed(command: &mut Command, path: &Path, over: Duration) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut pipe, mut file) = (child.stdin.take().unwrap(), fs::File::open(path).unwrap());
+    let length = file.metadata().unwrap().len();
+    let (mut piece, mut sent, start) = (vec![0; 64 << 10], 0_u64, Instant::now());
+    loop {
+        let read = file.read(&mut piece).unwrap();
+        if read == 0 {
+            break;
+        }
+        pipe.write_all(&piece[..read]).unwrap();
+        sent += read as u64;
+        let due = over.mul_f64(sent as f64 / length as f64);
+        std::thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+    drop(pipe);
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+/// What a log says of this key: a number and its unit, as [`Duration`] shows itself.
+pub(crate) fn duration(log: &str, key: &str) -> Option<Duration> {
+    let said = log.split(&format!("\"{key}\":\"")).last()?.split('"').next()?;
+    let at = said.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let (number, unit) = said.split_at(at);
+    let seconds = match unit {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "µs" => 1e-6,
+        _ => return None,
+    };
+    Some(Duration::from_secs_f64(number.parse::<f64>().ok()? * seconds))
 }
 
 /// `tcpdump -r FROM -w TO`.

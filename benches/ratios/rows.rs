@@ -6,6 +6,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use lippycat::filter::{Filter, FilterKind};
+use lippycat::record::FileFact;
+use lippycat::record::calls::{CallFiles, CallFilesConfig, CallKey, CallState, Part, Run, TrackState};
+use lippycat::record::dir::{Access, Dir, MinFree};
+use lippycat::record::name::{Pattern, Purpose};
+use lippycat::record::state::{self, State};
 
 use crate::Bench;
 use crate::process::{self, Cost, Processor, lc};
@@ -16,7 +21,7 @@ use crate::{counting, inspect, stream};
 
 /// Measures every wanted row and hands it over as soon as it is there.
 pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
-    if ["inspect", "voip", "forward", "filters", "stream"].iter().any(|k| bench.wants(k)) {
+    if ["inspect", "voip", "forward", "durable", "filters", "stream"].iter().any(|k| bench.wants(k)) {
         let voip = Kind::Voip.make(&bench.dir, bench.bytes).unwrap();
         with_voip(bench, &voip, done);
         fs::remove_file(&voip.path).unwrap();
@@ -41,6 +46,9 @@ pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
     if bench.wants("idle") || bench.wants("start") {
         idle(bench, done);
     }
+    if bench.wants("checkpoint") {
+        checkpoint(bench, done);
+    }
     if bench.wants("allocations") {
         allocations(done);
     }
@@ -64,6 +72,9 @@ fn with_voip(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
     }
     if bench.wants("forward") {
         forward(bench, voip, done);
+    }
+    if bench.wants("durable") {
+        durable(bench, voip, done);
     }
     if bench.wants("filters") {
         filters(bench, voip, done);
@@ -156,16 +167,97 @@ fn forward(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
         done(Row::speed(&what, Goal::AtLeast(goal), bench.rounds, ours, theirs));
         done(cpu.row(&format!("forward: CPU of the hunter per packet, {name}")));
     }
-    let stored = |durability: &str| {
+}
+
+/// What it costs that nothing is lost: everything to a processor that writes it, in plain text.
+fn durable(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
+    let dir = fresh(bench, "durable");
+    let processor = |durability: &str| {
+        for old in ["state", "spool"] {
+            let _old = fs::remove_dir_all(dir.join(old));
+        }
         let _old = fs::remove_file(dir.join("all.pcap"));
-        let _old = fs::remove_dir_all(dir.join("state"));
-        let processor = Processor::start(&dir, &["--insecure", "-w", "all.pcap", "--durability", durability]);
-        let hunter = hunt(&dir, &[], &processor, &["--insecure", "--no-filter-policy", "allow"], voip);
+        Processor::start(&dir, &["--insecure", "-w", "all.pcap", "--durability", durability])
+    };
+    let plain = ["--insecure", "--no-filter-policy", "allow", "--disk-buffer-dir", "spool"];
+    let stored = |processors: &str, hunters: &str| {
+        let processor = processor(processors);
+        let hunter = hunt(&dir, &[], &processor, &[&plain[..], &["--durability", hunters]].concat(), voip);
         processor.stop();
         hunter.wall
     };
-    let what = "forward: acknowledged by the disk : by the kernel, plain text";
-    done(Row::speed(what, Goal::AtLeast(0.9), bench.rounds, || stored("disk"), || stored("process")));
+    let what = "durable: acknowledged by the disk : by the kernel";
+    done(Row::speed(what, Goal::AtLeast(0.9), bench.rounds, || stored("disk", "memory"), || stored("process", "memory")));
+    let what = "durable: hunter with a log on its disk (wal) : in memory";
+    done(Row::speed(what, Goal::AtLeast(0.7), bench.rounds, || stored("disk", "wal"), || stored("disk", "memory")));
+
+    let full = stored("disk", "memory");
+    let (mut p99, mut p50) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        let processor = processor("disk");
+        let address = processor.address();
+        let command = [&["hunt", "-P", &address, "--id", "bench", "--log-format", "json", "-r", "-"][..], &plain].concat();
+        process::feed(&mut lc(&dir, &command), &voip.path, full * 2);
+        let (_, log) = processor.stop();
+        let millis = |key: &str| process::duration(&log, key).unwrap_or_else(|| panic!("{log}")).as_secs_f64() * 1e3;
+        p50.push(millis("p50"));
+        p99.push(millis("p99"));
+    }
+    done(Row {
+        what: "durable: time to acknowledgement at half load, p99".to_owned(),
+        figure: Spread::of(p99),
+        unit: Unit::Millis,
+        goal: Goal::AtMost(500.0),
+        from: format!("half of all: within {:.0} ms", Spread::of(p50).median),
+    });
+}
+
+/// What a checkpoint costs while so many calls have files.
+fn checkpoint(bench: &Bench, done: &mut dyn FnMut(Row)) {
+    const CALLS: u64 = 100_000;
+    let dir = fresh(bench, "checkpoint");
+    let fact = |n: u64, part: &str| {
+        let name = format!("{n:08}-0123456789abcdef_{part}.pcap");
+        FileFact { name, bytes: 10_000 + n, packets: 50 + n, sha256: None }
+    };
+    let track = |n: u64, part: Part, name: &str| TrackState {
+        part,
+        link: 1,
+        sibling: false,
+        index: 0,
+        current: fact(n, name),
+        done: Vec::new(),
+        runs: vec![Run { hunter: "edge-1".into(), sip: part == Part::Sip, packets: 50 + n }],
+    };
+    let call = |n: u64| CallState {
+        call_id: CallKey::Text(format!("{n:08}@host.example")),
+        stem: format!("{n:08}-0123456789abcdef"),
+        packets: 100,
+        closed_at: None,
+        tracks: vec![track(n, Part::Sip, "sip"), track(n, Part::Rtp, "rtp")],
+    };
+    let calls: Vec<CallState> = (0..CALLS).map(call).collect();
+    let pattern = Pattern::parse("{callid}.pcap", Purpose::Call).unwrap();
+    let mut files = CallFiles::open(&dir.join("calls"), CallFilesConfig::new(pattern)).unwrap();
+    files.restore(&calls);
+    let at = Dir::open(&dir, Access::Private, MinFree::NONE).unwrap();
+    let (mut taking, mut saving) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds {
+        let start = Instant::now();
+        let state = State { calls: files.snapshot(), ..State::default() };
+        taking.push(start.elapsed().as_secs_f64() * 1e3);
+        let start = Instant::now();
+        state.save(&at, true).unwrap();
+        saving.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let bytes = fs::metadata(dir.join(state::FILE_NAME)).unwrap().len();
+    done(Row {
+        what: "checkpoint: of 100 000 calls, on the commit thread".to_owned(),
+        figure: Spread::of(saving),
+        unit: Unit::Millis,
+        goal: Goal::AtMost(500.0),
+        from: format!("{} MiB; {:.0} ms before it on the record thread", bytes >> 20, Spread::of(taking).median),
+    });
 }
 
 fn hunt(dir: &Path, mode: &[&str], processor: &Processor, arguments: &[&str], traffic: &Traffic) -> Cost {
