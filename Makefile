@@ -7,7 +7,7 @@ help:
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
 	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests)"
-	@echo "make chaos     kill -9 of hunter and processor under load, round after round (LC_CHAOS_ROUNDS); deaths at every step (LC_CRASH_CASES)"
+	@echo "make chaos     kills, cuts, full disks, clocks, certificates under load, 100 rounds (LC_CHAOS_ROUNDS; root); deaths at every step (LC_CRASH_CASES)"
 	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
 	@echo "make build     a release binary: target/release/lc"
 	@echo "make bench     what it costs, as ratios to tcpdump and to itself (BENCH_ROWS, BENCH_MB, BENCH_ROUNDS)"
@@ -27,7 +27,8 @@ soak:
 	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model
 
 chaos:
-	LC_CHAOS_ROUNDS=$${LC_CHAOS_ROUNDS:-20} cargo test --release --locked --test it chaos::many_rounds -- --nocapture
+	scripts/deps.sh test
+	LC_CHAOS_ROUNDS=$${LC_CHAOS_ROUNDS:-100} cargo test --release --locked --test it chaos::many_rounds -- --nocapture
 	LC_CRASH_CASES=$${LC_CRASH_CASES:-1000} cargo test --release --locked --lib processor::tests::crash -- --nocapture
 
 live: build

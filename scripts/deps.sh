@@ -7,7 +7,7 @@ set -euo pipefail
 
 BUILD=(build-essential libpcap-dev)
 DEMO=("${BUILD[@]}" jq tcpdump bsdextrautils)
-TEST=("${DEMO[@]}" tshark nftables iproute2 sip-tester python3 python3-venv openssl curl procps systemd)
+TEST=("${DEMO[@]}" tshark nftables iproute2 sip-tester python3 python3-venv openssl curl procps systemd faketime e2fsprogs)
 CAPTURES=("${TEST[@]}" baresip-core kamailio ethtool)
 
 case "${1:-}" in

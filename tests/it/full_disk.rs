@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use super::not_run;
 use super::whole::{LC, Processor, calls_capture, frames, records, wait_for};
 
-/// A tmpfs nobody else sees.
-struct Disk {
+/// A small file system nobody else sees.
+pub(crate) struct Disk {
     holder: Child,
     /// Where it is for those inside.
     inside: PathBuf,
@@ -24,10 +24,20 @@ impl Drop for Disk {
 
 impl Disk {
     fn mount(inside: &Path, bytes: u64) -> Self {
-        fs::create_dir(inside).unwrap();
         let script = format!("mount -t tmpfs -o size={bytes},mode=700 none \"$0\" && echo mounted && exec sleep 600");
-        let mut unshare = Command::new("unshare");
-        unshare.args(["-m", "sh", "-c", &script]).arg(inside).stdout(Stdio::piped());
+        Self::mount_by(Command::new("unshare"), inside, &script)
+    }
+
+    /// A real file system of 16 MiB, in the network namespace `command` enters.
+    pub(crate) fn mount_ext4(mut command: Command, inside: &Path) -> Self {
+        let make = "truncate -s 16M \"$0.img\" && mkfs.ext4 -q \"$0.img\" && mount -o loop \"$0.img\" \"$0\" && chmod 700 \"$0\"";
+        command.arg("unshare");
+        Self::mount_by(command, inside, &format!("{make} && echo mounted && exec sleep 3600"))
+    }
+
+    fn mount_by(mut unshare: Command, inside: &Path, script: &str) -> Self {
+        fs::create_dir(inside).unwrap();
+        unshare.args(["-m", "sh", "-c", script]).arg(inside).stdout(Stdio::piped());
         let mut holder = unshare.spawn().unwrap();
         let mut said = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut said).unwrap();
@@ -36,14 +46,19 @@ impl Disk {
     }
 
     /// Where it is for the test.
-    fn outside(&self) -> PathBuf {
+    pub(crate) fn outside(&self) -> PathBuf {
         Path::new("/proc").join(self.holder.id().to_string()).join("root").join(self.inside.strip_prefix("/").unwrap())
     }
 
     fn processor(&self, dir: &Path, port: u16, arguments: &[&str]) -> Processor {
+        Processor::spawn(self.enter(dir), dir, port, arguments)
+    }
+
+    /// What runs `lc` where the file system is there, in the same network namespace.
+    pub(crate) fn enter(&self, dir: &Path) -> Command {
         let mut enter = Command::new("nsenter");
-        enter.args(["-t", &self.holder.id().to_string(), "-m", "sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(dir).arg(LC);
-        Processor::spawn(enter, dir, port, arguments)
+        enter.args(["-t", &self.holder.id().to_string(), "-m", "-n", "sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(dir).arg(LC);
+        enter
     }
 
     /// Leaves only so many bytes free.
@@ -52,7 +67,7 @@ impl Disk {
         fs::write(self.outside().join("filler"), vec![0; usize::try_from(free.saturating_sub(leave)).unwrap()]).unwrap();
     }
 
-    fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         let out = Command::new("stat").args(["-f", "-c", "%a %S"]).arg(self.outside()).output().unwrap();
         let text = String::from_utf8(out.stdout).unwrap();
         text.split_whitespace().map(|n| n.parse::<u64>().unwrap()).product()

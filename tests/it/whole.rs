@@ -41,9 +41,14 @@ impl Processor {
     }
 
     /// Starts one by `command`, which runs `lc`.
-    pub(crate) fn spawn(mut command: Command, dir: &Path, port: u16, arguments: &[&str]) -> Self {
+    pub(crate) fn spawn(command: Command, dir: &Path, port: u16, arguments: &[&str]) -> Self {
+        Self::spawn_on(command, dir, "127.0.0.1", port, arguments)
+    }
+
+    /// The same, on another address.
+    pub(crate) fn spawn_on(mut command: Command, dir: &Path, host: &str, port: u16, arguments: &[&str]) -> Self {
         let mut child = command
-            .args(["process", "--listen", &format!("127.0.0.1:{port}"), "--log-format", "json"])
+            .args(["process", "--listen", &format!("{host}:{port}"), "--log-format", "json"])
             .args(arguments)
             .current_dir(dir)
             .env("HOME", dir)
@@ -61,7 +66,7 @@ impl Processor {
         let port = loop {
             let line = lines.next().unwrap_or_else(|| panic!("the processor ended: {}", log.lock())).unwrap();
             say(&log, &line);
-            if let Some(rest) = line.split("\"address\":\"127.0.0.1:").nth(1) {
+            if let Some(rest) = line.split(&format!("\"address\":\"{host}:")).nth(1) {
                 break rest.split('"').next().unwrap().parse().unwrap();
             }
         };

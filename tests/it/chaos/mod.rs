@@ -1,0 +1,135 @@
+//! Real processes that are killed, cut off from each other, out of room and out of time while numbered packets go through them: what is in
+//! the files is what was generated, each packet once, and the equation of both sides holds whenever somebody looks.
+//!
+//! Short forms run always; `make chaos` runs many rounds and prints a table (`LC_CHAOS_ROUNDS`).
+
+mod feed;
+mod pipe;
+mod trial;
+mod watch;
+mod world;
+
+use lippycat::telemetry::clock::Moment;
+
+use self::pipe::Hunter;
+use self::trial::{Act, Plan, Side, Tally, count};
+use super::not_run;
+use super::whole::Processor;
+
+const PROGRAMS: [&str; 4] = ["ip", "nft", "unshare", "nsenter"];
+
+const KILLS: Plan = Plan { name: "kill -9 of either side", rounds: 0, acts: &[Act::Kill], live: false, handful: 40, small: None };
+const CUTS: Plan = Plan { name: "cut off, both ways or one", acts: &[Act::Cut], ..KILLS };
+const CLOCKS: Plan = Plan { name: "clocks jump by 1 h and 10 years", acts: &[Act::Clock, Act::Clock, Act::Kill], ..KILLS };
+const CERTS: Plan = Plan { name: "certificates are renewed", acts: &[Act::Certs], ..KILLS };
+const FULL_PROCESSOR: Plan =
+    Plan { name: "16 MiB at the processor", acts: &[Act::Wait, Act::Kill], small: Some(Side::Processor), ..KILLS };
+const FULL_HUNTER: Plan =
+    Plan { name: "16 MiB at the hunter, live", acts: &[Act::Cut], live: true, handful: 150, small: Some(Side::Hunter), ..KILLS };
+const ALL: Plan = Plan { name: "all of it, but the clocks", acts: &[Act::Kill, Act::Cut, Act::Certs], ..KILLS };
+
+/// A short form.
+fn short(plan: Plan, rounds: u64, programs: &[&str]) {
+    if !not_run::has_namespaces_and(plan.name, &[&PROGRAMS, programs].concat()) {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+
+    let tally = trial::run(tmp.path(), Plan { rounds, ..plan }, 1);
+
+    tally.assert_exact();
+    assert_eq!(tally.dropped > 0, plan.live, "{tally:?}");
+    assert!(tally.kills.iter().sum::<u64>() + tally.others >= rounds, "{tally:?}");
+}
+
+#[test]
+fn either_side_killed_again_and_again_loses_and_doubles_nothing() {
+    short(KILLS, 5, &[]);
+}
+
+#[test]
+fn a_network_that_is_cut_one_way_or_both_loses_and_doubles_nothing() {
+    short(CUTS, 4, &[]);
+}
+
+#[test]
+fn clocks_that_jump_by_hours_and_years_lose_and_double_nothing() {
+    short(CLOCKS, 6, &["faketime"]);
+}
+
+#[test]
+fn certificates_renewed_under_load_lose_and_double_nothing() {
+    short(CERTS, 4, &[]);
+}
+
+#[test]
+fn a_processors_disk_that_is_full_again_and_again_loses_and_doubles_nothing() {
+    short(FULL_PROCESSOR, 2, &["mkfs.ext4"]);
+}
+
+#[test]
+fn a_hunters_disk_that_is_full_counts_every_packet_it_gives_up() {
+    short(FULL_HUNTER, 2, &["mkfs.ext4"]);
+}
+
+/// `make chaos`: many rounds; the table is the result.
+#[test]
+#[expect(clippy::print_stdout, reason = "the table is the result")]
+fn many_rounds() {
+    let Some(rounds) = std::env::var("LC_CHAOS_ROUNDS").ok().and_then(|n| n.parse::<u64>().ok()) else { return };
+    let only = std::env::var("LC_CHAOS_ONLY").unwrap_or_default();
+    assert!(not_run::has_namespaces_and("chaos", &[&PROGRAMS[..], &["faketime", "mkfs.ext4"]].concat()));
+    let began = Moment::now();
+    println!(
+        "| what happens | rounds | kills: processor, hunter | other events | generated | delivered | missing | doubled | counted drops | \
+         not yet logged by killed hunters | samples of the equation | broken |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+    let mut tallies = Vec::new();
+    let fifth = (rounds / 5).max(1);
+    for (n, plan) in [KILLS, CUTS, CLOCKS, CERTS, FULL_PROCESSOR, FULL_HUNTER, ALL].into_iter().enumerate() {
+        if !plan.name.contains(&only) {
+            continue;
+        }
+        let tmp = tempfile::tempdir().unwrap();
+        let rounds = match n {
+            0 => rounds,
+            4 | 5 => fifth.div_ceil(2),
+            _ => fifth,
+        };
+        let tally = trial::run(tmp.path(), Plan { rounds, ..plan }, n as u64);
+        let Tally { kills: [processor, hunter], others, generated, delivered, doubled, dropped, unlogged, samples, .. } = tally;
+        println!(
+            "| {} | {rounds} | {processor}, {hunter} | {others} | {generated} | {delivered} | {} | {doubled} | {dropped} | {unlogged} | \
+             {samples} | {} |",
+            plan.name,
+            tally.missing(),
+            tally.broken.len()
+        );
+        tallies.push(tally);
+    }
+    println!("in {:.0?}", began.elapsed());
+    tallies.iter().for_each(Tally::assert_exact);
+}
+
+/// Without namespaces: a hunter on a pipe and a processor on loopback, the processor killed in between.
+#[test]
+fn a_processor_killed_in_any_level_of_durability_loses_and_doubles_nothing() {
+    for durability in ["disk", "process"] {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        let arguments = ["--insecure", "-w", "all.pcap", "--state-dir", "state", "--durability", durability];
+        let mut processor = Processor::start(dir, &arguments);
+        let port = processor.port;
+        let mut hunter = Hunter::start(dir, port, &[]);
+        for round in 0..4 {
+            hunter.send(round * 3000..(round + 1) * 3000);
+            processor.kill();
+            processor = Processor::start_at(dir, port, &arguments);
+        }
+        assert_eq!(hunter.finish(), "none", "{durability}");
+        processor.stop();
+
+        assert!(count(&[dir.join("all.pcap")], 12_000).iter().all(|times| *times == 1), "{durability}");
+    }
+}
