@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::{ProcessConfig, ServerDurability};
 use crate::net::Dialer;
 use crate::processor::UpstreamParts;
-use crate::spool::{SpoolConfig, SpoolFull};
+use crate::spool::{self as queue, SpoolConfig, SpoolFull};
 use crate::telemetry::clock;
 use crate::uplink::{Party, UplinkConfig};
 
@@ -24,17 +24,30 @@ pub(super) fn dialer(config: &ProcessConfig) -> Result<Option<Dialer>, Stop> {
     security::dialer(security).map(Some)
 }
 
+/// What the queue's files know it by: no hunter's id.
+fn owner(config: &ProcessConfig) -> String {
+    format!("processor:{}", config.id)
+}
+
 /// The road, with what an earlier run left to be passed on; `limit` is what the whole process may take.
 pub(super) fn parts(config: &ProcessConfig, dialer: Option<Dialer>, limit: u64) -> Result<Option<UpstreamParts>, Stop> {
-    let Some(dialer) = dialer else { return Ok(None) };
+    let Some(dialer) = dialer else {
+        let path = queue::directory(&config.upstream_dir, &owner(config));
+        let left = std::fs::read_dir(&path)
+            .is_ok_and(|mut all| all.any(|e| e.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "seg"))));
+        if left {
+            tracing::warn!(queue = %path.display(), "batches for a processor above wait here, and nothing passes them on: use --processor");
+        }
+        return Ok(None);
+    };
     let p = &config.processor;
     let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
     let queue_limit = p.disk_buffer.max_mb.saturating_mul(1 << 20);
     let (sync_after, sync_bytes) = spool::EAGER;
-    let queue = spool::queue(
+    let opened = spool::queue(
         &config.upstream_dir,
         SpoolConfig {
-            hunter_id: format!("processor:{}", config.id),
+            hunter_id: owner(config),
             max_bytes: queue_limit,
             min_free: spool::min_free(p.min_free),
             // it waits, and lets the hunters wait: they have queues of their own
@@ -55,7 +68,7 @@ pub(super) fn parts(config: &ProcessConfig, dialer: Option<Dialer>, limit: u64) 
             drain_timeout: hunt::DRAIN,
             seed: instance,
         },
-        queue,
+        queue: opened,
         queue_limit,
         memory: usize::try_from(MEMORY.min(limit / 8)).unwrap_or(usize::MAX),
         listen_address: p.listen_addr.clone(),

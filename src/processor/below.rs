@@ -4,7 +4,7 @@
 //! as it is made. What slips through while two are made at once is found by the way each batch has come ([`super::feed`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use prost::Message;
@@ -66,6 +66,8 @@ pub enum Refusal {
 pub struct Lower {
     /// Where it connected from.
     pub remote: Option<SocketAddr>,
+    /// It speaks our extensions.
+    extended: bool,
     instance: u64,
     below: Vec<String>,
     depth: u32,
@@ -126,7 +128,15 @@ impl Below {
         if new && self.processors.len() >= MAX {
             return Err(Refusal::Full);
         }
-        let lower = Lower { remote, instance: r.instance, below: r.upstream_chain, depth, heard: now, streaming };
+        let lower = Lower {
+            remote,
+            extended: r.durable_acks,
+            instance: r.instance,
+            below: r.upstream_chain,
+            depth,
+            heard: now,
+            streaming,
+        };
         self.processors.insert(r.processor_id, lower);
         Ok(new)
     }
@@ -136,6 +146,12 @@ impl Below {
         let Some(p) = self.processors.get_mut(id) else { return false };
         p.streaming = if opened { p.streaming.saturating_add(1) } else { p.streaming.saturating_sub(1) };
         true
+    }
+
+    /// The processor of the predecessor at this address: its batches do not say who passes them on.
+    pub fn old_at(&self, remote: Option<IpAddr>) -> Option<&str> {
+        let at = |p: &&Lower| !p.extended && p.remote.map(|r| r.ip()) == remote;
+        self.processors.iter().find(|(_, p)| at(p)).map(|(id, _)| id.as_str())
     }
 
     /// Heard of just now.

@@ -323,8 +323,8 @@ async fn take(
 ) -> Result<(), Refusal> {
     let packets = view.len() as u64;
     let mut waiting = Waiting { shared, packets };
-    let Whose { hunter, interfaces, epoch, announced } = whose;
-    let (seq, passed_on) = (view.sequence(), view.path().len() > 0);
+    let Whose { hunter, interfaces, epoch, announced, seq } = whose;
+    let passed_on = view.path().len() > 0;
     // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
     let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB)).unwrap_or(1);
     let bytes = Arc::clone(&shared.queue).acquire_many_owned(kib).await;

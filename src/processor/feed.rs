@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | the hunter of the first batch, or the processor that passed it on | certificate or key, where they are in use; what is registered | the stream ends |
 //! | every batch: the same hunter, or passed on by the same processor | the first | the stream ends |
+//! | a stream of the predecessor's processor | its address, from which it registered; its certificate, where they are in use | it is taken for a hunter's |
 //! | every batch that was passed on: not by this processor before, and not by too many | its way | the stream ends |
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use tonic::Status;
 
 use super::counts::Refused;
 use super::shared::Shared;
-use crate::batch::{BatchView, Epoch, HOPS_MAX};
+use crate::batch::{BatchSeq, BatchView, Epoch, HOPS_MAX};
 use crate::net::PeerInfo;
 use crate::packet::Timestamp;
 use crate::telemetry::clock;
@@ -51,6 +52,18 @@ enum From {
         id: String,
         hunters: HashMap<Box<str>, Named>,
     },
+    /// One of the predecessor: its batches are numbered by their hunters' connections to it, which say nothing here.
+    OldProcessor {
+        id: String,
+        hunters: HashMap<Box<str>, Counted>,
+    },
+}
+
+/// A hunter of a processor of the predecessor: its batches are numbered as they come.
+struct Counted {
+    hunter: Arc<str>,
+    epoch: Epoch,
+    last: u64,
 }
 
 /// A hunter, and the names behind its packets' interface indices.
@@ -68,6 +81,8 @@ pub(super) struct Whose {
     pub(super) epoch: Epoch,
     /// The same, where the sender knows it.
     pub(super) announced: Option<Epoch>,
+    /// Its number there.
+    pub(super) seq: BatchSeq,
 }
 
 impl Drop for Feed {
@@ -75,7 +90,7 @@ impl Drop for Feed {
     fn drop(&mut self) {
         match &self.from {
             From::Hunter { named, .. } => self.shared.roster.lock().stream(&named.hunter, false),
-            From::Processor { id, .. } => {
+            From::Processor { id, .. } | From::OldProcessor { id, .. } => {
                 // it may have been forgotten
                 let _known = self.shared.below.lock().stream(id, false);
             }
@@ -89,6 +104,9 @@ impl Feed {
         if let Some(id) = view.path().last() {
             return Self::of_processor(shared, peer, id);
         }
+        if let Some(feed) = Self::of_old_processor(shared, peer, view) {
+            return Ok(feed);
+        }
         let id = view.hunter_id();
         shared.check_identity(peer, id).map_err(|status| (Refused::Foreign, status))?;
         let mut roster = shared.roster.lock();
@@ -99,9 +117,7 @@ impl Feed {
         let interfaces: Arc<[String]> = hunter.registration.interfaces.clone().into();
         let message_max = if hunter.registration.durable_acks { BATCH_MAX } else { OLD_BATCH_MAX };
         roster.stream(id, true);
-        let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
-        let random = ahash::RandomState::new().hash_one(id);
-        let own_epoch = Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0));
+        let own_epoch = own_epoch(id);
         let from = From::Hunter { named: Named { hunter: Arc::from(id), interfaces }, own_epoch };
         Ok(Self { shared: Arc::clone(shared), from, message_max })
     }
@@ -116,11 +132,24 @@ impl Feed {
         Ok(Self { shared: Arc::clone(shared), from, message_max: MESSAGE_MAX })
     }
 
+    /// A hunter that is not registered, at the address of a processor of the predecessor, is one of that processor's.
+    fn of_old_processor(shared: &Arc<Shared>, peer: Option<&PeerInfo>, view: &BatchView) -> Option<Self> {
+        if view.epoch().is_some() || shared.roster.lock().get(view.hunter_id()).is_some() {
+            return None;
+        }
+        let mut below = shared.below.lock();
+        let id = below.old_at(peer.map(|p| p.remote.ip()))?.to_owned();
+        shared.check_processor(peer, &id).ok()?;
+        below.stream(&id, true);
+        let from = From::OldProcessor { id, hunters: HashMap::new() };
+        Some(Self { shared: Arc::clone(shared), from, message_max: MESSAGE_MAX })
+    }
+
     /// Whose stream it is, for logs.
     pub(super) fn id(&self) -> &str {
         match &self.from {
             From::Hunter { named, .. } => &named.hunter,
-            From::Processor { id, .. } => id,
+            From::Processor { id, .. } | From::OldProcessor { id, .. } => id,
         }
     }
 
@@ -135,7 +164,8 @@ impl Feed {
                 self.shared.roster.lock().heard(&named.hunter, now);
                 let announced = view.epoch();
                 let Named { hunter, interfaces } = named.clone();
-                Ok(Whose { hunter, interfaces, epoch: announced.unwrap_or(*own_epoch), announced })
+                let epoch = announced.unwrap_or(*own_epoch);
+                Ok(Whose { hunter, interfaces, epoch, announced, seq: view.sequence() })
             }
             From::Processor { id, hunters } => {
                 check_way(&self.shared.id, id, view)?;
@@ -145,10 +175,32 @@ impl Feed {
                     return Err((Refused::Malformed, Status::invalid_argument(text)));
                 };
                 let Named { hunter, interfaces } = remember(hunters, view);
-                Ok(Whose { hunter, interfaces, epoch, announced: Some(epoch) })
+                Ok(Whose { hunter, interfaces, epoch, announced: Some(epoch), seq: view.sequence() })
+            }
+            From::OldProcessor { id, hunters } => {
+                if view.epoch().is_some() || view.path().len() > 0 || view.hunter_id().is_empty() {
+                    let text = format!("this stream is processor '{id}'s");
+                    return Err((Refused::Foreign, Status::permission_denied(text)));
+                }
+                self.shared.below.lock().heard(id, now);
+                if hunters.len() >= HUNTERS {
+                    hunters.clear();
+                }
+                let new = || Counted { hunter: Arc::from(view.hunter_id()), epoch: own_epoch(view.hunter_id()), last: 0 };
+                let counted = hunters.entry(view.hunter_id().into()).or_insert_with(new);
+                counted.last = counted.last.saturating_add(1);
+                let (hunter, seq) = (Arc::clone(&counted.hunter), BatchSeq(counted.last));
+                Ok(Whose { hunter, interfaces: Arc::default(), epoch: counted.epoch, announced: None, seq })
             }
         }
     }
+}
+
+/// An epoch for a stream that has none.
+fn own_epoch(hunter: &str) -> Epoch {
+    let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
+    let random = ahash::RandomState::new().hash_one(hunter);
+    Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0))
 }
 
 /// A batch goes up a tree: what has been here before, or comes from too deep, shows that there is none.

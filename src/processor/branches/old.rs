@@ -184,6 +184,14 @@ impl OldHunters {
         self.all.entry(Arc::clone(hunter)).or_insert_with(OldHunter::new).refresh(set, s);
     }
 
+    /// A batch of a hunter of a processor below is about to be filed: what it was asked for is not known here, its copies are recognised.
+    pub(super) fn meet_passed_on(&mut self, hunter: &Arc<str>) {
+        if self.all.len() >= HUNTERS && !self.all.contains_key(hunter) {
+            self.all.clear();
+        }
+        self.all.entry(Arc::clone(hunter)).or_insert_with(OldHunter::new);
+    }
+
     /// What becomes of one of its packets.
     pub(super) fn judge(&mut self, hunter: &str, call: Option<&str>, media: bool, packet: &Packet<'_>) -> Judged {
         let Some(old) = self.all.get_mut(hunter) else { return Judged::Filed(packet.data.len(), Vec::new()) };

@@ -193,8 +193,9 @@ impl Writer {
         let mut dropped = 0_u64;
         if batch.view.epoch().is_none() {
             let subscriber = self.shared.roster.lock().get(&batch.hunter).map(Hunter::subscriber);
-            if let Some(s) = subscriber {
-                self.old.meet(&batch.hunter, &self.shared.filters, &s);
+            match subscriber {
+                Some(s) => self.old.meet(&batch.hunter, &self.shared.filters, &s),
+                None => self.old.meet_passed_on(&batch.hunter),
             }
         }
         for p in batch.view.packets() {

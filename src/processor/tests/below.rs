@@ -4,7 +4,7 @@ use super::*;
 use crate::batch::{BatchView, Relay, ViewLimits, relayed};
 use crate::processor::counts::Refused;
 use crate::processor::data::{ack, of_hunter};
-use crate::wire::data::FlowControl;
+use crate::wire::data::{CapturedPacket, FlowControl, PacketBatch};
 use crate::wire::management::ProcessorRegistration;
 
 fn join(shared: &Shared, id: &str) {
@@ -46,6 +46,37 @@ async fn a_processor_brings_the_batches_of_all_its_hunters_and_is_told_whose_are
     stream.send(passed(&sealed("b", 7, 1)[0], &["farm", "west"]));
     let Answer::Control(told) = stream.answer().await else { panic!("nothing is said") };
     assert_eq!((told.hunter_id.as_str(), told.epoch, shared.counters.counts().duplicate), ("b", 7, 3), "it came before");
+}
+
+#[tokio::test]
+async fn a_processor_of_the_predecessor_brings_its_hunters_batches_whatever_they_are_numbered() {
+    let (shared, mut queue) = processor(8);
+    let r = ProcessorRegistration { processor_id: "go".into(), ..ProcessorRegistration::default() };
+    shared.below.lock().register("mid", r, None, crate::telemetry::clock::wall()).unwrap();
+    let mut stream = Stream::open(&shared);
+    let plain = |hunter: &str, sequence| {
+        let batch = PacketBatch {
+            hunter_id: hunter.into(),
+            sequence,
+            packets: vec![CapturedPacket::default()],
+            ..PacketBatch::default()
+        };
+        let message = batch.encode_to_vec();
+        Bytes::from([&crate::batch::grpc_prefix(message.len())[..], &message].concat())
+    };
+    // a hunter of the predecessor counts from 1 again whenever it connects
+    for (hunter, sequence) in [("a", 1), ("b", 1), ("a", 2), ("a", 1)] {
+        stream.send(plain(hunter, sequence));
+    }
+    assert_eq!(stream.answer().await, Answer::Silence);
+
+    let mut seen = Vec::new();
+    while let Ok(Job::Batch(b)) = queue.try_recv() {
+        seen.push((b.hunter.to_string(), b.seq.0, b.announced));
+    }
+    let expected = [("a", 1), ("b", 1), ("a", 2), ("a", 3)].map(|(h, seq)| (h.to_owned(), seq, None));
+    assert_eq!(seen, expected);
+    assert_eq!(shared.counters.counts().duplicate, 0);
 }
 
 #[tokio::test]
