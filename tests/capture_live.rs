@@ -504,6 +504,12 @@ impl Lc {
         Self(command.args(arguments).current_dir(dir).env("HOME", dir).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
+    /// A processor that keeps a file per call in `calls`, on port 55555; its log is `p`.
+    fn process(dir: &std::path::Path) -> Self {
+        let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state"];
+        Self::start(dir, "p", &[&["process", "--insecure", "--listen", "127.0.0.1:55555"], &files[..]].concat())
+    }
+
     /// SIGTERM; its exit code.
     fn stop(mut self) -> Option<i32> {
         sh(&format!("kill -TERM {}", self.0.id()));
@@ -511,22 +517,30 @@ impl Lc {
     }
 }
 
+/// Whether a log comes to say something.
+fn says(dir: &std::path::Path, log: &str, what: &str) -> bool {
+    (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        std::fs::read_to_string(dir.join(log)).is_ok_and(|said| said.contains(what))
+    })
+}
+
+/// The frames of one call.
+fn a_call() -> Vec<Vec<u8>> {
+    let mut call = Vec::new();
+    let mut source = FileSource::open(&[concat!(env!("CARGO_MANIFEST_DIR"), "/captures/voip/plain.pcap")]).unwrap();
+    while source.poll(&mut |f| call.push(f.data.to_vec())).unwrap() != Progress::End {}
+    call
+}
+
 #[test]
 fn a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_calls() {
     in_namespace("a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_calls", || {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path();
-        let says = |log: &str, what: &str| {
-            (0..200).any(|_| {
-                std::thread::sleep(Duration::from_millis(50));
-                std::fs::read_to_string(dir.join(log)).is_ok_and(|said| said.contains(what))
-            })
-        };
-        let mut call = Vec::new();
-        let mut source = FileSource::open(&[concat!(env!("CARGO_MANIFEST_DIR"), "/captures/voip/plain.pcap")]).unwrap();
-        while source.poll(&mut |f| call.push(f.data.to_vec())).unwrap() != Progress::End {}
-        let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state"];
-        let processor = Lc::start(dir, "p", &[&["process", "--insecure", "--listen", "127.0.0.1:55555"], &files[..]].concat());
+        let says = |log: &str, what: &str| says(dir, log, what);
+        let call = a_call();
+        let processor = Lc::process(dir);
         assert!(says("p", "listening"));
         let hunt = ["hunt", "voip", "--insecure", "-P", "127.0.0.1:55555", "-i", "ve1", "--no-filter-policy", "allow"];
         let hunter = Lc::start(dir, "h", &[&hunt[..], &["--durability", "memory", "--keep-duplicates"]].concat());
@@ -573,17 +587,9 @@ fn what_the_kernel_drops_stands_in_the_calls_alive_then_and_in_the_figures() {
     in_namespace("what_the_kernel_drops_stands_in_the_calls_alive_then_and_in_the_figures", || {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path();
-        let says = |log: &str, what: &str| {
-            (0..200).any(|_| {
-                std::thread::sleep(Duration::from_millis(50));
-                std::fs::read_to_string(dir.join(log)).is_ok_and(|said| said.contains(what))
-            })
-        };
-        let mut call = Vec::new();
-        let mut source = FileSource::open(&[concat!(env!("CARGO_MANIFEST_DIR"), "/captures/voip/plain.pcap")]).unwrap();
-        while source.poll(&mut |f| call.push(f.data.to_vec())).unwrap() != Progress::End {}
-        let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state"];
-        let processor = Lc::start(dir, "p", &[&["process", "--insecure", "--listen", "127.0.0.1:55555"], &files[..]].concat());
+        let says = |log: &str, what: &str| says(dir, log, what);
+        let call = a_call();
+        let processor = Lc::process(dir);
         assert!(says("p", "listening"));
         let hunt =
             ["hunt", "voip", "--insecure", "-P", "127.0.0.1:55555", "-i", "ve1", "--no-filter-policy", "allow", "--id", "edge"];

@@ -24,7 +24,9 @@
 #[path = "../../tests/allocations/counting.rs"]
 mod counting;
 mod inspect;
+mod media;
 mod process;
+mod push;
 mod rows;
 #[path = "../../tests/allocations/steady.rs"]
 mod steady;

@@ -17,7 +17,7 @@ use crate::process::{self, Cost, Processor, lc};
 use crate::steady::{Flow, Steady};
 use crate::table::{Goal, Row, Spread, Unit};
 use crate::traffic::{Kind, TARGETS, Traffic};
-use crate::{counting, inspect, stream};
+use crate::{counting, inspect, media, push, stream};
 
 /// Measures every wanted row and hands it over as soon as it is there.
 pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
@@ -42,6 +42,13 @@ pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
     }
     if bench.wants("calls") {
         calls(bench, done);
+        done(media::row(bench));
+    }
+    if bench.wants("push") {
+        match push::row(bench, &fresh(bench, "push")) {
+            Some(row) => done(row),
+            None => println!("push: not run: capturing needs root"),
+        }
     }
     if bench.wants("idle") || bench.wants("start") {
         idle(bench, done);

@@ -5,6 +5,7 @@
 //! | [`Kind::Voip`] | 1 % SIP (whole calls, one message in a hundred packets), 99 % RTP G.711 of 214 bytes on 100 000 flows |
 //! | [`Kind::Imix`] | 7 : 4 : 1 of 64-byte UDP, 576-byte and 1500-byte TCP on 100 000 flows |
 //! | [`Kind::Small`] | 64-byte UDP on 100 000 flows |
+//! | [`Kind::Media`] | the set-up of some calls, then media packets of theirs |
 //! | [`Kind::Calls`] | the set-up of 100 000 calls that are never hung up, then one RTP packet each way |
 //!
 //! In the mix, [`ACTIVE`] calls at a time have their signalling in the file; the other flows are media of calls that began
@@ -33,6 +34,11 @@ pub(crate) enum Kind {
     Imix,
     Small,
     Calls,
+    /// That many calls that are never hung up, then that many media packets of theirs.
+    Media {
+        calls: u64,
+        packets: u64,
+    },
 }
 
 /// A file on the disk.
@@ -50,6 +56,8 @@ impl Kind {
             Self::Imix => "imix",
             Self::Small => "small",
             Self::Calls => "calls",
+            Self::Media { packets: 0, .. } => "set-up",
+            Self::Media { .. } => "media",
         }
     }
 
@@ -62,6 +70,7 @@ impl Kind {
             Self::Voip => mix(&mut out, &mut random, bytes)?,
             Self::Imix | Self::Small => plain(&mut out, &mut random, bytes, self == Self::Imix)?,
             Self::Calls => calls(&mut out)?,
+            Self::Media { calls, packets } => media(&mut out, &mut random, calls, packets)?,
         }
         let traffic = Traffic { path, packets: out.packets, bytes: out.bytes };
         out.file.flush()?;
@@ -296,13 +305,24 @@ fn plain(out: &mut Pcap, random: &mut Random, bytes: u64, imix: bool) -> io::Res
     Ok(())
 }
 
-/// Calls that are set up and never end.
-fn calls(out: &mut Pcap) -> io::Result<()> {
-    for n in 0..CALLS {
+fn set_up(out: &mut Pcap, calls: u64) -> io::Result<()> {
+    for n in 0..calls {
         for message in [Message::Invite, Message::Answer, Message::Ack] {
             Call(n).write(message, out)?;
         }
     }
+    Ok(())
+}
+
+/// Some calls that are set up and talk, nobody knows which next.
+fn media(out: &mut Pcap, random: &mut Random, calls: u64, packets: u64) -> io::Result<()> {
+    set_up(out, calls)?;
+    (0..packets).try_for_each(|_| Call(random.below(calls)).talk(random.below(2) == 1, random, out))
+}
+
+/// Calls that are set up and never end.
+fn calls(out: &mut Pcap) -> io::Result<()> {
+    set_up(out, CALLS)?;
     let mut random = Random(1);
     for n in 0..CALLS {
         Call(n).talk(false, &mut random, out)?;
