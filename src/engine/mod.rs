@@ -155,7 +155,9 @@ impl Engine {
         let mut number = first;
         for chunk in frames.chunks(BURST) {
             let mut decoded = std::mem::take(&mut self.decoded);
-            decoded.resize(BURST, Decoded::EMPTY);
+            if decoded.len() < chunk.len() {
+                decoded.resize(chunk.len(), Decoded::EMPTY);
+            }
             for (frame, place) in chunk.iter().zip(&mut decoded) {
                 self.decode(frame, place);
             }

@@ -20,6 +20,8 @@ pub const GRACE: Duration = Duration::from_secs(5);
 const PER_ENDPOINT: usize = 8;
 /// Slots of the stamp table: 256 KiB.
 const STAMPS: usize = 1 << 16;
+/// Stamps per call where there are fewer; a call names four endpoints, RTCP included, seldom more.
+const ENDS_PER_CALL: usize = 16;
 
 /// Where a claim comes from: the evidence a record shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,20 +102,19 @@ pub struct Claims {
     hasher: FlowHasher,
 }
 
-impl Default for Claims {
-    fn default() -> Self {
+impl Claims {
+    /// For about so many calls: an engine that looks at one call of a processor has a small table.
+    pub fn new(calls: usize) -> Self {
         let random = RandomState::new();
         Self {
             slots: Vec::new(),
             free: Vec::new(),
             by_endpoint: HashMap::default(),
-            stamps: vec![0; STAMPS],
+            stamps: vec![0; calls.saturating_mul(ENDS_PER_CALL).clamp(ENDS_PER_CALL, STAMPS).next_power_of_two()],
             hasher: FlowHasher::new([random.hash_one(0), random.hash_one(1)]),
         }
     }
-}
 
-impl Claims {
     /// What endpoints are hashed by.
     pub fn hasher(&self) -> &FlowHasher {
         &self.hasher
@@ -134,7 +135,7 @@ impl Claims {
     /// The stamp of a pair of endpoints: equal to an earlier one only if nothing was claimed at either since.
     #[inline]
     pub fn stamp(&self, StampPlaces(a, b): StampPlaces) -> u32 {
-        let read = |at: u16| self.stamps.get(usize::from(at)).copied().unwrap_or(0);
+        let read = |at: u16| self.stamps.get(self.place(at)).copied().unwrap_or(0);
         // never 0: 0 means "never resolved"
         read(a).wrapping_add(read(b)).wrapping_mul(2) | 1
     }
@@ -226,10 +227,15 @@ impl Claims {
 
     /// Makes every flow near `e` ask again.
     pub fn touch(&mut self, e: &Endpoint) {
-        let slot = usize::from(self.slot(e));
+        let slot = self.place(self.slot(e));
         if let Some(s) = self.stamps.get_mut(slot) {
             *s = s.wrapping_add(1);
         }
+    }
+
+    #[inline]
+    fn place(&self, slot: u16) -> usize {
+        usize::from(slot) & self.stamps.len().saturating_sub(1)
     }
 
     #[inline]
@@ -266,7 +272,7 @@ mod tests {
 
     #[test]
     fn two_calls_on_one_port_are_both_remembered_oldest_first() {
-        let mut c = Claims::default();
+        let mut c = Claims::new(10);
         let a = c.add(claim(1, 4000));
         let b = c.add(claim(2, 4000));
 
@@ -277,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_stamp_changes_with_every_claim_on_either_endpoint() {
-        let mut c = Claims::default();
+        let mut c = Claims::new(10);
         let tuple = FiveTuple { src: claim(1, 4000).at, dst: claim(1, 5000).at, ..FiveTuple::default() };
         let before = c.stamp(c.places(&tuple));
 
@@ -291,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_claimed_too_often_forgets_the_oldest() {
-        let mut c = Claims::default();
+        let mut c = Claims::new(10);
         let first = c.add(claim(0, 4000));
         for n in 1..=8 {
             c.add(claim(n, 4000));

@@ -21,7 +21,7 @@ use super::hold::{HeldFrame, Pool};
 use super::kept::{Blocks, Spot, Tag};
 use super::media::MediaPacket;
 
-/// Buckets of the table of ends, once something is kept: 2 MiB, of which only what is used is touched.
+/// Buckets of the table of ends, once something is kept, at most one for each call: 2 MiB, of which only what is used is touched.
 const BUCKETS: usize = 1 << 16;
 /// Flows in a bucket. Further ones are not found by a claim, only by their own next packet.
 const WAYS: usize = 8;
@@ -94,19 +94,27 @@ pub struct Unclaimed {
     /// Number of the flow in front. The first of all is 1, so that [`NOBODY`] is over until numbers begin anew.
     first: u32,
     blocks: Blocks,
+    /// A power of two.
+    buckets: usize,
     ends: Vec<[u32; WAYS]>,
     hasher: FlowHasher,
 }
 
-impl Default for Unclaimed {
-    fn default() -> Self {
+impl Unclaimed {
+    /// For about so many calls.
+    pub fn new(calls: usize) -> Self {
         let random = ahash::RandomState::new();
         let hasher = FlowHasher::new([random.hash_one(0), random.hash_one(1)]);
-        Self { flows: VecDeque::new(), first: 1, blocks: Blocks::default(), ends: Vec::new(), hasher }
+        Self {
+            flows: VecDeque::new(),
+            first: 1,
+            blocks: Blocks::default(),
+            buckets: calls.clamp(1, BUCKETS).next_power_of_two(),
+            ends: Vec::new(),
+            hasher,
+        }
     }
-}
 
-impl Unclaimed {
     /// Keeps a packet of the flow with this number, or of a new one; returns the number, or `None` when the flow has had its share.
     pub fn push(&mut self, flow: Option<u32>, p: &MediaPacket<'_, '_>, max_packets: usize) -> Option<u32> {
         let id = flow.unwrap_or_else(|| self.open(p.tuple, p.frame.ts));
@@ -218,7 +226,7 @@ impl Unclaimed {
     fn open(&mut self, tuple: FiveTuple, first: Timestamp) -> u32 {
         let id = self.end();
         if self.ends.is_empty() {
-            self.ends = vec![[NOBODY; WAYS]; BUCKETS];
+            self.ends = vec![[NOBODY; WAYS]; self.buckets];
         }
         for e in [tuple.src, tuple.dst] {
             let bucket = self.bucket(&e);
@@ -233,6 +241,6 @@ impl Unclaimed {
     }
 
     fn bucket(&self, e: &Endpoint) -> usize {
-        usize::try_from(self.hasher.endpoint(e)).unwrap_or(0) % BUCKETS
+        usize::try_from(self.hasher.endpoint(e)).unwrap_or(0) & self.buckets.saturating_sub(1)
     }
 }

@@ -22,7 +22,7 @@ use crate::record::json::{self, CallRecord, Hole};
 use crate::record::state::CallMemory;
 use crate::voip::event::{CallFacts, Event};
 use crate::voip::output::{Output, Owner};
-use crate::voip::table::{NoFilterPolicy, TableConfig};
+use crate::voip::table::{Limits, NoFilterPolicy, TableConfig};
 
 /// A record is written again this often while its call lives.
 const REWRITE: Duration = Duration::from_mins(1);
@@ -34,6 +34,8 @@ const HOLES: usize = 32;
 const FOREVER: Timestamp = Timestamp::from_nanos(i64::MAX);
 /// Flows one call's inspection remembers.
 const FLOWS: usize = 32;
+/// Calls that the packets filed under one Call-ID may turn out to be: media that came before its SDP are one of their own at first.
+const CALLS: usize = 16;
 
 /// The inspection needs no BPF: what came was chosen already.
 struct NoBpf;
@@ -484,7 +486,8 @@ impl Calls {
 
 fn engine() -> Box<Guarded> {
     let no_filter = NoFilterPolicy::Allow;
-    let table = TableConfig { everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
+    let limits = Limits { calls: CALLS, ..Limits::default() };
+    let table = TableConfig { limits, everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
     let config = EngineConfig {
         mode: Mode::Voip,
         table,
