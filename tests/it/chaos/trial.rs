@@ -175,6 +175,11 @@ impl Trial<'_> {
         command
     }
 
+    /// A clock that is a file must be readable.
+    fn sandbox(&self) -> &'static [&'static str] {
+        if self.is(|a| matches!(a, Act::Clock)) { &["--sandbox", "off"] } else { &[] }
+    }
+
     fn start_processor(&mut self) {
         let root = if self.plan.small == Some(Side::Processor) { "disk" } else { "." };
         let (state, rotating, unified) = (format!("{root}/state"), format!("{root}/rotating"), format!("{root}/all.pcap"));
@@ -192,6 +197,7 @@ impl Trial<'_> {
         } else {
             arguments.push("--insecure");
         }
+        arguments.extend(self.sandbox());
         self.processor = Some(Processor::spawn_on(self.lc(Side::Processor), self.dir, MID, LISTEN, &arguments));
     }
 
@@ -211,6 +217,7 @@ impl Trial<'_> {
         } else {
             arguments.push("--insecure");
         }
+        arguments.extend(self.sandbox());
         let log = self.dir.join("hunter.log");
         let stderr = fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let mut command = self.lc(Side::Hunter);
