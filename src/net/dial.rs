@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::keys::ApiKey;
 use super::reload::Reloading;
 use super::tls::{ALPN, ClientTls, TlsError, explain, server_name};
-use super::{Io, tune};
+use super::{Io, Pipe, tune};
 
 /// The port processors listen on.
 pub const DEFAULT_PORT: u16 = 55_555;
@@ -114,24 +115,40 @@ impl DialError {
     }
 }
 
+/// A way to processors other than this machine's network.
+pub trait Road: fmt::Debug + Send + Sync {
+    /// A connection to `target`.
+    fn connect<'a>(&'a self, target: &'a Target) -> Connecting<'a>;
+}
+
+/// A connection about to be made.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Pipe>>> + Send + 'a>>;
+
 /// Makes connections, all alike.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     tls: Option<Arc<Reloading<ClientTls>>>,
     key: Option<PathBuf>,
+    road: Option<Arc<dyn Road>>,
 }
 
 impl Dialer {
     /// Plain text, for `--insecure`.
     #[must_use]
     pub const fn insecure() -> Self {
-        Self { tls: None, key: None }
+        Self { tls: None, key: None, road: None }
     }
 
     /// TLS 1.3 by `tls`, as it stands when a connection is made.
     #[must_use]
     pub const fn tls(tls: Arc<Reloading<ClientTls>>) -> Self {
-        Self { tls: Some(tls), key: None }
+        Self { tls: Some(tls), key: None, road: None }
+    }
+
+    /// Plain text over `road`.
+    #[must_use]
+    pub fn over(road: Arc<dyn Road>) -> Self {
+        Self { road: Some(road), ..Self::insecure() }
     }
 
     /// Calls carry the API key in this file; over TLS alone.
@@ -155,6 +172,9 @@ impl Dialer {
     /// # Errors
     /// [`DialError`].
     pub async fn dial(&self, target: &Target) -> Result<Io, DialError> {
+        if let Some(road) = &self.road {
+            return over(&**road, target).await;
+        }
         let socket = connect(target).await?;
         let Some(tls) = &self.tls else {
             return greeted(socket, target).await;
@@ -166,6 +186,11 @@ impl Dialer {
         })?;
         shake_hands(socket, target, name, tls.fresh()).await
     }
+}
+
+async fn over(road: &dyn Road, target: &Target) -> Result<Io, DialError> {
+    let made = timeout(STEP_MAX, road.connect(target)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    made.map(Io::Other).map_err(|cause| DialError::Connect { target: target.clone(), cause })
 }
 
 /// A plain connection whose other end begins HTTP/2 (RFC 9113 §3.4); one that expects TLS says nothing until it is spoken to.

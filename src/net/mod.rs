@@ -33,7 +33,7 @@ pub use self::accept::{
     AcceptCounters, AcceptCounts, AcceptLimits, Acceptor, Connection, ListenError, PeerInfo, listen_addresses,
 };
 pub use self::backoff::Backoff;
-pub use self::dial::{DialError, Dialer, Target};
+pub use self::dial::{DialError, Dialer, Road, Target};
 pub use self::facts::{CertFacts, PeerIdentity, Role};
 pub use self::keys::{ApiKey, Keys};
 pub use self::pages::{Health, Page, PageKind, PageListener, Pages};
@@ -49,20 +49,28 @@ pub enum Io {
     Plain(TcpStream),
     /// TLS 1.3.
     Tls(Box<TlsStream<TcpStream>>),
+    /// Not of this machine's network: made by a [`dial::Road`].
+    Other(Box<dyn Pipe>),
 }
 
+/// Bytes both ways, in order.
+pub trait Pipe: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Unpin> Pipe for T {}
+
 impl Io {
-    /// The socket below.
-    pub fn socket(&self) -> &TcpStream {
+    /// The socket below, where there is one.
+    pub fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(s) => s,
-            Self::Tls(s) => s.get_ref().0,
+            Self::Plain(s) => Some(s),
+            Self::Tls(s) => Some(s.get_ref().0),
+            Self::Other(_) => None,
         }
     }
 
     /// Both ends, where the socket still knows them.
     pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
-        Some((self.socket().local_addr().ok()?, self.socket().peer_addr().ok()?))
+        Some((self.socket()?.local_addr().ok()?, self.socket()?.peer_addr().ok()?))
     }
 }
 
@@ -71,6 +79,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_read(cx, buf),
             Self::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf).map_err(tls::in_words),
+            Self::Other(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -80,6 +89,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_write(cx, buf),
             Self::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
+            Self::Other(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
         }
     }
 
@@ -87,6 +97,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_flush(cx),
             Self::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
+            Self::Other(s) => Pin::new(s.as_mut()).poll_flush(cx),
         }
     }
 
@@ -94,6 +105,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
             Self::Tls(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
+            Self::Other(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
         }
     }
 
@@ -101,6 +113,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Plain(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Self::Tls(s) => Pin::new(s.as_mut()).poll_write_vectored(cx, bufs),
+            Self::Other(s) => Pin::new(s.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -108,6 +121,7 @@ impl AsyncWrite for Io {
         match self {
             Self::Plain(s) => s.is_write_vectored(),
             Self::Tls(s) => s.is_write_vectored(),
+            Self::Other(s) => s.is_write_vectored(),
         }
     }
 }

@@ -480,7 +480,7 @@ async fn without_a_host_every_address_is_listened_on_and_ipv4_stays_ipv4() {
     let peer = connections[0].peer();
     assert!(peer.remote.is_ipv4() && peer.local.is_ipv4(), "{peer:?}");
     assert_eq!((peer.remote, peer.local), (ours, theirs));
-    assert!(connections[0].io().socket().nodelay().unwrap());
+    assert!(connections[0].io().socket().unwrap().nodelay().unwrap());
 }
 
 #[tokio::test]

@@ -247,15 +247,16 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     let mut body = std::pin::pin!(body);
     let mut frames = Deframer::new(MESSAGE_MAX);
     let mut stream: Option<Feed> = None;
-    let mut ending = shared.ending.subscribe();
     let mut rolled = std::pin::pin!(PeerInfo::rolled(peer.clone()));
     let result = loop {
         let next = tokio::select! {
-            next = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)) => next,
+            // a hunter that sends and sends does not keep its stream open
+            biased;
             // what was handed in is acknowledged, then the stream ends: the hunter goes on with our successor
-            _ = ending.wait_for(|e| *e) => break Ok(()),
+            () = shared.ending.wait() => break Ok(()),
             // so it does when its connection is old: the hunter makes another and resumes there
             () = &mut rolled => break Ok(()),
+            next = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)) => next,
         };
         match next {
             None => break frames.finish().map_err(refused),

@@ -53,10 +53,10 @@ impl Management {
     /// is cut.
     fn stop(&self, peer: Option<PeerInfo>) -> impl Future<Output = ()> + Send + 'static {
         let shared = Arc::clone(&self.shared);
-        let mut ending = self.shared.ending.subscribe();
         async move {
             tokio::select! {
-                ended = ending.wait_for(|e| *e) => drop(ended),
+                biased;
+                () = shared.ending.wait() => {}
                 () = PeerInfo::rolled(peer) => {}
             }
             // a hunter gives its connection up with the first of its streams that ends: acknowledgements on their way come before

@@ -91,7 +91,7 @@ impl ProcessorPages {
 
 impl Health for ProcessorPages {
     fn trouble(&self) -> Option<String> {
-        if *self.shared.ending.borrow() {
+        if self.shared.ending.is_shut() {
             return Some("stopping".to_owned());
         }
         if self.shared.gauge().is_disk_full() {

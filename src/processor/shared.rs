@@ -1,10 +1,10 @@
 //! What the parts of a processor share.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -64,6 +64,32 @@ pub enum Job {
     },
 }
 
+/// Shut once; whoever waits for that is told in the order of asking.
+#[derive(Debug, Default)]
+pub(super) struct Latch {
+    shut: AtomicBool,
+    told: Notify,
+}
+
+impl Latch {
+    pub(super) fn shut(&self) {
+        self.shut.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
+    }
+
+    pub(super) async fn wait(&self) {
+        // asked for before the look, so that it is not missed in between
+        let told = self.told.notified();
+        if !self.is_shut() {
+            told.await;
+        }
+    }
+}
+
 /// What stands before every service, and counts what it refuses.
 pub struct Doors {
     /// Connections.
@@ -99,7 +125,7 @@ pub struct Shared {
     /// To the record thread.
     pub jobs: mpsc::Sender<Job>,
     /// Set when data streams are to end.
-    pub(super) ending: watch::Sender<bool>,
+    pub(super) ending: Latch,
     /// Set once nobody hands in work any more.
     pub(super) stopping: AtomicBool,
     /// What presses, and what the hunters were last asked.
@@ -188,7 +214,7 @@ impl Shared {
             doors: OnceLock::new(),
             queue: Arc::new(Semaphore::new(QUEUE_KIB)),
             jobs,
-            ending: watch::Sender::new(false),
+            ending: Latch::default(),
             stopping: AtomicBool::new(false),
             flow: Mutex::default(),
             losses: Arc::default(),

@@ -15,15 +15,19 @@
 //!            ─▶ uplink drains, or leaves the rest to its files ─▶ spool thread closes them
 //! ```
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_stream::Stream;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 
 use super::access::{Access, AccessLayer};
 use super::branches::record::{self, End};
@@ -37,7 +41,7 @@ use super::pages::ProcessorPages;
 use super::shared::{Doors, Job, Shared};
 use super::upstream::{Plane, Upstream, UpstreamParts};
 use super::{Order, Outcome, Outputs, Parts, ProcessorError, Reopen};
-use crate::net::Acceptor;
+use crate::net::PeerInfo;
 use crate::net::accept::http2;
 use crate::record::fault;
 use crate::telemetry::{RELOADS, clock, memory};
@@ -103,7 +107,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     drop(told.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await);
     stats.abort();
     files.abort();
-    shared.ending.send_replace(true);
+    shared.ending.shut();
     if timeout(GRACE, server).await.is_err() {
         tracing::info!("connections still open after 5 s; cutting them");
     }
@@ -312,7 +316,14 @@ fn start_over(shared: &Arc<Shared>, left: &Left, reopen: &mut Reopen, checkpoint
     None
 }
 
-async fn serve(acceptor: Acceptor, access: Access, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
+pub(super) async fn serve<I>(
+    incoming: impl Stream<Item = Result<I, Infallible>>,
+    access: Access,
+    shared: Arc<Shared>,
+    mut orders: watch::Receiver<Order>,
+) where
+    I: AsyncRead + AsyncWrite + Connected<ConnectInfo = PeerInfo> + Unpin + Send + 'static,
+{
     let management = ManagementServiceServer::new(Management::new(Arc::clone(&shared)))
         .max_decoding_message_size(CALL_MAX)
         .max_encoding_message_size(ANSWER_MAX);
@@ -325,7 +336,7 @@ async fn serve(acceptor: Acceptor, access: Access, shared: Arc<Shared>, mut orde
         .layer(AccessLayer(access))
         .add_service(management)
         .add_service(DataService::new(shared))
-        .serve_with_incoming_shutdown(acceptor, stop)
+        .serve_with_incoming_shutdown(incoming, stop)
         .await;
     if let Err(e) = served {
         tracing::error!(error = %e, "the server ended");
@@ -372,7 +383,7 @@ fn stamp(path: &std::path::Path) -> Stamp {
 }
 
 /// Flow control, ten times a second; reminders and the windows of losses, once.
-async fn watch_pressure(shared: Arc<Shared>) {
+pub(super) async fn watch_pressure(shared: Arc<Shared>) {
     let mut ticks = interval(PRESSURE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut n = 0_u32;
@@ -388,7 +399,7 @@ async fn watch_pressure(shared: Arc<Shared>) {
     }
 }
 
-async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
+pub(super) async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
     let mut ticks = interval(STATS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut refused = 0;

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::batch::{BatchKey, BatchSeq, DroppedRange, Epoch, SealedBatch, key_of};
 use crate::reason::DropReason;
+use crate::telemetry::clock;
 
 pub use self::config::{BacklogConfig, Credit, WhenFull};
 use self::disk::Disk;
@@ -181,7 +182,7 @@ impl Backlog {
         let mut state = self.state.lock();
         if !self.takes(&state, batch) {
             // One wait: the caller looks whether it is to stop and comes again.
-            let _timed_out = self.room.wait_for(&mut state, patience);
+            clock::wait(&self.room, &mut state, patience);
         }
     }
 

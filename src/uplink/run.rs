@@ -159,6 +159,7 @@ pub async fn run(
 ) -> Result<(), UplinkError> {
     let stalled = stalled(&config, &backlog, ending.clone());
     tokio::select! {
+        biased;
         result = sessions(&config, &backlog, &control, &ending) => result,
         () = stalled => {
             control.link(LinkState::Down);
@@ -256,6 +257,7 @@ async fn sessions(
 async fn wait(backlog: &Backlog, ending: &watch::Receiver<Ending>, pause: Sleep) -> Option<()> {
     let (mut draining, mut at_once) = (ending.clone(), ending.clone());
     tokio::select! {
+        biased;
         () = pause => Some(()),
         () = drained(backlog, &mut draining) => None,
         () = told(&mut at_once, Ending::Now) => {
@@ -288,6 +290,7 @@ async fn session(
     let sockets = Arc::new(Mutex::new(Vec::new()));
     let (mut draining, mut at_once) = (ending.clone(), ending.clone());
     let setup = tokio::select! {
+        biased;
         setup = set_up(config, target, backlog, control, &sockets) => setup,
         () = until(patience) => Err(SessionError::NoAnswer { target: target.to_string() }),
         () = drained(backlog, &mut draining) => return Ended::Finished,
@@ -305,6 +308,7 @@ async fn session(
     let call = |what| move |status: Status| SessionError::Call { target: target.to_string(), what, status: Box::new(status) };
     let mut data = std::pin::pin!(stream::run(up.data, Arc::clone(backlog), connection, kind, legacy));
     let error = tokio::select! {
+        biased;
         r = &mut data => match r {
             Ok(()) => None,
             Err(status) => Some(call("StreamPackets")(status)),

@@ -43,35 +43,40 @@ impl<S: Fs> Spooler<S> {
 
     /// Works until [`Backlog::close_spool`].
     pub fn run(mut self) {
-        loop {
-            let now = self.now();
-            let due = self.queue.due().map_or(IDLE, |due| due.saturating_sub(now.mono).min(IDLE));
-            let todo = self.backlog.todo(due, self.is_stuck(now));
-            let now = self.now();
-            let mut done = Done::default();
-            for (epoch, seq) in &todo.acks {
-                done.spared = done.spared.plus(self.queue.ack(*epoch, *seq));
-            }
-            if todo.closing {
-                self.publish(done);
-                return self.close();
-            }
-            if let Some(staged) = &todo.head {
-                done.head = self.write(staged, todo.room && !todo.unread, now);
-            }
-            if todo.sync {
-                let synced = self.queue.sync(now);
-                if let Err(e) = &synced {
-                    tracing::error!(error = %e, "the disk does not confirm what the spool wrote");
-                }
-                done.synced = Some(synced.is_ok());
-            }
-            if todo.room && todo.unread {
-                done.fed = self.queue.read().map(restored);
-            }
-            self.queue.tick(now);
-            self.publish(done);
+        while self.step(IDLE) {}
+    }
+
+    /// Does what there is to do, or waits for it, `patience` at most; false once it is closed.
+    pub fn step(&mut self, patience: Duration) -> bool {
+        let now = self.now();
+        let due = self.queue.due().map_or(patience, |due| due.saturating_sub(now.mono).min(patience));
+        let todo = self.backlog.todo(due, self.is_stuck(now));
+        let now = self.now();
+        let mut done = Done::default();
+        for (epoch, seq) in &todo.acks {
+            done.spared = done.spared.plus(self.queue.ack(*epoch, *seq));
         }
+        if todo.closing {
+            self.publish(done);
+            self.close();
+            return false;
+        }
+        if let Some(staged) = &todo.head {
+            done.head = self.write(staged, todo.room && !todo.unread, now);
+        }
+        if todo.sync {
+            let synced = self.queue.sync(now);
+            if let Err(e) = &synced {
+                tracing::error!(error = %e, "the disk does not confirm what the spool wrote");
+            }
+            done.synced = Some(synced.is_ok());
+        }
+        if todo.room && todo.unread {
+            done.fed = self.queue.read().map(restored);
+        }
+        self.queue.tick(now);
+        self.publish(done);
+        true
     }
 
     fn now(&self) -> Now {
@@ -126,7 +131,7 @@ impl<S: Fs> Spooler<S> {
     }
 
     /// The hunter ends: what is in memory only goes to disk, then what waited behind it.
-    fn close(mut self) {
+    fn close(&mut self) {
         let now = self.now();
         for (batch, logged) in self.backlog.take_memory() {
             let kept = if logged && self.queue.covers(batch.epoch, batch.seq) {

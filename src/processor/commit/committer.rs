@@ -84,9 +84,9 @@ impl Committer {
                     Err(TryRecvError::Disconnected) => break,
                 }
             } else {
-                match asks.recv() {
-                    Ok(ask) => ask,
-                    Err(_) => break,
+                match clock::receive(asks) {
+                    Some(ask) => ask,
+                    None => break,
                 }
             };
             match ask {

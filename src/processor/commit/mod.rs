@@ -50,6 +50,7 @@ use crate::record::dir::Entries;
 use crate::record::state::{Places, State};
 use crate::record::{Grown, Names, RecordError};
 use crate::spool::SpoolError;
+use crate::telemetry::clock;
 
 /// What "stored" means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -312,7 +313,7 @@ impl Progress {
     pub(in crate::processor) fn wait(&self, so: impl Fn(&At) -> bool) -> At {
         let mut state = self.state.lock();
         while !so(&state) && !state.ended && !state.failed {
-            self.moved.wait_for(&mut state, Duration::from_secs(1));
+            clock::wait(&self.moved, &mut state, Duration::from_secs(1));
         }
         *state
     }
@@ -320,7 +321,7 @@ impl Progress {
     pub(in crate::processor) fn wait_ended(&self) {
         let mut state = self.state.lock();
         while !state.ended {
-            self.moved.wait_for(&mut state, Duration::from_secs(1));
+            clock::wait(&self.moved, &mut state, Duration::from_secs(1));
         }
     }
 }
@@ -341,7 +342,7 @@ impl Names for Announcer {
             ticket = at.issued;
         });
         // an error says that nobody is there, as waiting does
-        let _sent = self.asks.send(Ask::Names { place: self.place, names: names.to_vec(), ticket });
+        let _sent = clock::send(&self.asks, Ask::Names { place: self.place, names: names.to_vec(), ticket });
         if self.progress.wait(|at| at.announced >= ticket).announced >= ticket {
             return Ok(());
         }
@@ -350,7 +351,7 @@ impl Names for Announcer {
 
     fn disown(&self, name: &str) {
         // where nobody is there, nothing is written any more
-        let _sent = self.asks.send(Ask::Disowned { place: self.place, name: name.to_owned() });
+        let _sent = clock::send(&self.asks, Ask::Disowned { place: self.place, name: name.to_owned() });
     }
 }
 

@@ -177,7 +177,7 @@ async fn pages_say_what_keeps_a_processor_from_storing() {
     shared.pause(true);
     assert_eq!(ready(), (false, "the disk is full or cannot be written\n".to_owned()));
     shared.pause(false);
-    shared.ending.send_replace(true);
+    shared.ending.shut();
     assert_eq!(pages.page("/readyz").unwrap().text, "stopping\n");
 }
 

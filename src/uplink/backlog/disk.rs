@@ -18,6 +18,7 @@ use super::{Backlog, ENTRY_BYTES, Entry, Offer, State, WhenFull};
 use crate::batch::{BatchSeq, Epoch, SealedBatch};
 use crate::reason::DropReason;
 use crate::spool::{Lost, Stats, Tally};
+use crate::telemetry::clock;
 
 /// The share of the memory that holds what is to be written.
 const STAGED_SHARE: u64 = 4;
@@ -177,7 +178,7 @@ impl Backlog {
     pub(in crate::uplink) fn todo(&self, wait: Duration, stuck: bool) -> Todo {
         let mut state = self.state.lock();
         if state.todo(&self.config).is_idle(stuck) {
-            let _timed_out = self.work.wait_for(&mut state, wait);
+            clock::wait(&self.work, &mut state, wait);
         }
         state.disk.iter_mut().for_each(Disk::unstage_acked);
         let todo = state.todo(&self.config);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Backlog, Connection, State};
 use crate::batch::{BatchKey, BatchSeq, Epoch};
+use crate::telemetry::clock;
 
 impl Backlog {
     /// The peer has taken over this batch, and all of its hunter's epoch before it.
@@ -33,7 +34,7 @@ impl Backlog {
         }
         self.work.notify_one();
         // one wait: the caller looks whether it is to stop and comes again
-        let _timed_out = self.room.wait_for(&mut state, patience);
+        clock::wait(&self.room, &mut state, patience);
         state.is_secure(epoch, through)
     }
 }

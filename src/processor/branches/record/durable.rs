@@ -213,7 +213,7 @@ impl Writer {
         self.at.bytes = 0;
         self.at.logged = self.at.logged.saturating_add(SMALL_ENTRY);
         let group = std::mem::take(&mut self.group);
-        if self.line.asks.send(Ask::Group(Box::new(group))).is_err() {
+        if !clock::send(&self.line.asks, Ask::Group(Box::new(group))) {
             self.given_up = true;
         }
     }
@@ -332,7 +332,7 @@ impl Writer {
         if at.ended {
             return End::Broken;
         }
-        let _sent = self.line.asks.send(Ask::End);
+        let _sent = clock::send(&self.line.asks, Ask::End);
         if at.failed {
             let mut left = std::mem::take(&mut self.group).into_jobs();
             left.append(&mut self.left);
