@@ -40,6 +40,9 @@ const CREDIT_BATCHES: u32 = 256;
 /// And bytes.
 const CREDIT_BYTES: u64 = 16 << 20;
 
+/// Epochs of which a stream may have brought again what is not stored yet; of a hunter no more are remembered.
+const AWAITED: usize = 64;
+
 /// Acknowledgements on their way back; shared by the record thread and the response body.
 #[derive(Debug, Default)]
 pub struct Acks {
@@ -53,7 +56,17 @@ struct AckState {
     outstanding: u64,
     /// The last acknowledgement.
     last: Option<StreamControl>,
+    awaited: Vec<Awaited>,
     waker: Option<Waker>,
+}
+
+/// Batches up to this one came again while the first of them was on its way into the files.
+#[derive(Debug)]
+struct Awaited {
+    hunter: Arc<str>,
+    epoch: Epoch,
+    seq: BatchSeq,
+    passed_on: bool,
 }
 
 impl Acks {
@@ -94,6 +107,44 @@ impl Acks {
 }
 
 impl Acks {
+    /// A batch came here again: the first of it is answered on the stream it came by, and also here.
+    fn await_stored(&self, awaited: Awaited) {
+        let mut s = self.state.lock();
+        if let Some(known) = s.awaited.iter_mut().find(|a| a.epoch == awaited.epoch && a.hunter == awaited.hunter) {
+            known.seq = known.seq.max(awaited.seq);
+            return;
+        }
+        if s.awaited.len() >= AWAITED {
+            s.awaited.remove(0);
+        }
+        s.awaited.push(awaited);
+    }
+
+    /// It is stored already.
+    fn note_stored(&self, hunter: &str, epoch: Epoch, through: BatchSeq) {
+        self.state.lock().awaited.retain(|a| a.epoch != epoch || *a.hunter != *hunter || a.seq > through);
+    }
+
+    /// Tells what is `stored` of what came again.
+    pub(super) fn tell_stored(&self, stored: impl Fn(&str, Epoch) -> BatchSeq, tell: impl Fn(Epoch, BatchSeq) -> StreamControl) {
+        let mut s = self.state.lock();
+        let mut told = Vec::new();
+        s.awaited.retain(|a| {
+            let through = stored(&a.hunter, a.epoch);
+            if through >= a.seq {
+                told.push(of_hunter(tell(a.epoch, through), &a.hunter, a.passed_on));
+            }
+            through < a.seq
+        });
+        if told.is_empty() {
+            return;
+        }
+        s.queue.extend(told);
+        if let Some(w) = s.waker.take() {
+            w.wake();
+        }
+    }
+
     /// Tells again what was acknowledged last and what is asked, if the hunter waits for something: batches that are not answered, or the end of
     /// what is in force.
     pub fn remind(&self, flow: FlowControl) {
@@ -355,7 +406,10 @@ async fn take(
     };
     if shared.ingest.arrive(&hunter, epoch, seq, span, hand_over) == Arrival::Duplicate {
         shared.counters.duplicate(packets);
+        // before the look: what is stored in between is told
+        acks.await_stored(Awaited { hunter: Arc::clone(&hunter), epoch, seq, passed_on });
         let stored = shared.ingest.stored(&hunter, epoch);
+        acks.note_stored(&hunter, epoch, stored);
         acks.tell(of_hunter(shared.ack(announced, stored, shared.flow()), &hunter, passed_on));
     }
     Ok(())

@@ -310,6 +310,15 @@ impl Shared {
         flow.settle(now);
     }
 
+    /// Batches were stored: the streams on which they came again are told too.
+    pub(super) fn tell_stored(&self) {
+        let flow = self.flow.lock();
+        let tell = |epoch, seq| self.ack(Some(epoch), seq, wire(flow.level));
+        for acks in flow.streams.iter().filter_map(Weak::upgrade) {
+            acks.tell_stored(|hunter, epoch| self.ingest.stored(hunter, epoch), tell);
+        }
+    }
+
     /// Reminds every stream that waits of what is in force; once a second.
     pub(super) fn remind(&self) {
         let mut flow = self.flow.lock();

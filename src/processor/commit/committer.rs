@@ -185,6 +185,7 @@ impl Committer {
             let passed_on = b.view.path().len() > 0;
             b.acks.answer(of_hunter(self.shared.ack(b.announced, seq, flow), &b.hunter, passed_on));
         }
+        self.shared.tell_stored();
         if let Some(mut checkpoint) = group.checkpoint {
             checkpoint.state.acked = self.shared.ingest.snapshot();
             checkpoint.state.log = self.log.last();

@@ -27,6 +27,37 @@ async fn a_batch_that_waited_for_room_when_its_connection_broke_is_taken_when_it
 }
 
 #[tokio::test]
+async fn a_batch_that_came_again_before_it_was_stored_is_acknowledged_where_it_came_last() {
+    let (shared, mut queue) = processor(4);
+    register(&shared, "edge");
+    let batches = sealed("edge", 7, 2);
+    let mut first = Stream::open(&shared);
+    for b in &batches {
+        first.send(b.bytes.clone());
+    }
+    assert_eq!(first.answer().await, Answer::Silence);
+    drop(first);
+    let mut second = Stream::open(&shared);
+    for b in &batches {
+        second.send(b.bytes.clone());
+    }
+    for _ in 0..2 {
+        let Answer::Control(told) = second.answer().await else { panic!("nothing is said") };
+        assert_eq!((told.epoch, told.ack_sequence), (7, 0), "they are not stored");
+    }
+
+    for n in 1..=2 {
+        assert_eq!(handed(&mut queue).await, (7, n));
+        shared.ingest.store("edge", Epoch(7), BatchSeq(n));
+        shared.tell_stored();
+    }
+
+    let Answer::Control(told) = second.answer().await else { panic!("nobody says that they are stored") };
+    assert_eq!((told.epoch, told.ack_sequence), (7, 2));
+    assert_eq!(second.answer().await, Answer::Silence, "once");
+}
+
+#[tokio::test]
 async fn a_stream_that_opens_in_a_pause_is_told_of_it() {
     let (shared, _queue) = processor(4);
     register(&shared, "edge");
