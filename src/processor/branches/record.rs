@@ -473,6 +473,8 @@ impl Writer {
 
     /// Writes the record of a call whose files are closed; one that cannot be written is kept for later.
     fn save_closed(&mut self, c: ClosedCall) -> bool {
+        // of a call that was closed before and could not be saved then, this is what is true now
+        self.unsaved.retain(|older| older.call_id != c.call_id);
         let id = String::from_utf8_lossy(&c.call_id).into_owned();
         let record = self.calls.record(&id, c.files.clone(), true);
         self.calls.close(&id);
