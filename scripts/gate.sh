@@ -18,6 +18,8 @@ step cargo clippy --locked --all-targets -- -D warnings
 step scripts/py-peers.sh
 # what cannot run here is a failure here
 export LC_REQUIRE_PEERS=1
+# fewer by default, for the quick part
+export LC_SIM_SEEDS=${LC_SIM_SEEDS:-200}
 step cargo test --locked
 step env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 if command -v cargo-deny >/dev/null; then

@@ -26,6 +26,9 @@ pub(super) trait Disk {
 
 impl Disk for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if fault::is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if let Some(half) = fault::torn(bytes.len()) {
             let _gone = io::Write::write(self, bytes.get(..half).unwrap_or_default());
             fault::die();

@@ -291,7 +291,9 @@ impl Dir {
             return Err(RecordError::Unsafe { path: self.said(&part), reason: "somebody else creates files here" });
         };
         fault::step();
-        let done = io::Write::write_all(&mut file, bytes).and_then(|()| if durable { sync_data(&file) } else { Ok(()) });
+        let whole =
+            if fault::is_full() { Err(io::ErrorKind::StorageFull.into()) } else { io::Write::write_all(&mut file, bytes) };
+        let done = whole.and_then(|()| if durable { sync_data(&file) } else { Ok(()) });
         if let Err(e) = done {
             self.remove(&part)?;
             return Err(RecordError::io("write", self.said(&part), e));

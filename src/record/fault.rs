@@ -50,6 +50,13 @@ pub(crate) fn sync_fails(_file: &File) -> bool {
     false
 }
 
+/// Whether the disk has no room.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn is_full() -> bool {
+    false
+}
+
 /// The bytes of a file are on the disk.
 #[cfg(not(test))]
 #[inline]
@@ -76,7 +83,7 @@ pub(crate) fn cut(_file: &File, _len: u64) {}
 pub(crate) fn dir_synced(_dir: &Path) {}
 
 #[cfg(test)]
-pub(crate) use told::{cut, die, dir_synced, here, named, replacing, step, sync_fails, synced, torn};
+pub(crate) use told::{cut, die, dir_synced, here, is_full, named, replacing, step, sync_fails, synced, torn};
 
 #[cfg(test)]
 mod told {
@@ -86,8 +93,11 @@ mod told {
     use std::os::unix::fs::MetadataExt;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
+    use std::time::Duration;
 
     use parking_lot::Mutex;
+
+    use crate::telemetry::clock;
 
     thread_local! {
         static CRASH: RefCell<Option<Arc<Crash>>> = const { RefCell::new(None) };
@@ -106,6 +116,8 @@ mod told {
         /// At how many of them from here on that begins.
         failing_in: u64,
         refused: u64,
+        full: bool,
+        slow: Duration,
         witness: Witness,
     }
 
@@ -133,12 +145,26 @@ mod told {
     impl Crash {
         /// A process that ends at its `steps`th change.
         pub(crate) fn after(steps: u64, witness: Witness) -> Arc<Self> {
-            Arc::new(Self(Mutex::new(Inner { left: steps, dead: false, failing: 0, failing_in: 0, refused: 0, witness })))
+            Arc::new(Self(Mutex::new(Inner {
+                left: steps,
+                dead: false,
+                failing: 0,
+                failing_in: 0,
+                refused: 0,
+                full: false,
+                slow: Duration::ZERO,
+                witness,
+            })))
         }
 
         /// Makes this thread one of the process.
         pub(crate) fn enter(self: &Arc<Self>) {
             CRASH.set(Some(Arc::clone(self)));
+        }
+
+        /// It ends at its `steps`th change from here on.
+        pub(crate) fn end_after(&self, steps: u64) {
+            self.0.lock().left = steps;
         }
 
         /// Ends it here.
@@ -160,6 +186,16 @@ mod told {
         /// Whether it has all of that behind it.
         pub(crate) fn syncs_well(&self) -> bool {
             self.0.lock().failing == 0
+        }
+
+        /// From here on the disk has no room.
+        pub(crate) fn fill(&self, full: bool) {
+            self.0.lock().full = full;
+        }
+
+        /// From here on the disk takes so long to confirm.
+        pub(crate) fn slow_down(&self, takes: Duration) {
+            self.0.lock().slow = takes;
         }
 
         pub(crate) fn is_dead(&self) -> bool {
@@ -231,7 +267,14 @@ mod told {
         .unwrap_or(false)
     }
 
+    pub(crate) fn is_full() -> bool {
+        with(|c| c.0.lock().full).unwrap_or(false)
+    }
+
     pub(crate) fn synced(file: &File) {
+        if let Some(takes) = with(|c| c.0.lock().slow).filter(|takes| !takes.is_zero()) {
+            clock::pause(takes);
+        }
         if let Ok(meta) = file.metadata() {
             with(|c| {
                 let w = &mut c.0.lock().witness;

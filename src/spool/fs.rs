@@ -216,6 +216,9 @@ pub struct DiskFile {
 
 impl FsFile for DiskFile {
     fn append(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
+        if fault::is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if let Some(half) = fault::torn(pieces.iter().map(|p| p.len()).sum()) {
             let bytes = pieces.concat();
             let _gone = io::Write::write_all(&mut self.file, bytes.get(..half).unwrap_or_default());

@@ -1,6 +1,6 @@
 //! The one place that reads clocks, and that waits: everything below the assemblies takes its time from packets.
 
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, MutexGuard};
@@ -8,8 +8,34 @@ use tokio::time::Instant;
 
 use crate::packet::Timestamp;
 
+/// In tests a thread's clock may be one that is played.
+#[cfg(test)]
+pub(crate) mod played;
+
+/// Without a play, nothing is played.
+#[cfg(not(test))]
+mod played {
+    use super::{Duration, Timestamp};
+
+    #[inline]
+    pub(super) fn wall() -> Option<Timestamp> {
+        None
+    }
+
+    #[inline]
+    pub(super) fn is_on() -> bool {
+        false
+    }
+
+    #[inline]
+    pub(super) fn pause(_: Duration) {}
+}
+
 /// Wall-clock time now.
 pub fn wall() -> Timestamp {
+    if let Some(now) = played::wall() {
+        return now;
+    }
     #[expect(
         clippy::disallowed_methods,
         reason = "the edge: batches and heartbeats carry the wall clock, and idle interfaces have no other time"
@@ -37,20 +63,39 @@ impl Moment {
 
 /// Waits.
 pub fn pause(d: Duration) {
-    std::thread::sleep(d);
+    if played::is_on() { played::pause(d) } else { std::thread::sleep(d) }
 }
 
 /// Waits until somebody says that what `guard` protects has changed, `d` at most.
 pub fn wait<T>(changed: &Condvar, guard: &mut MutexGuard<'_, T>, d: Duration) {
-    let _timed_out = changed.wait_for(guard, d);
+    if played::is_on() {
+        MutexGuard::unlocked(guard, || played::pause(Duration::ZERO));
+    } else {
+        let _timed_out = changed.wait_for(guard, d);
+    }
 }
 
 /// Waits for the next message; none once nobody is left to send one.
 pub fn receive<T>(from: &Receiver<T>) -> Option<T> {
+    while played::is_on() {
+        match from.try_recv() {
+            Ok(message) => return Some(message),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => played::pause(Duration::ZERO),
+        }
+    }
     from.recv().ok()
 }
 
 /// Waits for room for a message; false when nobody is left to receive it.
-pub fn send<T>(to: &SyncSender<T>, message: T) -> bool {
+pub fn send<T>(to: &SyncSender<T>, mut message: T) -> bool {
+    while played::is_on() {
+        match to.try_send(message) {
+            Ok(()) => return true,
+            Err(TrySendError::Disconnected(_)) => return false,
+            Err(TrySendError::Full(back)) => message = back,
+        }
+        played::pause(Duration::ZERO);
+    }
     to.send(message).is_ok()
 }

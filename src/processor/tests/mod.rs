@@ -7,6 +7,7 @@ mod durable;
 mod flow;
 mod losses;
 mod record;
+mod simulation;
 mod stream;
 
 use std::pin::Pin;

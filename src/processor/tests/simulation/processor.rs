@@ -1,0 +1,327 @@
+//! A processor: the real services, ingest, pressure, record and commit threads, on turmoil's network; its files are real ones in a
+//! directory of memory, and what was not synced is lost with the power.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::network::{PORT, SimRoad, listen};
+use crate::filter::{Filter, FilterKind};
+use crate::net::{Dialer, Target};
+use crate::processor::Order;
+use crate::processor::access::Access;
+use crate::processor::branches::record::{self, Outputs};
+use crate::processor::commit::{Ask, Commit, Committer, Durability, Line, Progress, Recovered, recover};
+use crate::processor::ingest::Ingest;
+use crate::processor::shared::{Job, Shared};
+use crate::processor::topology::{serve, tell_stats, watch_pressure};
+use crate::processor::upstream::{Plane, Upstream};
+use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
+use crate::record::dir::{Access as DirAccess, Dir, MinFree};
+use crate::record::fault::{Crash, Witness};
+use crate::record::name::{Pattern, Purpose};
+use crate::record::rotate::{RotateConfig, Rotating};
+use crate::record::state::{Acked, Places};
+use crate::record::unified::Unified;
+use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull};
+use crate::telemetry::clock;
+use crate::telemetry::clock::played::{Actor, Play};
+use crate::uplink::{self, Backlog, Ending, Party, Spooler, UplinkConfig, UplinkError};
+
+/// What kind of processor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kind {
+    pub(super) durability: Durability,
+    pub(super) unified: &'static str,
+    pub(super) calls: &'static str,
+    pub(super) layout: Layout,
+    /// Between two turns of its threads.
+    pub(super) lag: Duration,
+    /// Connections are rolled at this age.
+    pub(super) age: Option<Duration>,
+    /// Batches that wait for the record thread.
+    pub(super) jobs: usize,
+    /// The processor above.
+    pub(super) above: Option<usize>,
+}
+
+/// A processor over all its lives.
+pub(super) struct Node {
+    pub(super) name: String,
+    pub(super) root: PathBuf,
+    pub(super) kind: Kind,
+    play: Arc<Play>,
+    /// The process at hand: when it ends, and what it has made durable.
+    pub(super) crash: RefCell<Arc<Crash>>,
+    actors: RefCell<Vec<Actor>>,
+    spool: RefCell<Option<Actor>>,
+    pub(super) shared: RefCell<Option<Arc<Shared>>>,
+    pub(super) stop: Cell<bool>,
+}
+
+/// What the record thread hands over once it has begun.
+struct Begun {
+    shared: Arc<Shared>,
+    committer: Committer,
+    asked: Receiver<Ask>,
+    queue: Option<Queue<Disk>>,
+}
+
+impl Node {
+    pub(super) fn new(index: usize, root: &Path, kind: Kind, play: &Arc<Play>) -> Rc<Self> {
+        let root = root.join(format!("p{index}"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(root.join("state")).unwrap();
+        Rc::new(Self {
+            name: format!("p{index}"),
+            root,
+            kind,
+            play: Arc::clone(play),
+            crash: RefCell::new(Crash::after(u64::MAX, Witness::default())),
+            actors: RefCell::default(),
+            spool: RefCell::default(),
+            shared: RefCell::default(),
+            stop: Cell::new(false),
+        })
+    }
+
+    /// P1 and P2 of this instant.
+    pub(super) fn check(&self, way: &mut impl Hasher) -> Result<(), String> {
+        let Some(shared) = &*self.shared.borrow() else { return Ok(()) };
+        let counts = shared.counters.counts();
+        [counts.received, counts.unique, counts.committed, counts.in_queue].hash(way);
+        let above = shared.above().map_or(0, |a| a.imbalance());
+        if counts.imbalance() == [0, 0] && above == 0 {
+            Ok(())
+        } else {
+            Err(format!("{}: {}: {counts:?}", self.name, counts.difference()))
+        }
+    }
+
+    /// Its host has crashed, or it has ended: the threads end where they are. The next life ends after `steps` changes of its files.
+    pub(super) fn ended(&self, steps: u64, lose_power: Option<&mut dyn FnMut(u64) -> u64>) {
+        self.shared.take();
+        self.crash.borrow().kill();
+        for actor in self.actors.take().into_iter().chain(self.spool.take()) {
+            if let Err(panic) = actor.kill() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        let mut witness = self.crash.borrow().witness();
+        if let Some(choose) = lose_power.filter(|_| self.kind.durability == Durability::Disk) {
+            let dirs: Vec<PathBuf> =
+                ["", "calls", "rotating", "state", "state/commit-log", "upstream"].map(|d| self.root.join(d)).into();
+            witness.lose_power(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), choose);
+        }
+        // a disk that was full or slow is well again at the start
+        self.crash.replace(Crash::after(steps, witness));
+    }
+
+    /// Puts other filters in force, so that whoever follows them is told.
+    pub(super) fn change_filters(&self, n: u64) {
+        if let Some(shared) = &*self.shared.borrow() {
+            let filters = (0..3).map(|i| Filter::new(format!("f{i}"), FilterKind::SipUser, format!("user{n}"))).collect();
+            shared.filters.replace(filters, "the test").unwrap();
+        }
+    }
+
+    /// Whether its process has ended at a change of its files.
+    pub(super) fn is_dead(&self) -> bool {
+        self.crash.borrow().is_dead()
+    }
+
+    /// Lets the thread of the queue for the processor above act; false once it has ended.
+    fn act_spool(&self) -> bool {
+        let spool = self.spool.borrow();
+        spool.iter().for_each(Actor::act);
+        spool.as_ref().is_some_and(|s| !s.has_ended())
+    }
+
+    /// Whether everything is with the processor above.
+    pub(super) fn has_passed_on(&self) -> bool {
+        let shared = self.shared.borrow();
+        let backlog = shared.as_ref().and_then(|s| s.upstream.get()).map(|u| &u.backlog);
+        backlog.is_none_or(|b| b.is_drained())
+    }
+
+    /// Lets its threads act; false once they have ended.
+    fn act(&self) -> bool {
+        self.act_spool();
+        let actors = self.actors.borrow();
+        actors.iter().for_each(Actor::act);
+        !actors.iter().all(Actor::has_ended)
+    }
+}
+
+/// Bytes in the queue for the processor above.
+const QUEUE: u64 = 1 << 20;
+
+/// The files, as they are found.
+fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
+    let state_dir = Dir::open(root.join("state"), DirAccess::Private, MinFree::NONE).unwrap();
+    let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
+    let Recovered { state, commit } = recover(&state_dir, kind.durability, MinFree::NONE, places).unwrap();
+    let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
+    let cfg = CallFilesConfig {
+        min_free: MinFree::NONE,
+        layout: kind.layout,
+        max_file_bytes: 3000,
+        block_bytes: 700,
+        max_open_files: 3,
+        ..CallFilesConfig::new(pattern(kind.calls, Purpose::Call))
+    };
+    let mut calls = CallFiles::open(&root.join("calls"), cfg).unwrap();
+    calls.restore(&state.calls);
+    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified).unwrap();
+    let cfg = RotateConfig {
+        max_bytes: 1500,
+        block_bytes: 300,
+        min_free: MinFree::NONE,
+        ..RotateConfig::new(pattern("{timestamp}.pcap", Purpose::Rotating))
+    };
+    let rotating = Rotating::open(&root.join("rotating"), cfg).unwrap();
+    let outputs = Outputs {
+        unified: Some(unified),
+        calls: Some(calls),
+        rotating: Some(rotating),
+        memory: state.memory,
+        grace: Duration::from_secs(5),
+        retain_age: Duration::ZERO,
+    };
+    (state.acked, outputs, commit)
+}
+
+/// What waits for the processor above.
+fn open_queue(id: &str, root: &Path, kind: Kind) -> Queue<Disk> {
+    let disk = Disk::lock(&root.join("upstream")).unwrap();
+    let config = SpoolConfig {
+        hunter_id: format!("processor:{id}"),
+        max_bytes: QUEUE,
+        min_free: MinFree::NONE,
+        when_full: SpoolFull::Refuse,
+        segment_bytes: 4 << 10,
+        sync_after: Duration::from_millis(50),
+        sync_bytes: 2 << 10,
+    };
+    Queue::open(if kind.durability == Durability::Disk { disk } else { disk.volatile() }, config).unwrap()
+}
+
+/// The road to the processor above, at work.
+struct Climb {
+    backlog: Arc<Backlog>,
+    uplink: JoinHandle<Result<(), UplinkError>>,
+    ending: watch::Sender<Ending>,
+}
+
+/// Opens it.
+fn climb(node: &Node, crash: Arc<Crash>, shared: &Arc<Shared>, queue: Queue<Disk>, above: usize) -> Climb {
+    let instance = u64::try_from(clock::wall().as_nanos()).unwrap();
+    let upstream = Arc::new(Upstream::new(shared.id.clone(), 64 << 10, QUEUE, instance));
+    let backlog = Arc::clone(&upstream.backlog);
+    let spooler = Spooler::new(queue, Arc::clone(&backlog));
+    let actor = Actor::new(&node.play, Handle::current(), move || {
+        crash.enter();
+        spooler.run();
+    });
+    node.spool.replace(Some(actor));
+    let (ending, told) = watch::channel(Ending::Run);
+    shared.upstream.set(Arc::clone(&upstream)).ok().unwrap();
+    let config = UplinkConfig {
+        party: Party::Processor,
+        hunter_id: shared.id.as_str().into(),
+        targets: vec![Target { host: format!("p{above}"), port: PORT }],
+        dialer: Dialer::over(Arc::new(SimRoad)),
+        connect_timeout: None,
+        drain_timeout: Duration::from_secs(5),
+        seed: instance,
+    };
+    let plane = Arc::new(Plane { shared: Arc::clone(shared), upstream, listen_address: String::new(), instance });
+    let uplink = tokio::task::spawn_local(uplink::run(config, Arc::clone(&backlog), plane, told));
+    Climb { backlog, uplink, ending }
+}
+
+/// The record thread, from the start on.
+fn records(name: String, root: &Path, kind: Kind, begun: &SyncSender<Begun>) {
+    let (known, outputs, commit) = open(root, kind);
+    let (jobs, mut queue): (_, mpsc::Receiver<Job>) = mpsc::channel(kind.jobs);
+    let shared = Arc::new(Shared::new(name, true, 100, Ingest::restore(&known), 1, kind.durability, jobs));
+    let (ask, asked) = sync_channel(4);
+    let progress = Arc::new(Progress::default());
+    let (again, places) = (commit.again.clone(), commit.places.clone());
+    let line = Line { asks: ask, progress: Arc::clone(&progress), again, places, checkpoint_bytes: 4000 };
+    let committer = Committer::new(commit, Arc::clone(&shared), progress).unwrap();
+    let up = kind.above.map(|_| open_queue(&shared.id, root, kind));
+    begun.send(Begun { shared: Arc::clone(&shared), committer, asked, queue: up }).unwrap();
+    // disks that do not confirm are not played here
+    let _end = record::run(shared, outputs, Vec::new(), &mut queue, line);
+}
+
+/// One life, until its host crashes or it is told to stop.
+pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
+    let (kind, crash) = (node.kind, Arc::clone(&node.crash.borrow()));
+    let (begun, begins) = sync_channel(1);
+    let (name, root, of) = (node.name.clone(), node.root.clone(), Arc::clone(&crash));
+    let actor = Actor::new(&node.play, Handle::current(), move || {
+        of.enter();
+        records(name, &root, kind, &begun);
+    });
+    node.actors.borrow_mut().push(actor);
+    let Begun { shared, committer, asked, queue } = loop {
+        node.act();
+        if let Ok(begun) = begins.try_recv() {
+            break begun;
+        }
+        sleep(kind.lag).await;
+    };
+    let of = Arc::clone(&crash);
+    let actor = Actor::new(&node.play, Handle::current(), move || {
+        of.enter();
+        let _left = committer.run(&asked);
+    });
+    let road = queue.zip(kind.above).map(|(queue, above)| climb(&node, crash, &shared, queue, above));
+    node.actors.borrow_mut().push(actor);
+    node.shared.replace(Some(Arc::clone(&shared)));
+
+    let (orders, told) = watch::channel(Order::Run);
+    let server = tokio::spawn(serve(listen(kind.age).await?, Access::new(true, None), Arc::clone(&shared), told));
+    tokio::spawn(watch_pressure(Arc::clone(&shared)));
+    tokio::spawn(tell_stats(Arc::clone(&shared), false));
+    let threads = Rc::clone(&node);
+    let threads = tokio::task::spawn_local(async move {
+        while threads.act() {
+            sleep(kind.lag).await;
+        }
+    });
+    while !node.stop.get() {
+        sleep(Duration::from_millis(20)).await;
+    }
+    orders.send_replace(Order::Stop);
+    shared.ending.shut();
+    let _cut = timeout(Duration::from_secs(5), server).await;
+    shared.stopping.store(true, Ordering::Release);
+    threads.await?;
+    if let Some(Climb { backlog, uplink, ending }) = road {
+        ending.send_replace(Ending::Drain);
+        // what it waits for is with the disk queue's thread
+        let spool = Rc::clone(&node);
+        let spool = tokio::task::spawn_local(async move {
+            while spool.act_spool() {
+                sleep(kind.lag).await;
+            }
+        });
+        uplink.await??;
+        backlog.close_spool();
+        spool.await?;
+    }
+    Ok(())
+}
