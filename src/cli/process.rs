@@ -172,10 +172,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         ListenHost::Name(name) => name,
     });
     let addresses = listen_addresses(host.as_deref(), port).await.map_err(|e| Stop::new(Exit::Usage, e))?;
-    let acceptor = Acceptor::bind(&addresses, tls.clone(), limits(p)).map_err(|e| Stop::new(Exit::Failure, e))?;
-    for address in acceptor.addresses() {
-        tracing::info!(%address, tls = tls.is_some(), "listening");
-    }
+    let acceptor = Acceptor::bind(&addresses, tls, limits(p)).map_err(|e| Stop::new(Exit::Failure, e))?;
     Ok(Parts {
         id: config.id.clone(),
         access,

@@ -210,6 +210,11 @@ impl Acceptor {
         self.listeners.iter().filter_map(|l| l.local_addr().ok()).collect()
     }
 
+    /// Whether it speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Its counts; they stay readable after it is gone.
     pub fn counters(&self) -> Arc<AcceptCounters> {
         Arc::clone(&self.open.counters)

@@ -90,6 +90,10 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let above = parts.upstream.map(|up| climb(up, &shared)).transpose()?;
     let files = Files { outputs: parts.outputs, commit: parts.commit, reopen: parts.reopen, checkpoint_bytes: CHECKPOINT };
     let mut finished = write(Arc::clone(&shared), files, queue)?;
+    // said when everything is open: who reads it may connect, and may take the folders away
+    for address in parts.acceptor.addresses() {
+        tracing::info!(%address, tls = parts.acceptor.is_tls(), "listening");
+    }
 
     let connections = parts.acceptor.counters();
     let server = tokio::spawn(serve(parts.acceptor, parts.access, Arc::clone(&shared), orders.clone()));
