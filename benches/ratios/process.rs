@@ -97,7 +97,7 @@ impl Processor {
         let port = loop {
             let line = lines.next().unwrap_or_else(|| panic!("the processor ended: {seen}")).unwrap();
             seen.push_str(&line);
-            if let Some(rest) = line.split("\"address\":\"127.0.0.1:").nth(1) {
+            if let Some(rest) = line.split("\"listening\",\"address\":\"127.0.0.1:").nth(1) {
                 break rest.split('"').next().unwrap().parse().unwrap();
             }
         };

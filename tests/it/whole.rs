@@ -66,7 +66,7 @@ impl Processor {
         let port = loop {
             let line = lines.next().unwrap_or_else(|| panic!("the processor ended: {}", log.lock())).unwrap();
             say(&log, &line);
-            if let Some(rest) = line.split(&format!("\"address\":\"{host}:")).nth(1) {
+            if let Some(rest) = line.split(&format!("\"listening\",\"address\":\"{host}:")).nth(1) {
                 break rest.split('"').next().unwrap().parse().unwrap();
             }
         };
