@@ -1,7 +1,7 @@
 //! The processors below this one: who they are, whether they are there, what is below them. Pure: time is an argument.
 //!
 //! A processor says, again and again, who is below it; so each knows its whole tree, and the link that would close a loop is refused as soon
-//! as it is made. What slips through while two are made at once is found by the way each batch has come ([`super::feed`]).
+//! as it is made. What slips through while two are made at once is found by the way each batch has come (`feed.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

@@ -196,7 +196,7 @@ pub(in crate::processor) struct Left {
 }
 
 impl Left {
-    /// Takes away from the log what is not stored. Afterwards [`recover`] sees what is.
+    /// Takes away from the log what is not stored. Afterwards [`recover()`] sees what is.
     ///
     /// # Errors
     /// [`CommitError`]: the disk is still not well.
