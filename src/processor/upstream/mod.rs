@@ -40,8 +40,8 @@ pub(super) use plane::Plane;
 
 /// The commit thread looks this often whether it is to stop while it waits.
 const LOOK: Duration = Duration::from_millis(200);
-/// Waiting so often says that the queue takes nothing; before, a slow disk may have been all.
-const PATIENCE: u32 = 5;
+/// Waiting for so long says that the queue takes nothing; before, a slow disk may have been all.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Batches in memory at most.
 const BATCHES: usize = 8192;
 
@@ -165,13 +165,12 @@ impl Upstream {
         let seq = self.last.load(Ordering::Relaxed).saturating_add(1);
         self.last.store(seq, Ordering::Relaxed);
         let mut sealed = SealedBatch::stored(self.epoch, BatchSeq(seq), packets, relayed(&batch.view, &add));
-        let mut looks = 0_u32;
+        let began = clock::Moment::now();
         while let Offer::Full(back) = self.backlog.offer(sealed) {
             if stop.load(Ordering::Acquire) {
                 return false;
             }
-            looks = looks.saturating_add(1);
-            self.note_waiting(looks);
+            self.note_waiting(began);
             self.backlog.wait_for_room(&back, LOOK);
             sealed = back;
         }
@@ -181,21 +180,20 @@ impl Upstream {
     /// Waits until everything that was offered is safe; false when `stop` says that it will not be. The commit thread alone calls this.
     pub(super) fn secure(&self, stop: &AtomicBool) -> bool {
         let through = BatchSeq(self.last.load(Ordering::Relaxed));
-        let mut looks = 0_u32;
+        let began = clock::Moment::now();
         while !self.backlog.secure(self.epoch, through, LOOK) {
             if stop.load(Ordering::Acquire) {
                 return false;
             }
-            looks = looks.saturating_add(1);
-            self.note_waiting(looks);
+            self.note_waiting(began);
         }
         self.blocked.store(false, Ordering::Release);
         true
     }
 
-    fn note_waiting(&self, looks: u32) {
-        if looks == PATIENCE {
-            self.blocked.store(true, Ordering::Release);
+    /// Time says it, not the number of looks: every change of the queue ends one.
+    fn note_waiting(&self, began: clock::Moment) {
+        if began.elapsed() >= PATIENCE && !self.blocked.swap(true, Ordering::AcqRel) {
             tracing::warn!("the queue for the processor above takes nothing; hunters wait until that processor does");
         }
     }
@@ -208,5 +206,23 @@ impl Upstream {
             blocked: self.blocked.load(Ordering::Acquire),
             link: self.link.lock().clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_moves_is_not_called_blocked_however_often_it_is_looked_at() {
+        let upstream = Upstream::new("mid".into(), 1 << 20, 1 << 20, 1);
+        let began = clock::Moment::now();
+        for _ in 0..50 {
+            upstream.note_waiting(began);
+        }
+        assert!(!upstream.figures().blocked);
+        tokio::time::advance(PATIENCE).await;
+        upstream.note_waiting(began);
+        assert!(upstream.figures().blocked);
     }
 }
