@@ -30,7 +30,7 @@ use super::spool;
 use super::start::{self, Started};
 use super::upstream;
 
-/// What a call takes in a processor: its inspection, its files' state, its record.
+/// What a call takes in a processor: its inspection (15 KiB with some media), its files' state, its record.
 const CALL_BYTES: usize = 24 << 10;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {

@@ -27,7 +27,7 @@ use tower::Service;
 use super::counts::Refused;
 use super::feed::{Feed, MESSAGE_MAX, Whose};
 use super::ingest::{Arrival, Span};
-use super::shared::{Incoming, Job, QUEUE_KIB, Shared};
+use super::shared::{Incoming, Job, Shared};
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
 use crate::packet::Timestamp;
@@ -378,7 +378,7 @@ async fn take(
     let Whose { hunter, interfaces, epoch, announced, seq } = whose;
     let passed_on = view.path().len() > 0;
     // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
-    let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, QUEUE_KIB)).unwrap_or(1);
+    let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, shared.queue_kib)).unwrap_or(1);
     let bytes = Arc::clone(&shared.queue).acquire_many_owned(kib).await;
     let room = shared.jobs.reserve().await;
     waiting.packets = 0;

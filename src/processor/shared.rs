@@ -26,8 +26,14 @@ use crate::telemetry::Windows;
 use crate::telemetry::clock::Moment;
 use crate::wire::data::{FlowControl, StreamControl};
 
-/// KiB of batches that wait for the record thread: 64 MiB, as much as it may hold in blocks.
-pub const QUEUE_KIB: usize = 64 << 10;
+/// KiB of batches that may wait for the record thread: 64 MiB, as much as it may hold in blocks, and no more than an eighth of the limit on
+/// memory.
+fn queue_kib() -> usize {
+    const USUAL: u64 = 64 << 10;
+    let limit = crate::telemetry::memory::read().limit;
+    let kib = if limit == 0 { USUAL } else { USUAL.min(limit / 8 / 1024) };
+    usize::try_from(kib).unwrap_or(1)
+}
 
 /// One batch on its way to the record thread.
 pub struct Incoming {
@@ -122,6 +128,8 @@ pub struct Shared {
     pub doors: OnceLock<Doors>,
     /// KiB of batches that may wait for the record thread.
     pub queue: Arc<Semaphore>,
+    /// How many in all.
+    pub queue_kib: usize,
     /// To the record thread.
     pub jobs: mpsc::Sender<Job>,
     /// Set when data streams are to end.
@@ -147,8 +155,10 @@ pub(super) struct OpenFiles {
     pub(super) calls: usize,
     /// Call files that were closed for want of descriptors and opened again.
     pub(super) reopened: u64,
-    /// Calls that were closed before their time for want of room.
+    /// Calls that were closed before their end for want of room.
     pub(super) evicted: u64,
+    /// Calls that were closed, and forgotten before their time for want of room.
+    pub(super) evicted_closed: u64,
 }
 
 /// Flow control, under one lock, so that every stream hears of every change, in order.
@@ -201,6 +211,7 @@ impl Shared {
         durability: Durability,
         jobs: mpsc::Sender<Job>,
     ) -> Self {
+        let queue_kib = queue_kib();
         Self {
             id,
             bound,
@@ -212,7 +223,8 @@ impl Shared {
             durability,
             upstream: OnceLock::new(),
             doors: OnceLock::new(),
-            queue: Arc::new(Semaphore::new(QUEUE_KIB)),
+            queue: Arc::new(Semaphore::new(queue_kib)),
+            queue_kib,
             jobs,
             ending: Latch::default(),
             stopping: AtomicBool::new(false),

@@ -11,6 +11,8 @@ use super::whole::{LC, Processor, calls_capture, frames, succeed};
 
 /// Frames of one flood.
 const FRAMES: u32 = 150_000;
+/// Calls of a flood that is filed whole.
+const FILED: u32 = 5000;
 /// The limit, and the tenth above it that is allowed.
 const LIMIT: u64 = 96 << 20;
 
@@ -224,4 +226,19 @@ fn a_hunter_and_its_processor_stay_within_their_limits_and_deliver_the_calls_ask
             assert!(peak <= LIMIT + LIMIT / 10, "{kinds:?}: {who}: {} MiB", peak >> 20);
         }
     }
+}
+
+#[test]
+fn a_processor_that_files_every_call_of_a_flood_stays_within_its_limit() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    write(&dir.join("flood.pcap"), &[Kind::Calls], FILED);
+
+    let brought = bring(dir, &["--per-call-pcap", "--per-call-pcap-dir", "calls"], &["--no-filter-policy", "allow"]);
+
+    assert!(brought.processor <= LIMIT + LIMIT / 10, "{} MiB", brought.processor >> 20);
+    let names: Vec<String> =
+        fs::read_dir(dir.join("calls")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let [records, files] = [".json", "_sip.pcap"].map(|end| names.iter().filter(|n| n.ends_with(end)).count());
+    assert!(files > 4000 && records == files, "{files} files, {records} records");
 }

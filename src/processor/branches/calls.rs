@@ -5,7 +5,7 @@
 //! ([`Calls::keep`] says for how long) and are added to what was said of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -86,7 +86,7 @@ struct Seen {
     engine: Option<Box<Guarded>>,
     frames: u64,
     /// What the inspection said when the call left it.
-    left: Option<CallFacts>,
+    left: Option<Box<CallFacts>>,
     /// The hunter has stopped: what is not over is unfinished.
     gone: bool,
 }
@@ -121,14 +121,14 @@ impl Seen {
             self.engine = None;
             // a straggler after the end is a story of its own, and a short one
             if self.left.as_ref().is_none_or(|l| (l.messages, l.media_packets) <= (f.messages, f.media_packets)) {
-                self.left = Some(f);
+                self.left = Some(Box::new(f));
             }
         }
     }
 
     fn facts(&self, call_id: &str) -> impl Iterator<Item = CallFacts> {
         let live = self.engine.as_ref().and_then(|e| e.call_facts(call_id, false));
-        live.into_iter().chain(self.left.clone())
+        live.into_iter().chain(self.left.as_deref().cloned())
     }
 
     /// Whether the call is over as far as this hunter has seen it; `mark` is its packet time, `last` the call's last packet.
@@ -485,6 +485,7 @@ impl Calls {
 }
 
 fn engine() -> Box<Guarded> {
+    static NO_FILTERS: LazyLock<Arc<FilterSet>> = LazyLock::new(|| Arc::new(FilterSet::empty()));
     let no_filter = NoFilterPolicy::Allow;
     let limits = Limits { calls: CALLS, ..Limits::default() };
     let table = TableConfig { limits, everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
@@ -496,7 +497,7 @@ fn engine() -> Box<Guarded> {
         flows: FLOWS,
         bounds: crate::engine::Bounds::default(),
     };
-    Box::new(Guarded::new(config, Arc::new(FilterSet::empty()), Arc::new(NoBpf)))
+    Box::new(Guarded::new(config, Arc::clone(&NO_FILTERS), Arc::new(NoBpf)))
 }
 
 #[cfg(test)]

@@ -43,6 +43,8 @@ const IDLE: Duration = Duration::from_millis(1);
 const SWEEP: Duration = Duration::from_mins(1);
 /// Between two attempts on a full disk.
 const RETRY: Duration = Duration::from_millis(500);
+/// Records kept because they could not be written; with so many, calls that end wait for the disk.
+const UNSAVED: usize = 256;
 /// Time per tick for reading calls of an earlier process again; one at least is read.
 const READ_AGAIN: Duration = Duration::from_millis(50);
 
@@ -311,6 +313,8 @@ impl Writer {
             return;
         }
         if written == Written::New {
+            // others may have made room for it
+            self.retry(Self::save_finished);
             self.calls.forget(call_id);
         } else if self.calls.is_unread(call_id) {
             self.read_again(call_id);
@@ -408,15 +412,13 @@ impl Writer {
         }
         self.tick_files(now);
         let counters = self.out.calls.as_ref().map(CallFiles::counters).unwrap_or_default();
-        *self.shared.files.lock() =
-            OpenFiles { calls: self.calls.open(), reopened: counters.reopened, evicted: counters.evicted };
-        while let Some(c) = self.unsaved.pop_front() {
-            let id = String::from_utf8_lossy(&c.call_id);
-            // one that late packets woke is closed again, with its files as they are then
-            if self.calls.is_closed(&id) && !self.save_closed(c) {
-                break;
-            }
-        }
+        *self.shared.files.lock() = OpenFiles {
+            calls: self.calls.open(),
+            reopened: counters.reopened,
+            evicted: counters.evicted,
+            evicted_closed: counters.evicted_closed,
+        };
+        let _later = self.save_unsaved();
         self.sweep(now);
         let rotated = self.out.rotating.as_mut().map_or(Ok(()), |r| {
             r.take_finished();
@@ -430,14 +432,24 @@ impl Writer {
     /// Tells the call files the time; those that closed by themselves get their last record.
     fn tick_files(&mut self, now: Timestamp) {
         let Some(files) = &mut self.out.calls else { return };
-        let ticked = files.tick(now);
-        let closed: Vec<ClosedCall> = std::iter::from_fn(|| files.poll_closed()).collect();
-        if let Err(e) = ticked {
+        if let Err(e) = files.tick(now) {
             self.say(&e, "call files could not be written; trying again");
         }
-        for c in closed {
-            self.save_closed(c);
+        // what cannot be saved is said, and kept
+        let _later = self.save_finished();
+    }
+
+    /// The last records of calls that closed by themselves: after late packets, or since others needed their room.
+    fn save_finished(&mut self) -> Result<(), RecordError> {
+        let serious = |saved: Result<(), RecordError>| saved.or_else(|e| if e.is_retryable() { Err(e) } else { Ok(()) });
+        if self.unsaved.len() >= UNSAVED {
+            serious(self.save_unsaved())?;
+            self.unsaved.truncate(UNSAVED);
         }
+        while let Some(c) = self.out.calls.as_mut().and_then(CallFiles::poll_closed) {
+            serious(self.save_closed(c))?;
+        }
+        Ok(())
     }
 
     /// Forgets what is over, and deletes closed call files that are old enough, now and then.
@@ -464,26 +476,42 @@ impl Writer {
         };
         match closed {
             Ok(Some(c)) => {
-                self.save_closed(c);
+                let _later = self.save_closed(c);
             }
             Ok(None) => self.calls.forget(call_id),
             Err(e) => self.say(&e, "a call's files could not be closed; trying again"),
         }
     }
 
-    /// Writes the record of a call whose files are closed; one that cannot be written is kept for later.
-    fn save_closed(&mut self, c: ClosedCall) -> bool {
+    /// Tries the records again that could not be written.
+    fn save_unsaved(&mut self) -> Result<(), RecordError> {
+        while let Some(c) = self.unsaved.pop_front() {
+            // one that late packets woke is closed again, with its files as they are then
+            if self.calls.is_closed(&String::from_utf8_lossy(&c.call_id)) {
+                self.save_closed(c)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the record of a call whose files are closed, and forgets it if late packets would not find it; one that cannot be written is kept
+    /// for later.
+    fn save_closed(&mut self, c: ClosedCall) -> Result<(), RecordError> {
         // of a call that was closed before and could not be saved then, this is what is true now
         self.unsaved.retain(|older| older.call_id != c.call_id);
         let id = String::from_utf8_lossy(&c.call_id).into_owned();
         let record = self.calls.record(&id, c.files.clone(), true);
         self.calls.close(&id);
         let saved = self.out.calls.as_ref().map_or(Ok(()), |files| record.save(files.dir(), &c.stem));
-        if let Err(e) = &saved {
-            self.say(e, "a call's record could not be written; trying again");
-            self.unsaved.push_back(c);
+        match &saved {
+            Err(e) => {
+                self.say(e, "a call's record could not be written; trying again");
+                self.unsaved.push_back(c);
+            }
+            Ok(()) if self.out.calls.as_ref().is_none_or(|files| files.stem(&c.call_id).is_none()) => self.calls.forget(&id),
+            Ok(()) => {}
         }
-        saved.is_ok()
+        saved
     }
 
     fn save_record(&mut self, call_id: &str) {

@@ -38,10 +38,10 @@ impl CallFiles {
 
     pub(super) fn know(&mut self, no: CallNo, call: Call) {
         self.ids.insert(call.id.clone(), no);
+        self.begun.push_back((no, call.last));
         self.calls.insert(no, call);
-        self.begun.push_back(no);
         if self.begun.len() > self.calls.len().saturating_mul(2).saturating_add(1024) {
-            self.begun.retain(|no| self.calls.contains_key(no));
+            self.begun.retain(|(no, _)| self.calls.contains_key(no));
         }
     }
 
@@ -56,18 +56,30 @@ impl CallFiles {
         self.dir.exists(&json::name(stem))
     }
 
-    /// Closes and forgets the call that began first; false when there is none.
+    /// Forgets the call that was closed first; where none is closed, closes and forgets the one that has been silent for longest. False when
+    /// there is none.
     fn evict(&mut self) -> Result<bool, RecordError> {
-        while let Some(no) = self.begun.front().copied() {
-            let Some(call) = self.calls.get(&no) else {
-                self.begun.pop_front();
-                continue;
-            };
-            if call.closed_at.is_none() {
-                let closed = self.close_no(no)?;
-                self.finished.extend(closed);
+        while let Some((no, at)) = self.closed.pop_front() {
+            if self.calls.get(&no).is_some_and(|c| c.closed_at == Some(at)) {
+                self.forget(no);
+                self.counters.evicted_closed = self.counters.evicted_closed.saturating_add(1);
+                return Ok(true);
             }
-            self.begun.pop_front();
+        }
+        while let Some((no, since)) = self.begun.pop_front() {
+            let Some(call) = self.calls.get(&no) else { continue };
+            if call.last > since {
+                // it has had packets since it was put here: once more round for each such time, at most
+                self.begun.push_back((no, call.last));
+                continue;
+            }
+            match self.close_no(no) {
+                Ok(closed) => self.finished.extend(closed),
+                Err(e) => {
+                    self.begun.push_front((no, since));
+                    return Err(e);
+                }
+            }
             self.forget(no);
             self.counters.evicted = self.counters.evicted.saturating_add(1);
             return Ok(true);

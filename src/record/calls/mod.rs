@@ -19,7 +19,7 @@
 //! |---|---|---|---|
 //! | open files | 1024, at most half of `RLIMIT_NOFILE` | the least recently used (second chance) is closed, reopened when written | `reopened` |
 //! | memory | 64 MiB | everything pending is written | `forced` |
-//! | calls known | 100 000 | the oldest is closed properly and forgotten | `evicted` |
+//! | calls known | 100 000 | one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
 //! | bytes per file | 100 MB | the next file | `rotated` |
 
 mod files;
@@ -146,8 +146,10 @@ pub struct Counters {
     pub late_calls: u64,
     /// Times everything was written because memory ran out.
     pub forced: u64,
-    /// Calls closed and forgotten because too many were known.
+    /// Calls closed before their end and forgotten because too many were known.
     pub evicted: u64,
+    /// Calls that were closed already and forgotten before their time because too many were known.
+    pub evicted_closed: u64,
     /// Files that somebody removed or changed under us; the call went on in another.
     pub displaced: u64,
     /// Files beside the first of their part because a pcap holds one link type.
@@ -244,8 +246,8 @@ pub struct CallFiles {
     ids: HashMap<Arc<[u8]>, CallNo, RandomState>,
     calls: HashMap<CallNo, Call, RandomState>,
     next_no: CallNo,
-    /// In the order they began, forgotten ones included until compacted.
-    begun: VecDeque<CallNo>,
+    /// In the order they began, each with its last packet then; forgotten ones included until compacted.
+    begun: VecDeque<(CallNo, Timestamp)>,
     closed: VecDeque<(CallNo, Timestamp)>,
     reopened: Vec<CallNo>,
     dirty: VecDeque<Dirty>,

@@ -343,6 +343,27 @@ fn too_many_calls_close_the_oldest_properly() {
 }
 
 #[test]
+fn a_call_that_is_over_goes_before_one_that_is_silent_and_that_before_one_that_goes_on() {
+    let mut b = bed(|c| c.max_calls = 3);
+    b.calls.tick(at(0)).unwrap();
+    for id in ["talks", "silent", "over"] {
+        b.put(id, Part::Rtp, 1, b"1");
+    }
+    b.calls.tick(at(1)).unwrap();
+    b.put("talks", Part::Rtp, 1, b"2");
+    b.close("over");
+
+    b.put("first", Part::Rtp, 1, b"1");
+    let first = b.calls.poll_closed();
+    b.put("second", Part::Rtp, 1, b"1");
+    let second = b.calls.poll_closed().map(|c| c.call_id);
+
+    assert_eq!((first, second.as_deref()), (None, Some(&b"silent"[..])));
+    assert_eq!((b.calls.counters().evicted_closed, b.calls.counters().evicted), (1, 1));
+    assert!(b.calls.stem(b"talks").is_some() && b.calls.stem(b"over").is_none());
+}
+
+#[test]
 fn a_graceful_restart_continues_the_same_files() {
     for pattern in ["{timestamp}_{callid}.pcap", "{timestamp}_{callid}.pcapng"] {
         let mut b = bed(|c| c.pattern = Pattern::parse(pattern, Purpose::Call).unwrap());

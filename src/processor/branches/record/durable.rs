@@ -219,7 +219,7 @@ impl Writer {
     }
 
     /// Again and again, while the disk is full; false when the processor is stopping and cannot wait.
-    fn retry(&mut self, mut what: impl FnMut(&mut Self) -> Result<(), RecordError>) -> bool {
+    pub(super) fn retry(&mut self, mut what: impl FnMut(&mut Self) -> Result<(), RecordError>) -> bool {
         let mut waited = false;
         while let Err(e) = what(self) {
             if !self.wait(&e) {
