@@ -20,6 +20,7 @@ mod declare;
 mod encode;
 pub mod legacy;
 mod protobuf;
+mod ranges;
 mod relay;
 mod view;
 
@@ -30,6 +31,7 @@ use bytes::Bytes;
 
 pub use self::declare::{DroppedRange, GRPC_PREFIX, grpc_prefix, with_ranges};
 pub use self::encode::{Encoder, EncoderConfig, Owner, Pushed};
+pub use self::ranges::SeqRanges;
 pub use self::relay::{BatchKey, HOPS_MAX, Relay, key_of, relayed};
 pub use self::view::{BatchError, BatchView, ContextView, DroppedView, PacketView, ViewLimits};
 

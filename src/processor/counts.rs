@@ -101,6 +101,8 @@ pub struct Counts {
     pub declared: u64,
     /// Packets missing between two batches without a word.
     pub undeclared: u64,
+    /// Packets of batches that came after later ones, by another way: what was missing until then was counted as undeclared.
+    pub late: u64,
 }
 
 impl Counts {
@@ -154,6 +156,11 @@ impl Counters {
         add(&mut c.in_queue, packets);
         add(&mut c.declared, declared);
         add(&mut c.undeclared, missing.saturating_sub(declared));
+    }
+
+    /// It was new, and came after later ones.
+    pub(super) fn late(&self, packets: u64) {
+        add(&mut self.0.lock().late, packets);
     }
 
     /// It was here before.

@@ -40,8 +40,8 @@ const CREDIT_BATCHES: u32 = 256;
 /// And bytes.
 const CREDIT_BYTES: u64 = 16 << 20;
 
-/// Epochs of which a stream may have brought again what is not stored yet; of a hunter no more are remembered.
-const AWAITED: usize = 64;
+/// What a stream may have brought again and is not stored yet: as much as its sender may have in flight; of a hunter, one per epoch.
+const AWAITED: usize = CREDIT_BATCHES as usize;
 
 /// Acknowledgements on their way back; shared by the record thread and the response body.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ struct AckState {
     waker: Option<Waker>,
 }
 
-/// Batches up to this one came again while the first of them was on its way into the files.
+/// A batch that came again while it was on its way into the files; with a hunter's own stream, and all before it.
 #[derive(Debug)]
 struct Awaited {
     hunter: Arc<str>,
@@ -75,20 +75,19 @@ impl Acks {
         s.outstanding = s.outstanding.saturating_add(1);
     }
 
+    /// There will be no answer to a batch.
+    fn expect_no_more(&self) {
+        let mut s = self.state.lock();
+        s.outstanding = s.outstanding.saturating_sub(1);
+    }
+
     /// A batch has been dealt with; `control` says so to the hunter. Several for one epoch waiting are told as one.
     pub fn answer(&self, control: StreamControl) {
         let mut s = self.state.lock();
         s.outstanding = s.outstanding.saturating_sub(1);
         s.last = Some(control.clone());
         match s.queue.back_mut() {
-            Some(last)
-                if last.epoch == control.epoch
-                    && control.epoch != 0
-                    && last.flow_control == control.flow_control
-                    && last.hunter_id == control.hunter_id =>
-            {
-                *last = control;
-            }
+            Some(last) if says_all_of(&control, last) => *last = control,
             _ => s.queue.push_back(control),
         }
         if let Some(w) = s.waker.take() {
@@ -110,7 +109,8 @@ impl Acks {
     /// A batch came here again: the first of it is answered on the stream it came by, and also here.
     fn await_stored(&self, awaited: Awaited) {
         let mut s = self.state.lock();
-        if let Some(known) = s.awaited.iter_mut().find(|a| a.epoch == awaited.epoch && a.hunter == awaited.hunter) {
+        let same = |a: &Awaited| a.epoch == awaited.epoch && a.hunter == awaited.hunter;
+        if let Some(known) = s.awaited.iter_mut().find(|a| !a.passed_on && same(a)) {
             known.seq = known.seq.max(awaited.seq);
             return;
         }
@@ -120,26 +120,23 @@ impl Acks {
         s.awaited.push(awaited);
     }
 
-    /// It is stored already.
-    fn note_stored(&self, hunter: &str, epoch: Epoch, through: BatchSeq) {
-        self.state.lock().awaited.retain(|a| a.epoch != epoch || *a.hunter != *hunter || a.seq > through);
-    }
-
-    /// Tells what is `stored` of what came again.
-    pub(super) fn tell_stored(&self, stored: impl Fn(&str, Epoch) -> BatchSeq, tell: impl Fn(Epoch, BatchSeq) -> StreamControl) {
+    /// Tells what is stored by now of what came again.
+    pub(super) fn tell_stored(&self, shared: &Shared, flow: FlowControl) {
         let mut s = self.state.lock();
-        let mut told = Vec::new();
+        let mut said: Vec<StreamControl> = Vec::new();
         s.awaited.retain(|a| {
-            let through = stored(&a.hunter, a.epoch);
-            if through >= a.seq {
-                told.push(of_hunter(tell(a.epoch, through), &a.hunter, a.passed_on));
+            let told = shared.ingest.told(&a.hunter, a.epoch, a.seq, a.passed_on);
+            let stored = told.through >= a.seq.0;
+            if stored {
+                let control = shared.say(&a.hunter, a.epoch, told, a.passed_on, flow);
+                said.extend((said.last() != Some(&control)).then_some(control));
             }
-            through < a.seq
+            !stored
         });
-        if told.is_empty() {
+        if said.is_empty() {
             return;
         }
-        s.queue.extend(told);
+        s.queue.extend(said);
         if let Some(w) = s.waker.take() {
             w.wake();
         }
@@ -161,6 +158,16 @@ impl Acks {
     }
 }
 
+/// Whether whoever reads the one needs not read the other, which was said before it.
+fn says_all_of(control: &StreamControl, before: &StreamControl) -> bool {
+    control.epoch != 0
+        && control.epoch == before.epoch
+        && control.hunter_id == before.hunter_id
+        && control.flow_control == before.flow_control
+        && control.ack_from <= before.ack_from
+        && control.ack_sequence >= before.ack_sequence
+}
+
 /// What an acknowledgement says.
 pub fn ack(epoch: Option<Epoch>, seq: BatchSeq, flow: FlowControl) -> StreamControl {
     StreamControl {
@@ -172,6 +179,7 @@ pub fn ack(epoch: Option<Epoch>, seq: BatchSeq, flow: FlowControl) -> StreamCont
         credit_batches: if epoch.is_some() { CREDIT_BATCHES } else { 0 },
         credit_bytes: if epoch.is_some() { CREDIT_BYTES } else { 0 },
         hunter_id: String::new(),
+        ack_from: 0,
     }
 }
 
@@ -389,7 +397,6 @@ async fn take(
     let span = Span { first: view.first_packet_index(), packets };
     let declared = view.dropped_ranges().map(|r| r.packets).fold(0, u64::saturating_add);
     let hand_over = |missing| {
-        acks.expect();
         shared.counters.unique(packets, missing, declared);
         room.send(Job::Batch(Box::new(Incoming {
             hunter: Arc::clone(&hunter),
@@ -404,15 +411,31 @@ async fn take(
             room: Some(bytes),
         })));
     };
-    if shared.ingest.arrive(&hunter, epoch, seq, span, hand_over) == Arrival::Duplicate {
-        shared.counters.duplicate(packets);
-        // before the look: what is stored in between is told
-        acks.await_stored(Awaited { hunter: Arc::clone(&hunter), epoch, seq, passed_on });
-        let stored = shared.ingest.stored(&hunter, epoch);
-        acks.note_stored(&hunter, epoch, stored);
-        acks.tell(of_hunter(shared.ack(announced, stored, shared.flow()), &hunter, passed_on));
+    // not when it is handed over: who tells what is stored has locked the answers, and asks the ingest
+    acks.expect();
+    match shared.ingest.arrive(&hunter, epoch, seq, span, passed_on, hand_over) {
+        Arrival::New => {}
+        Arrival::Late => shared.counters.late(packets),
+        Arrival::Duplicate => {
+            acks.expect_no_more();
+            shared.counters.duplicate(packets);
+            came_again(shared, acks, announced, Awaited { hunter, epoch, seq, passed_on });
+        }
     }
     Ok(())
+}
+
+/// A batch that is here already: what is stored of its epoch is told now, and once more when it is.
+fn came_again(shared: &Shared, acks: &Acks, announced: Option<Epoch>, batch: Awaited) {
+    let Awaited { hunter, epoch, seq, passed_on } = &batch;
+    let told = shared.ingest.told(hunter, *epoch, *seq, *passed_on);
+    let control = shared.ack(announced, BatchSeq(told.through), shared.flow());
+    acks.tell(of_hunter(StreamControl { ack_from: told.from, ..control }, hunter, *passed_on));
+    if told.through < seq.0 {
+        acks.await_stored(batch);
+        // it may have been stored before anybody waited for that
+        acks.tell_stored(shared, shared.flow());
+    }
 }
 
 /// Packets that wait for room in the record queue: refused if their connection breaks meanwhile.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::counts::Refused;
+use super::roster::ID_MAX;
 use super::shared::Shared;
 use crate::batch::{BatchSeq, BatchView, Epoch, HOPS_MAX};
 use crate::net::PeerInfo;
@@ -170,8 +171,9 @@ impl Feed {
             From::Processor { id, hunters } => {
                 check_way(&self.shared.id, id, view)?;
                 self.shared.below.lock().heard(id, now);
-                let Some(epoch) = view.key_epoch().filter(|_| !view.hunter_id().is_empty()) else {
-                    let text = "a batch that was passed on names no hunter and epoch".to_owned();
+                let named = (1..=ID_MAX).contains(&view.hunter_id().len());
+                let Some(epoch) = view.key_epoch().filter(|_| named) else {
+                    let text = format!("a batch that was passed on names no epoch, or no hunter of 1 to {ID_MAX} bytes");
                     return Err((Refused::Malformed, Status::invalid_argument(text)));
                 };
                 let Named { hunter, interfaces } = remember(hunters, view);

@@ -1,36 +1,57 @@
 //! What has arrived and what has been stored, per hunter and epoch: the memory behind de-duplication and acknowledgement.
 //!
 //! A batch is written once although it may come several times: after a reconnect the hunter sends again everything that was not
-//! acknowledged. Within an epoch batches come in order, so one high-water mark for what has arrived and one for what is stored say all.
+//! acknowledged. Within an epoch a hunter's own stream brings batches in order; but one that goes from one processor below this one to
+//! another sends by two ways, and what went the first way may come last. So each batch is remembered by its number, as ranges.
+//!
+//! | what is said | is | true, since |
+//! |---|---|---|
+//! | to a hunter (also where it is to resume) | everything up to this number is taken over | it sends in order all that it holds: below the last that it sent here and that is stored, it holds nothing that is not stored |
+//! | to a processor below | everything from one number to another is stored | each of them is: its ways up are several, and so are its orders |
+//!
+//! A gap is no reason to wait, with either: who sends something else now was acknowledged for it elsewhere, or has given it up.
+//!
+//! | bound | value | beyond it |
+//! |---|---|---|
+//! | ranges of one epoch | 4096 | its lowest gap is closed: what comes for it later is taken for a repetition; counted |
+//! | ranges of all beyond one each | 262 144 | half of those of the epoch that has most, likewise |
+//! | epochs of a hunter; of all | 64; 100 000 | the one untouched for longest goes |
+//! | hunters | 10 000 | the same |
+//! | time without a batch | 7 days of this process | its epoch is not in the next checkpoint, and unknown after a restart |
+//!
+//! That is 40 MB at most: 200 bytes an epoch, 32 a range, names of 256 bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::batch::{BatchSeq, Epoch};
+use crate::batch::{BatchSeq, Epoch, SeqRanges};
 use crate::record::state::Acked;
+use crate::telemetry::clock::Moment;
 
-/// Epochs remembered per hunter; the one untouched for longest goes (reliability limits).
+/// Ranges of one epoch.
+const RANGES: usize = 4096;
+/// Of all epochs, beyond one each.
+const RANGES_ALL: usize = 1 << 18;
+/// Epochs remembered per hunter.
 const EPOCHS: usize = 64;
+/// Of all hunters.
+const EPOCHS_ALL: usize = 100_000;
 /// Hunters remembered, connected or not.
 const HUNTERS: usize = 10_000;
+/// An epoch without a batch for this long is forgotten. By this process's own clock: that of the wall may jump by years.
+const KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// What to do with a batch that has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// Write it.
     New,
+    /// Write it; it comes after later ones, by another way.
+    Late,
     /// It was here before.
     Duplicate,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Marks {
-    arrived: u64,
-    stored: u64,
-    /// Index of the packet that comes next, once a batch of this process's time has told.
-    next_index: Option<u64>,
-    touched: u64,
 }
 
 /// Which packets of its epoch a batch holds.
@@ -42,10 +63,75 @@ pub struct Span {
     pub packets: u64,
 }
 
+/// What is stored of an epoch, as its sender is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The first; 0: all that the sender has of it.
+    pub from: u64,
+    /// The last; 0: nothing.
+    pub through: u64,
+}
+
+#[derive(Debug)]
+struct Marks {
+    arrived: SeqRanges,
+    /// Of these, what is not stored yet.
+    pending: BTreeSet<u64>,
+    /// The last that came on a stream of the hunter itself.
+    reached: u64,
+    /// Of what the hunter has, everything up to here is stored.
+    through: u64,
+    /// Index of the packet that comes next, once a batch of this process's time has told.
+    next_index: Option<u64>,
+    touched: Moment,
+}
+
+impl Marks {
+    fn new() -> Self {
+        Self {
+            arrived: SeqRanges::default(),
+            pending: BTreeSet::new(),
+            reached: 0,
+            through: 0,
+            next_index: None,
+            touched: Moment::now(),
+        }
+    }
+
+    /// Something arrived or was stored.
+    fn settle(&mut self) {
+        let from = self.reached.max(self.through);
+        let reach = self.arrived.around(from.max(1)).map_or(from, |(_, to)| to);
+        let safe = self.pending.first().map_or(reach, |first| reach.min(first.saturating_sub(1)));
+        self.through = self.through.max(safe);
+    }
+
+    /// The range of stored batches around this one.
+    fn stored_around(&self, seq: u64) -> Option<Told> {
+        let (from, to) = self.arrived.around(seq).filter(|_| !self.pending.contains(&seq))?;
+        let before = self.pending.range(..seq).next_back().map_or(from, |p| from.max(p.saturating_add(1)));
+        let after = self.pending.range(seq..).next().map_or(to, |p| to.min(p.saturating_sub(1)));
+        Some(Told { from: before, through: after })
+    }
+
+    fn stored(&self) -> SeqRanges {
+        let mut stored = self.arrived.clone();
+        self.pending.iter().for_each(|seq| stored.remove(*seq));
+        stored
+    }
+
+    fn spare_ranges(&self) -> usize {
+        self.arrived.len().saturating_sub(1)
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     hunters: HashMap<String, BTreeMap<Epoch, Marks>>,
-    clock: u64,
+    epochs: usize,
+    /// Ranges beyond one per epoch.
+    ranges: usize,
+    closed: u64,
 }
 
 /// The marks of every hunter.
@@ -58,42 +144,79 @@ impl Ingest {
     /// With what an earlier run of this processor had stored.
     pub fn restore(acked: &[Acked]) -> Self {
         let this = Self::default();
+        let mut state = this.state.lock();
         for a in acked {
-            let mut state = this.state.lock();
-            let marks = marks(&mut state, &a.hunter, Epoch(a.epoch));
-            marks.arrived = a.through;
-            marks.stored = a.through;
+            state.change(&a.hunter, Epoch(a.epoch), |marks| {
+                for (from, to) in a.ranges().iter() {
+                    marks.arrived.insert(from, to);
+                }
+                marks.reached = marks.reached.max(a.through);
+                marks.settle();
+            });
         }
+        drop(state);
         this
     }
 
-    /// A batch has come; what is missing before it is no reason to wait for it. A new one is passed on by `hand_over`, which learns how many
-    /// packets are missing and must not wait: two streams of one hunter hand over in the order of this memory.
-    pub fn arrive(&self, hunter: &str, epoch: Epoch, seq: BatchSeq, span: Span, hand_over: impl FnOnce(u64)) -> Arrival {
-        let mut state = self.state.lock();
-        let marks = marks(&mut state, hunter, epoch);
-        if seq.0 <= marks.arrived {
-            return Arrival::Duplicate;
-        }
-        let follows = seq.0 == marks.arrived.saturating_add(1);
-        let missing = marks.next_index.filter(|_| !follows).map_or(0, |next| span.first.saturating_sub(next));
-        marks.arrived = seq.0;
-        marks.next_index = Some(span.first.saturating_add(span.packets));
-        hand_over(missing);
-        Arrival::New
+    /// A batch has come, from its hunter or passed on by a processor; what is missing before it is no reason to wait for it. A new one is
+    /// passed on by `hand_over`, which learns how many packets are missing and must not wait: two streams of one hunter hand over in the
+    /// order of this memory.
+    pub fn arrive(
+        &self,
+        hunter: &str,
+        epoch: Epoch,
+        seq: BatchSeq,
+        span: Span,
+        passed_on: bool,
+        hand_over: impl FnOnce(u64),
+    ) -> Arrival {
+        let BatchSeq(seq) = seq;
+        self.state.lock().change(hunter, epoch, |marks| {
+            if !passed_on {
+                marks.reached = marks.reached.max(seq);
+            }
+            // they are numbered from 1
+            if seq == 0 || marks.arrived.around(seq).is_some() {
+                marks.settle();
+                return Arrival::Duplicate;
+            }
+            let last = marks.arrived.last();
+            let late = seq < last;
+            let mut missing = 0;
+            if !late {
+                if seq != last.saturating_add(1) {
+                    missing = marks.next_index.map_or(0, |next| span.first.saturating_sub(next));
+                }
+                marks.next_index = Some(span.first.saturating_add(span.packets));
+            }
+            marks.pending.insert(seq);
+            marks.arrived.insert(seq, seq);
+            hand_over(missing);
+            if late { Arrival::Late } else { Arrival::New }
+        })
     }
 
     /// A batch is in every file it belongs to.
     pub fn store(&self, hunter: &str, epoch: Epoch, seq: BatchSeq) {
-        let mut state = self.state.lock();
-        let marks = marks(&mut state, hunter, epoch);
-        marks.stored = marks.stored.max(seq.0);
+        self.state.lock().change(hunter, epoch, |marks| {
+            marks.pending.remove(&seq.0);
+            // it may have been forgotten meanwhile
+            marks.arrived.insert(seq.0, seq.0);
+            marks.settle();
+        });
     }
 
-    /// Everything up to here is stored.
+    /// Of what the hunter has, everything up to here is stored.
     pub fn stored(&self, hunter: &str, epoch: Epoch) -> BatchSeq {
+        BatchSeq(self.told(hunter, epoch, BatchSeq(0), false).through)
+    }
+
+    /// What whoever sent this batch is told: its hunter, or a processor that passed it on. It is stored if that reaches so far.
+    pub fn told(&self, hunter: &str, epoch: Epoch, seq: BatchSeq, passed_on: bool) -> Told {
         let state = self.state.lock();
-        BatchSeq(state.hunters.get(hunter).and_then(|e| e.get(&epoch)).map_or(0, |m| m.stored))
+        let marks = state.hunters.get(hunter).and_then(|e| e.get(&epoch));
+        let told = |m: &Marks| if passed_on { m.stored_around(seq.0) } else { Some(Told { from: 0, through: m.through }) };
+        marks.and_then(told).unwrap_or_default()
     }
 
     /// Where a hunter that registers may go on, for the epochs it names.
@@ -102,98 +225,97 @@ impl Ingest {
         epochs.iter().map(|e| Epoch(*e)).map(|e| (e, known(&e))).filter(|(_, seq)| seq.0 > 0).collect()
     }
 
-    /// What was accepted but not yet stored is forgotten: it will be sent again (the record branch was restarted).
+    /// What is stored. What was accepted and is not stored yet is left out: after a restart it is sent again.
     pub fn snapshot(&self) -> Vec<Acked> {
         let state = self.state.lock();
-        let mut all: Vec<Acked> = state
-            .hunters
-            .iter()
-            .flat_map(|(h, epochs)| {
-                epochs.iter().map(|(e, m)| Acked { hunter: h.clone(), epoch: e.0, through: m.stored, beyond: Vec::new() })
-            })
+        let each = state.hunters.iter().flat_map(|(h, epochs)| epochs.iter().map(move |(e, m)| (h, e, m)));
+        let young = each.filter(|(_, _, m)| m.touched.elapsed() < KEPT);
+        let mut all: Vec<Acked> = young
+            .map(|(h, e, m)| Acked { hunter: h.clone(), epoch: e.0, through: m.through, stored: Some(m.stored()) })
             .collect();
         all.sort_by(|a, b| (&a.hunter, a.epoch).cmp(&(&b.hunter, b.epoch)));
         all
     }
+
+    /// Batches that never came and would not be believed any more: their gaps were closed for want of room.
+    pub fn closed(&self) -> u64 {
+        self.state.lock().closed
+    }
 }
 
-fn marks<'s>(state: &'s mut State, hunter: &str, epoch: Epoch) -> &'s mut Marks {
-    state.clock = state.clock.wrapping_add(1);
-    let now = state.clock;
-    if !state.hunters.contains_key(hunter) && state.hunters.len() >= HUNTERS {
-        let idle = state.hunters.iter().min_by_key(|(_, e)| e.values().map(|m| m.touched).max()).map(|(h, _)| h.clone());
-        if let Some(h) = idle {
-            state.hunters.remove(&h);
+impl State {
+    /// Changes the marks of an epoch, within the bounds.
+    fn change<T>(&mut self, hunter: &str, epoch: Epoch, change: impl FnOnce(&mut Marks) -> T) -> T {
+        self.make_room(hunter, epoch);
+        let epochs = self.hunters.entry(hunter.to_owned()).or_default();
+        let before = epochs.len();
+        let marks = epochs.entry(epoch).or_insert_with(Marks::new);
+        marks.touched = Moment::now();
+        let ranges = marks.spare_ranges();
+        let changed = change(marks);
+        while marks.arrived.len() > RANGES {
+            self.closed = self.closed.saturating_add(marks.arrived.close_first_gap());
+        }
+        self.ranges = self.ranges.saturating_sub(ranges).saturating_add(marks.spare_ranges());
+        self.epochs = self.epochs.saturating_add(epochs.len().saturating_sub(before));
+        if self.ranges > RANGES_ALL {
+            self.close_gaps();
+        }
+        changed
+    }
+
+    /// Forgets somebody, if this epoch is one too many.
+    fn make_room(&mut self, hunter: &str, epoch: Epoch) {
+        let known = self.hunters.get(hunter);
+        if known.is_some_and(|e| e.contains_key(&epoch)) {
+            return;
+        }
+        if known.is_some_and(|e| e.len() >= EPOCHS) {
+            self.forget_epoch(Some(hunter));
+        } else if known.is_none() && self.hunters.len() >= HUNTERS {
+            let touched = |e: &BTreeMap<Epoch, Marks>| e.values().map(|m| m.touched).max();
+            let idle = self.hunters.iter().min_by_key(|(_, e)| touched(e)).map(|(h, _)| h.clone());
+            let gone = idle.and_then(|h| self.hunters.remove(&h)).unwrap_or_default();
+            for marks in gone.into_values() {
+                self.note_gone(&marks);
+            }
+        }
+        if self.epochs >= EPOCHS_ALL {
+            self.forget_epoch(None);
         }
     }
-    let epochs = state.hunters.entry(hunter.to_owned()).or_default();
-    if !epochs.contains_key(&epoch)
-        && epochs.len() >= EPOCHS
-        && let Some(old) = epochs.iter().min_by_key(|(_, m)| m.touched).map(|(e, _)| *e)
-    {
-        epochs.remove(&old);
+
+    /// Forgets the epoch untouched for longest, of one hunter or of all.
+    fn forget_epoch(&mut self, of: Option<&str>) {
+        let all = self.hunters.iter().filter(|(h, _)| of.is_none_or(|of| of == *h));
+        let each = all.flat_map(|(h, epochs)| epochs.iter().map(move |(e, m)| (m.touched, *e, h)));
+        let Some((epoch, hunter)) = each.min().map(|(_, e, h)| (e, h.clone())) else { return };
+        let Some(epochs) = self.hunters.get_mut(&hunter) else { return };
+        let gone = epochs.remove(&epoch);
+        if epochs.is_empty() && of.is_none() {
+            self.hunters.remove(&hunter);
+        }
+        if let Some(marks) = gone {
+            self.note_gone(&marks);
+        }
     }
-    let marks = epochs.entry(epoch).or_default();
-    marks.touched = now;
-    marks
+
+    fn note_gone(&mut self, marks: &Marks) {
+        self.epochs = self.epochs.saturating_sub(1);
+        self.ranges = self.ranges.saturating_sub(marks.spare_ranges());
+    }
+
+    /// Closes the lower half of the gaps of the epoch that has most.
+    fn close_gaps(&mut self) {
+        let most = self.hunters.values_mut().flat_map(BTreeMap::values_mut).max_by_key(|m| m.arrived.len());
+        let Some(marks) = most else { return };
+        let half = marks.spare_ranges().div_ceil(2);
+        for _ in 0..half {
+            self.closed = self.closed.saturating_add(marks.arrived.close_first_gap());
+        }
+        self.ranges = self.ranges.saturating_sub(half);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_batch_sent_again_is_recognised_even_before_it_is_stored() {
-        let i = Ingest::default();
-
-        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), Span::default(), |_| {}), Arrival::New);
-        assert_eq!(i.arrive("h", Epoch(1), BatchSeq(1), Span::default(), |_| {}), Arrival::Duplicate);
-        assert_eq!(i.stored("h", Epoch(1)), BatchSeq(0));
-        i.store("h", Epoch(1), BatchSeq(1));
-        assert_eq!(i.stored("h", Epoch(1)), BatchSeq(1));
-    }
-
-    #[test]
-    fn epochs_and_hunters_do_not_mix() {
-        let i = Ingest::default();
-        i.arrive("a", Epoch(1), BatchSeq(5), Span::default(), |_| {});
-
-        assert_eq!(i.arrive("a", Epoch(2), BatchSeq(5), Span::default(), |_| {}), Arrival::New);
-        assert_eq!(i.arrive("b", Epoch(1), BatchSeq(5), Span::default(), |_| {}), Arrival::New);
-    }
-
-    #[test]
-    fn a_restart_goes_on_where_it_stopped() {
-        let i = Ingest::default();
-        i.arrive("a", Epoch(1), BatchSeq(7), Span::default(), |_| {});
-        i.store("a", Epoch(1), BatchSeq(7));
-        i.arrive("a", Epoch(1), BatchSeq(8), Span::default(), |_| {});
-
-        let again = Ingest::restore(&i.snapshot());
-
-        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(7), Span::default(), |_| {}), Arrival::Duplicate);
-        assert_eq!(again.arrive("a", Epoch(1), BatchSeq(8), Span::default(), |_| {}), Arrival::New);
-        assert_eq!(again.resume_points("a", &[1, 9]), [(Epoch(1), BatchSeq(7))]);
-    }
-
-    #[test]
-    fn packets_missing_before_a_batch_are_told_once() {
-        let i = Ingest::default();
-        let mut told = Vec::new();
-        for (seq, first) in [(5, 100), (6, 110), (9, 150), (9, 150), (10, 160), (4, 0), (u64::MAX, u64::MAX)] {
-            i.arrive("a", Epoch(1), BatchSeq(seq), Span { first, packets: 10 }, |missing| told.push(missing));
-        }
-
-        assert_eq!(told, [0, 0, 30, 0, u64::MAX - 170]);
-    }
-
-    #[test]
-    fn the_number_of_epochs_is_bounded() {
-        let i = Ingest::default();
-        for e in 0..1000 {
-            i.arrive("a", Epoch(e), BatchSeq(1), Span::default(), |_| {});
-        }
-
-        assert_eq!(i.snapshot().len(), EPOCHS);
-    }
-}
+mod tests;

@@ -128,6 +128,8 @@ impl Health for ProcessorPages {
             x.family("lc_processors", Kind::Gauge, "Processors below this one, by whether their stream is open.");
         processors.sample(&[("up", "1")], below);
         processors.sample(&[("up", "0")], m.below.len().saturating_sub(below));
+        let help = "Numbers of batches that never came and would be taken for repetitions now: there were too many gaps.";
+        x.counter("lc_sequences_closed_total", help, self.shared.ingest.closed());
         self.transport.tell(&mut x, m.secs());
         let files = *self.shared.files.lock();
         x.gauge("lc_calls_active", "Calls whose files may still grow.", files.calls);
@@ -184,7 +186,7 @@ impl Health for ProcessorPages {
                 "p2": {"unique": c.unique, "committed": c.committed, "in_queue": c.in_queue, "dropped": c.dropped, "doubled": c.doubled, "unwanted": c.unwanted,
                        "difference": difference(p2)},
             },
-            "declared": c.declared, "undeclared": c.undeclared, "refused_streams": by_reason(&c.refusals), "lost": losses,
+            "declared": c.declared, "undeclared": c.undeclared, "late": c.late, "refused_streams": by_reason(&c.refusals), "lost": losses,
             "flow_control": m.level.name(), "queue": {"batches": waiting, "limit": room},
             "hunters": m.hunters.iter().map(|h| json!({"id": h.id, "up": h.up})).collect::<Vec<Value>>(),
             "processors": m.below.iter().map(|(id, up)| json!({"id": id, "up": up})).collect::<Vec<Value>>(),
@@ -221,6 +223,11 @@ fn packets(x: &mut Exposition, m: &Moment) {
     left_out.sample(&[("reason", "unwanted")], c.unwanted);
     x.counter("lc_declared_packets_total", "Packets hunters gave up and said so.", c.declared);
     x.counter("lc_undeclared_packets_total", "Packets missing between two batches without a word.", c.undeclared);
+    x.counter(
+        "lc_late_packets_total",
+        "Packets that came after later ones of their hunter, by another way; undeclared until then.",
+        c.late,
+    );
     let mut error =
         x.family("lc_conservation_error_packets", Kind::Gauge, "Left minus right of each equation: 0, or there is a bug.");
     for (equation, n) in ["p1", "p2"].into_iter().zip(c.imbalance()) {

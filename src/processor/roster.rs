@@ -18,7 +18,7 @@ const GONE: Duration = Duration::from_mins(5);
 /// Another process may take over an id whose owner has been silent for this long.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 /// Longest id: it stands in logs, records and file comments.
-const ID_MAX: usize = 256;
+pub(super) const ID_MAX: usize = 256;
 /// Most bytes of a registration, which is kept and shown: a thousand files to read and as many epochs.
 const REGISTRATION_MAX: usize = 256 << 10;
 

@@ -12,9 +12,9 @@ use super::access::Access;
 use super::below::Below;
 use super::commit::Durability;
 use super::counts::{Counters, LOSSES};
-use super::data::{Acks, ack};
+use super::data::{Acks, ack, of_hunter};
 use super::filters::Distribution;
-use super::ingest::Ingest;
+use super::ingest::{Ingest, Told};
 use super::losses::Losses;
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
@@ -57,6 +57,13 @@ pub struct Incoming {
     pub missing: u64,
     /// Its place among the bytes that wait, unless it is read again after a restart; free again when it is written.
     pub room: Option<OwnedSemaphorePermit>,
+}
+
+impl Incoming {
+    /// Whether a processor below brought it, not its hunter.
+    pub(super) fn is_passed_on(&self) -> bool {
+        self.view.path().len() > 0
+    }
 }
 
 /// Work for the record thread.
@@ -242,6 +249,20 @@ impl Shared {
         StreamControl { durable, ..ack(epoch, seq, flow) }
     }
 
+    /// What whoever sent a batch of this epoch is told of it: its hunter, or a processor that passed it on.
+    pub(super) fn say(&self, hunter: &str, epoch: Epoch, told: Told, passed_on: bool, flow: FlowControl) -> StreamControl {
+        let control = StreamControl { ack_from: told.from, ..self.ack(Some(epoch), BatchSeq(told.through), flow) };
+        of_hunter(control, hunter, passed_on)
+    }
+
+    /// The answer to a batch that is stored.
+    pub(super) fn answer(&self, batch: &Incoming, flow: FlowControl) -> StreamControl {
+        let Some(epoch) = batch.announced else { return self.ack(None, batch.seq, flow) };
+        let passed_on = batch.is_passed_on();
+        let told = self.ingest.told(&batch.hunter, epoch, batch.seq, passed_on);
+        self.say(&batch.hunter, epoch, told, passed_on, flow)
+    }
+
     /// Flow control in force.
     pub fn flow(&self) -> FlowControl {
         wire(self.level())
@@ -325,9 +346,8 @@ impl Shared {
     /// Batches were stored: the streams on which they came again are told too.
     pub(super) fn tell_stored(&self) {
         let flow = self.flow.lock();
-        let tell = |epoch, seq| self.ack(Some(epoch), seq, wire(flow.level));
         for acks in flow.streams.iter().filter_map(Weak::upgrade) {
-            acks.tell_stored(|hunter, epoch| self.ingest.stored(hunter, epoch), tell);
+            acks.tell_stored(self, wire(flow.level));
         }
     }
 

@@ -5,6 +5,7 @@
 //!
 //! Promises: whole or absent (written aside, synced, renamed). Refuses a version it does not know.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -13,11 +14,12 @@ use super::calls::CallState;
 use super::dir::Dir;
 use super::json::Hole;
 use super::unified::Length;
+use crate::batch::SeqRanges;
 
 /// Its name in the state directory.
 pub const FILE_NAME: &str = "processor-state.json";
 /// Version of the layout below; raised when an older program could misread it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Of programs without a commit log: left by a graceful stop only.
 const VERSION_WITHOUT_LOG: u32 = 1;
 /// Longest state read back: 100 000 calls of two files, some 1 KiB each, and as much again.
@@ -94,11 +96,26 @@ pub struct Acked {
     pub hunter: String,
     /// Epoch: one batcher in one process start.
     pub epoch: u64,
-    /// Every batch up to this sequence is stored.
+    /// Of what the hunter has, every batch up to this sequence is stored.
     pub through: u64,
-    /// Batches stored beyond a gap.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub beyond: Vec<u64>,
+    /// Which are; none, as of programs that knew no order but one: all up to that sequence.
+    #[serde(default)]
+    pub stored: Option<SeqRanges>,
+}
+
+impl Acked {
+    /// Which batches are stored.
+    pub fn ranges(&self) -> Cow<'_, SeqRanges> {
+        self.stored.as_ref().map_or_else(|| Cow::Owned(SeqRanges::through(self.through)), Cow::Borrowed)
+    }
+
+    /// Takes in what was stored later.
+    pub fn join(&mut self, later: &Self) {
+        let mut all = self.stored.take().unwrap_or_else(|| SeqRanges::through(self.through));
+        later.ranges().iter().for_each(|(from, to)| all.insert(from, to));
+        self.stored = Some(all);
+        self.through = self.through.max(later.through);
+    }
 }
 
 impl Default for State {
@@ -181,7 +198,7 @@ mod tests {
             tracks: vec![track.clone()],
         };
         let state = State {
-            acked: vec![Acked { hunter: "h".into(), epoch: u64::MAX, through: 9, beyond: vec![11] }],
+            acked: vec![Acked { hunter: "h".into(), epoch: u64::MAX, through: 9, stored: Some(SeqRanges::through(11)) }],
             calls: vec![call(b"a@b"), call(&[0xff, 0])],
             unified: vec![Length { name: "u.pcap".into(), bytes: 24 }],
             ..State::default()
@@ -197,7 +214,7 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_know() {
         let (_tmp, dir) = dir();
-        for text in ["", "{", "[]", r#"{"version":3,"acked":[],"calls":[],"unified":[]}"#] {
+        for text in ["", "{", "[]", r#"{"version":4,"acked":[],"calls":[],"unified":[]}"#] {
             dir.write_whole(FILE_NAME, text.as_bytes(), false).unwrap();
             assert!(matches!(State::load(&dir), Err(RecordError::Unreadable { .. })), "{text}");
         }

@@ -46,7 +46,7 @@ pub fn wall() -> Timestamp {
 }
 
 /// A moment on the monotonic clock, for the age of a batch; on a thread of a paused runtime, on its clock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Instant);
 
 impl Moment {

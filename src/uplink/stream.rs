@@ -143,7 +143,8 @@ fn apply(control: &StreamControl, backlog: &Backlog, connection: Connection, kin
             if control.hunter_id.is_empty() {
                 backlog.ack(connection, epoch, seq);
             } else {
-                backlog.ack_key(connection, &BatchKey { hunter: control.hunter_id.as_str().into(), epoch, seq });
+                let key = BatchKey { hunter: control.hunter_id.as_str().into(), epoch, seq };
+                backlog.ack_key(connection, &key, BatchSeq(control.ack_from));
             }
         }
         PeerKind::Plain if control.ack_sequence != 0 => backlog.ack_plain(connection, BatchSeq(control.ack_sequence)),

@@ -1,5 +1,6 @@
 //! The commit thread: groups in, acknowledgements out; a checkpoint now and then.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::entry::{Entry, Extent, Place};
-use super::{Ask, Checkpoint, Commit, CommitError, Durability, Group, Left, Logged, Progress, log::Log};
-use crate::processor::data::of_hunter;
+use super::{Ask, Checkpoint, Commit, CommitError, Durability, Group, Left, Logged, Pending, Progress, log::Log};
+use crate::batch::SeqRanges;
 use crate::processor::shared::{Job, Shared};
 use crate::record::RecordError;
 use crate::record::dir::{Access, Dir, Entries, MinFree, sync_data};
@@ -147,13 +148,7 @@ impl Committer {
             return false;
         }
         let extents = group.grown.drain(..).map(|(place, g)| Extent { place, name: g.name.into(), bytes: g.bytes }).collect();
-        let mut marks: Vec<Acked> = Vec::new();
-        for p in group.batches.iter().rev().filter(|p| p.batch.announced.is_some()) {
-            let b = &p.batch;
-            if !marks.iter().any(|m| m.epoch == b.epoch.0 && m.hunter == *b.hunter) {
-                marks.push(Acked { hunter: b.hunter.to_string(), epoch: b.epoch.0, through: b.seq.0, beyond: Vec::new() });
-            }
-        }
+        let marks = marks(&group.batches);
         if !self.append_head(Entry::Commit { marks, extents }) {
             return false;
         }
@@ -179,11 +174,8 @@ impl Committer {
         self.shared.commit_ends();
         let (now, flow) = (clock::wall(), self.shared.flow());
         for p in group.batches {
-            let b = &p.batch;
-            let seq = b.announced.map_or(b.seq, |epoch| self.shared.ingest.stored(&b.hunter, epoch));
-            self.latency.note(now.since(b.received));
-            let passed_on = b.view.path().len() > 0;
-            b.acks.answer(of_hunter(self.shared.ack(b.announced, seq, flow), &b.hunter, passed_on));
+            self.latency.note(now.since(p.batch.received));
+            p.batch.acks.answer(self.shared.answer(&p.batch, flow));
         }
         self.shared.tell_stored();
         if let Some(mut checkpoint) = group.checkpoint {
@@ -312,6 +304,20 @@ impl Committer {
         clock::pause(RETRY);
         self.running = Some(Checkpoint { state, files: Vec::new(), entries: None });
     }
+}
+
+/// What these batches add to what is stored, where their senders know their epochs.
+fn marks(batches: &[Pending]) -> Vec<Acked> {
+    let mut marks: BTreeMap<(&str, u64), Acked> = BTreeMap::new();
+    for b in batches.iter().map(|p| &p.batch).filter(|b| b.announced.is_some()) {
+        let new = || Acked { hunter: b.hunter.to_string(), epoch: b.epoch.0, through: 0, stored: Some(SeqRanges::default()) };
+        let mark = marks.entry((&*b.hunter, b.epoch.0)).or_insert_with(new);
+        mark.stored.iter_mut().for_each(|all| all.insert(b.seq.0, b.seq.0));
+        if !b.is_passed_on() {
+            mark.through = mark.through.max(b.seq.0);
+        }
+    }
+    marks.into_values().collect()
 }
 
 /// How long batches waited for their acknowledgement, in steps of a quarter.

@@ -1,5 +1,6 @@
 //! What an earlier process left, and how its files become what was stored.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -29,7 +30,8 @@ struct Found {
     /// Files that were made or may have been since the checkpoint.
     made: BTreeSet<(Place, String)>,
     extents: BTreeMap<(Place, String), u64>,
-    marks: Vec<Acked>,
+    /// What is stored of each hunter and epoch, those of the checkpoint among them.
+    marks: BTreeMap<(String, u64), Acked>,
     /// The last commit, and the last entry.
     committed: u64,
     last: u64,
@@ -62,12 +64,16 @@ impl Found {
                 self.batches = self.batches.saturating_add(std::mem::take(&mut self.since_commit));
                 self.extents.extend(extents.into_iter().map(|Extent { place, name, bytes }| ((place, name), bytes)));
                 for m in marks {
-                    match self.marks.iter_mut().find(|k| k.epoch == m.epoch && k.hunter == m.hunter) {
-                        Some(known) => known.through = known.through.max(m.through),
-                        None => self.marks.push(m),
-                    }
+                    self.mark(m);
                 }
             }
+        }
+    }
+
+    fn mark(&mut self, m: Acked) {
+        match self.marks.entry((m.hunter.clone(), m.epoch)) {
+            Slot::Occupied(mut known) => known.get_mut().join(&m),
+            Slot::Vacant(slot) => drop(slot.insert(m)),
         }
     }
 }
@@ -86,6 +92,9 @@ pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Pla
     let mut state = known.unwrap_or_default();
     let clean_before = state.clean || !had_state;
     let mut found = Found { committed: state.log, last: state.log, ..Found::default() };
+    for m in std::mem::take(&mut state.acked) {
+        found.mark(m);
+    }
     let of = |place, lengths: &[Length]| lengths.iter().map(move |l| ((place, l.name.clone()), l.bytes)).collect::<Vec<_>>();
     found.extents.extend(of(Place::Unified, &state.unified));
     found.extents.extend(of(Place::Rotating, &state.rotating));
@@ -117,12 +126,7 @@ pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Pla
         restore_files(&state, &found)?;
     }
 
-    for m in found.marks {
-        match state.acked.iter_mut().find(|k| k.epoch == m.epoch && k.hunter == m.hunter) {
-            Some(known) => known.through = known.through.max(m.through),
-            None => state.acked.push(m),
-        }
-    }
+    state.acked = std::mem::take(&mut found.marks).into_values().collect();
     let lengths = |wanted: Place| {
         let of = found.extents.iter().filter(move |((place, _), _)| *place == wanted);
         of.map(|((_, name), bytes)| Length { name: name.clone(), bytes: *bytes }).collect()

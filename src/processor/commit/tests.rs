@@ -27,7 +27,7 @@ fn left(root: &Path) {
         fs::write(root.join(name), [7; 100]).unwrap();
     }
     let head = BatchHead { hunter: "h".into(), interfaces: Vec::new(), epoch: 5, seq: 9, received: 1, missing: 0, kept: None };
-    let marks = vec![crate::record::state::Acked { hunter: "h".into(), epoch: 5, through: 9, beyond: Vec::new() }];
+    let marks = vec![crate::record::state::Acked { hunter: "h".into(), epoch: 5, through: 9, stored: None }];
     let extents = vec![Extent { place: Place::Unified, name: "all.pcap".into(), bytes: 40 }];
     let names = ["new_sip.pcap", "new.json", "old_sip.pcap"].map(Into::into).to_vec();
     let log = &mut commit.log;

@@ -48,6 +48,56 @@ async fn a_processor_brings_the_batches_of_all_its_hunters_and_is_told_whose_are
     assert_eq!((told.hunter_id.as_str(), told.epoch, shared.counters.counts().duplicate), ("b", 7, 3), "it came before");
 }
 
+/// What the record and commit threads do.
+async fn store_next(shared: &Shared, queue: &mut mpsc::Receiver<Job>) -> (String, u64) {
+    let Job::Batch(b) = timeout(LONG, queue.recv()).await.unwrap().unwrap() else { panic!("no batch") };
+    shared.ingest.store(&b.hunter, b.epoch, b.seq);
+    b.acks.answer(shared.answer(&b, FlowControl::FlowContinue));
+    shared.tell_stored();
+    (b.hunter.to_string(), b.seq.0)
+}
+
+async fn acked(stream: &mut Stream) -> (u64, u64) {
+    let Answer::Control(told) = stream.answer().await else { panic!("nothing is said") };
+    assert_eq!((told.hunter_id.as_str(), told.epoch), ("a", 7));
+    (told.ack_from, told.ack_sequence)
+}
+
+/// It was acknowledged by one, which was then cut off from here; the other was quicker.
+#[tokio::test]
+async fn what_a_hunter_sent_first_to_one_processor_and_then_to_another_is_taken_in_whatever_order_it_comes() {
+    let (shared, mut queue) = processor(8);
+    join(&shared, "west");
+    join(&shared, "east");
+    let batches = sealed("a", 7, 6);
+    let (mut west, mut east) = (Stream::open(&shared), Stream::open(&shared));
+    for b in &batches[3..5] {
+        east.send(passed(b, &["east"]));
+    }
+    assert_eq!(east.answer().await, Answer::Silence);
+    for seq in [4, 5] {
+        assert_eq!(store_next(&shared, &mut queue).await, ("a".to_owned(), seq));
+    }
+    assert_eq!(acked(&mut east).await, (4, 5));
+
+    for b in [&batches[0], &batches[1], &batches[4], &batches[5]] {
+        west.send(passed(b, &["west"]));
+    }
+    assert_eq!(acked(&mut west).await, (4, 5), "the fifth is here; of what west sent before it nothing is stored");
+    for seq in [1, 2, 6] {
+        assert_eq!(store_next(&shared, &mut queue).await, ("a".to_owned(), seq));
+    }
+
+    assert_eq!([acked(&mut west).await, acked(&mut west).await], [(1, 2), (4, 6)]);
+    let c = shared.counters.counts();
+    assert_eq!((c.unique, c.duplicate, c.late, c.imbalance()), (15, 3, 6, [0, 0]));
+    assert_eq!(
+        shared.ingest.resume_points("a", &[7]),
+        [(Epoch(7), crate::batch::BatchSeq(2))],
+        "the third may be with the hunter"
+    );
+}
+
 #[tokio::test]
 async fn a_processor_of_the_predecessor_brings_its_hunters_batches_whatever_they_are_numbered() {
     let (shared, mut queue) = processor(8);

@@ -13,8 +13,9 @@
 //!    after `secure`: the batch is in the queue's files as the disk confirmed them, or the processor above has it. An end before `secure`
 //!    comes before the Commit entry too: the next start does not know the batch, the hunter still has it and sends it again.
 //! 2. Nothing is doubled. An end between `secure` and the Commit entry leaves the batch in the queue, and the hunter's repetition puts it there
-//!    once more; what the queue sent but had not removed is sent again as well. Each copy has the hunter's own epoch and sequence, and the
-//!    queue keeps the order within an epoch, so the processor above recognises every further copy, as it does those of a hunter.
+//!    once more; what the queue sent but had not removed is sent again as well. Each copy has the hunter's own epoch and sequence, so the
+//!    processor above recognises every further copy, as it does those of a hunter, in whatever order they come: a hunter that went from this
+//!    processor to another below the same one sends by two ways. What is acknowledged is named from one number to another, for that reason.
 //! 3. Nothing is given up. A full queue takes nothing more (it never drops its oldest); the commit thread waits, the hunters are paused
 //!    and keep what they have. That ends once the processor above takes something, for which the queue needs nothing from here: there
 //!    is no circle of waiting. Loops of processors are refused ([`super::below`]).

@@ -1,8 +1,8 @@
 //! A backlog whose batches come from several hunters: a processor's road to the one above it.
 //!
 //! The queue has an epoch and a sequence of its own, by which the spool keeps its order; on the wire each batch keeps its hunter's.
-//! Acknowledgements name the hunter's, so they may come out of the queue's order: the spool hears of a batch once all before it are
-//! acknowledged too. Nothing is declared as given up, since a declaration would name batches of the wrong epoch; it is counted.
+//! Acknowledgements name the hunter's, and say from which to which: the peer may have a part of an epoch by another way, and what it has is
+//! not always what came before. So they may come out of the queue's order: the spool hears of a batch once all before it are acknowledged too. Nothing is declared as given up, since a declaration would name batches of the wrong epoch; it is counted.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::batch::{BatchKey, BatchSeq, Epoch};
 use crate::telemetry::clock;
 
 impl Backlog {
-    /// The peer has taken over this batch, and all of its hunter's epoch before it.
-    pub fn ack_key(&self, connection: Connection, key: &BatchKey) {
+    /// The peer has taken over this batch, and all of its hunter's epoch before it, back to `from`.
+    pub fn ack_key(&self, connection: Connection, key: &BatchKey, from: BatchSeq) {
         let mut state = self.state.lock();
         if state.connection != connection.0 {
             return;
         }
-        state.acknowledge(|e| e.key.as_ref().is_some_and(|k| covers(key, k)), false);
+        state.acknowledge(|e| e.key.as_ref().is_some_and(|k| k.seq >= from && covers(key, k)), false);
         state.wake();
         self.after_acks(&state);
     }

@@ -96,3 +96,19 @@ fn a_record_that_could_not_be_written_is_not_written_over_a_newer_one() {
         assert_eq!((f.missing, f.doubled), (0, 0));
     }
 }
+
+/// What it had sent to the first processor came to the one above after what it sent to the second, and was taken for repetitions.
+#[test]
+fn what_a_hunter_sends_by_two_ways_up_a_tree_is_on_top_once_whichever_comes_first() {
+    for (seed, down) in (0..).zip([What::CutAbove(1, 0), What::CrashProcessor(1)]) {
+        let scene = one_and_one(&[(500, 3500, What::CutAbove(1, 0)), (1200, 1500, What::Cut(0, 1)), (1500, 2500, down)]);
+        let below = processor::Kind { above: Some(0), ..scene.processors[0] };
+        let hunters = vec![hunter::Kind { roads: vec![1, 2], ..scene.hunters[0].clone() }];
+        let scene = Scene { hunters, processors: vec![scene.processors[0], below, below], ..scene };
+
+        let (f, _) = play_scene(scene, seed);
+
+        assert_eq!((f.packets, f.missing, f.doubled), (f.delivered, 0, 0), "{down:?}");
+        assert!(f.in_two > 0);
+    }
+}

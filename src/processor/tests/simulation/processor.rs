@@ -147,11 +147,10 @@ impl Node {
         spool.as_ref().is_some_and(|s| !s.has_ended())
     }
 
-    /// Whether everything is with the processor above.
+    /// Whether it has begun, and everything is with the processor above.
     pub(super) fn has_passed_on(&self) -> bool {
         let shared = self.shared.borrow();
-        let backlog = shared.as_ref().and_then(|s| s.upstream.get()).map(|u| &u.backlog);
-        backlog.is_none_or(|b| b.is_drained())
+        shared.as_ref().is_some_and(|s| s.upstream.get().is_none_or(|u| u.backlog.is_drained()))
     }
 
     /// Lets its threads act; false once they have ended.

@@ -80,16 +80,11 @@ impl Scene {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d);
         let d = &mut dice;
         let mut processors = (0..[1, 1, 1, 2, 2, 3][index(d.roll(6))]).map(|_| processor(d)).collect::<Vec<_>>();
-        let mut hunters =
-            (0..[1, 1, 2, 2, 3, 3, 4, 5][index(d.roll(8))]).map(|_| hunter(d, processors.len())).collect::<Vec<_>>();
+        let hunters = (0..[1, 1, 2, 2, 3, 3, 4, 5][index(d.roll(8))]).map(|_| hunter(d, processors.len())).collect::<Vec<_>>();
         // a tree: those below pass on to the first
         if d.roll(2) == 0 {
             for below in processors.iter_mut().skip(1) {
                 below.above = Some(0);
-            }
-            // batches of one epoch on two ways up may come in another order, which is not for the processor on top
-            for hunter in &mut hunters {
-                hunter.roads.truncate(1);
             }
         }
         let calm = ms(3000 + d.roll(7000));
