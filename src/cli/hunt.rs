@@ -57,7 +57,7 @@ fn reach(config: &HuntConfig, started: &Started) -> Reach {
     let mut reach = Reach::default();
     reach.reads(started.merged.file.iter().chain(&config.filters.file).chain(&config.capture.read));
     reach.reads(config.security.files());
-    if spool::asked(config).0 != Durability::Memory {
+    if spool::asked(config).0 != Durability::Memory || config.hunter.disk_buffer.dir.is_some() {
         config.spool_dir.iter().for_each(|dir| reach.writes_into(dir));
     }
     reach
@@ -121,7 +121,7 @@ fn assemble(
     let offline = !config.capture.read.is_empty();
     let shares = shares(config)?;
     let Some((sources, interfaces)) = sources(config, stop)? else { return Ok(None) };
-    let (durability, spool) = spool::of_hunter(config)?;
+    let spool::Opened { durability, queue, account } = spool::of_hunter(config)?;
     let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
     Ok(Some(Parts {
         sources,
@@ -152,7 +152,8 @@ fn assemble(
             durability,
             ..BacklogConfig::default()
         },
-        spool,
+        spool: queue,
+        account,
         uplink: UplinkConfig {
             party: Party::Hunter,
             hunter_id: Arc::from(config.id.as_str()),

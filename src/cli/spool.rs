@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 
-use crate::batch::{BatchView, ViewLimits};
+use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits};
 use crate::config::{Durability as Asked, HuntConfig, Mode, Origin, OutputFormat, Reserve, SpoolConfig as Config, WhenFull};
-use crate::hunter::{self, Facts};
+use crate::hunter::{self, Account, Before, Facts};
 use crate::record::dir::MinFree;
 use crate::record::unified::Unified;
 use crate::record::{self, Packet};
-use crate::spool::{self, Disk, Item, Listed, Queue, SpoolConfig, SpoolError, SpoolFull};
+use crate::spool::{self, Disk, Item, LastRun, Listed, Queue, SpoolConfig, SpoolError, SpoolFull, StateFile};
 use crate::telemetry::clock;
 use crate::uplink::{BacklogConfig, Durability, Ending, Party, UplinkConfig};
 
@@ -37,21 +37,58 @@ const fn sync(durability: Durability) -> (Duration, u64) {
     }
 }
 
-/// Where this hunter's batches live, and its queue. Nobody asked for one (`auto`): then one that cannot be had is a warning.
-pub(super) fn of_hunter(config: &HuntConfig) -> Result<(Durability, Option<Queue<Disk>>), Stop> {
+/// What a hunter has of its directory.
+pub(super) struct Opened {
+    /// Where its batches live.
+    pub(super) durability: Durability,
+    /// Its queue.
+    pub(super) queue: Option<Queue<Disk>>,
+    /// What the last run left, and where this one writes the same.
+    pub(super) account: Option<Account>,
+}
+
+/// Opens a hunter's directory. Nobody asked for a queue (`auto`): then one that cannot be had is a warning.
+pub(super) fn of_hunter(config: &HuntConfig) -> Result<Opened, Stop> {
     let offline = !config.capture.read.is_empty();
     let (durability, demanded) = asked(config);
     if durability == Durability::Memory {
-        return Ok((durability, None));
+        return Ok(Opened { durability, queue: None, account: in_memory(config) });
     }
     match open(config, durability, offline) {
-        Ok(queue) => Ok((durability, Some(queue))),
+        Ok(queue) => {
+            let opened = StateFile::open(queue.fs(), &config.id);
+            let account = account(opened, |epoch, seq| queue.packets_after(epoch, seq));
+            Ok(Opened { durability, queue: Some(queue), account })
+        }
         Err(stop) if demanded => Err(stop),
         Err(stop) => {
             tracing::warn!(reason = %stop, "no disk queue: what is not acknowledged is lost when this hunter ends");
-            Ok((Durability::Memory, None))
+            Ok(Opened { durability: Durability::Memory, queue: None, account: None })
         }
     }
+}
+
+/// A live hunter without a queue says what a kill cost where a directory was named for it; a file can be read again.
+fn in_memory(config: &HuntConfig) -> Option<Account> {
+    let base = config.hunter.disk_buffer.dir.as_ref().filter(|_| config.capture.read.is_empty())?;
+    let opened = Disk::lock(&spool::directory(base, &config.id)).map_err(std::io::Error::other).and_then(|disk| {
+        let (file, last) = StateFile::open(&disk, &config.id)?;
+        Ok((file.holding(disk), last))
+    });
+    account(opened, |_, _| 0)
+}
+
+/// No start fails for it.
+fn account(opened: std::io::Result<(StateFile, LastRun)>, found: impl Fn(Epoch, BatchSeq) -> u64) -> Option<Account> {
+    let (file, last) = match opened {
+        Ok(opened) => opened,
+        Err(e) => {
+            tracing::warn!(error = %e, "should this hunter be killed, what it loses is not known: its state cannot be written down");
+            return None;
+        }
+    };
+    let now = clock::wall().as_nanos();
+    Some(Account { file, before: Before::of(&last, found, now, hunter::booted_ns(now)) })
 }
 
 /// What is asked for, and whether it must be had.

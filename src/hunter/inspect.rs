@@ -22,6 +22,7 @@ use crate::telemetry::{Windows, clock, memory};
 use super::figures::LOSSES;
 
 use super::names::Names;
+use super::unaccounted::Before;
 
 /// Frames handed to the engine at once.
 const BURST: usize = 32;
@@ -146,6 +147,10 @@ pub struct Shared {
     pub(super) link: Mutex<Link>,
     /// What was lost lately.
     pub(super) recent: Mutex<Windows<{ LOSSES.len() }>>,
+    /// What was found of the run before.
+    pub(super) before: Mutex<Before>,
+    /// Records of this run's state, or the last's, that could not be written or read.
+    pub(super) state_errors: AtomicU64,
     own: RwLock<Arc<[FiveTuple]>>,
 }
 
@@ -166,6 +171,8 @@ impl Shared {
             refused: AtomicU64::new(0),
             link: Mutex::default(),
             recent: Mutex::default(),
+            before: Mutex::default(),
+            state_errors: AtomicU64::new(0),
             own: RwLock::new(Arc::from([])),
         }
     }

@@ -7,6 +7,7 @@
 //! | [`names`] | interfaces that the registration does not name |
 //! | [`control`] | filters in, heartbeat facts out |
 //! | [`figures`] | what became of every packet |
+//! | [`unaccounted`] | what a run that is killed may lose without anybody knowing |
 //! | [`pages`] | figures and health over HTTP |
 //!
 //! Promises: capture never waits for the network (files do: they lose nothing); every captured packet is in exactly one counter of the
@@ -18,6 +19,7 @@ pub mod inspect;
 pub mod names;
 pub mod pages;
 pub mod topology;
+pub mod unaccounted;
 
 use crate::capture::CaptureError;
 use crate::uplink::UplinkError;
@@ -25,6 +27,7 @@ use crate::uplink::UplinkError;
 pub use control::Facts;
 pub use figures::{Report, drops};
 pub use topology::{Parts, drain, endings, local_filters, run};
+pub use unaccounted::{Account, Before, booted_ns};
 
 use inspect::Shared;
 

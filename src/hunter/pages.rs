@@ -2,6 +2,7 @@
 //! is captured.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -81,6 +82,14 @@ impl HunterPages {
         x.counter("lc_bad_acks_total", "Acknowledgements of what was never sent.", b.bad_acks);
         let help = "From sending a batch to its acknowledgement.";
         x.family("lc_ack_latency_seconds", Kind::Histogram, help).histogram(&b.ack_latency);
+        let before = *self.shared.before.lock();
+        x.gauge(
+            "lc_hunter_unaccounted_packets_max",
+            "Packets lost with runs that were killed, at most, since one stopped by itself.",
+            before.at_most(),
+        );
+        let errors = self.shared.state_errors.load(Ordering::Relaxed);
+        x.counter("lc_hunter_state_errors_total", "Records of the hunter's state that could not be written or read.", errors);
         x.gauge("lc_connected", "Whether there is a connection to a processor.", u8::from(b.connected));
         x.state("lc_flow_control_state", "What the processor asks for.", &FLOW, flow(&m.report));
         let mut breakers = x.family("lc_breaker_state", Kind::Gauge, "Whether a processor is tried: 1 for the state it is in.");
@@ -158,7 +167,7 @@ impl Health for HunterPages {
                        "in_memory": r.in_memory(), "on_disk": b.on_disk_packets, "dropped": r.given_up_after_match(),
                        "difference": k3},
             },
-            "dropped": drops, "lost": losses,
+            "dropped": drops, "lost": losses, "unaccounted": unaccounted(&self.shared),
             "processor": {"connected": m.link.processor, "delivery": delivery(r), "flow_control": flow(r), "breakers": breakers},
             "spool": {"bytes": b.spool_bytes, "limit_bytes": self.spool_limit, "batches": b.on_disk_batches},
             "insecure": self.transport.insecure,
@@ -173,6 +182,14 @@ impl Health for HunterPages {
     fn trouble(&self) -> Option<String> {
         Self::trouble_of(&self.shared.report()).map(str::to_owned)
     }
+}
+
+fn unaccounted(shared: &Shared) -> Value {
+    let b = *shared.before.lock();
+    json!({
+        "packets_max": b.at_most(), "last_run": b.last_run, "readable": !b.unreadable, "host_down": b.host_down,
+        "errors": shared.state_errors.load(Ordering::Relaxed),
+    })
 }
 
 const fn flow(r: &Report) -> &'static str {

@@ -8,14 +8,17 @@
 //!        │                         spool thread ──▶ files                                 │
 //!        └──────────────────────────────── Plane (filters, heartbeat facts) ◀─────────────┘
 //!
+//!  state thread ◀─bool─ at a stop: writes once a second what is known of every packet; waits for nobody, and nobody for it
+//!
 //!  seconds task: windows of losses        pages task: figures and health over HTTP, bounded, read only
 //!
 //!  shutdown: stop flag → capture threads end, seal, publish → uplink drains (acknowledged, or left to the spool, or given up, counted)
-//!            → goodbye → the spool thread writes what is in memory and closes its files
+//!            → goodbye → the spool thread writes what is in memory and closes its files → the state thread says that all is accounted for
 //! ```
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -38,6 +41,7 @@ use super::control::{Facts, Plane};
 use super::inspect::{Inspector, Shared};
 use super::names::Names;
 use super::pages::HunterPages;
+use super::unaccounted::{Account, Recorder};
 use super::{Hunt, HunterError, Report};
 
 /// A statistics line this often.
@@ -67,6 +71,8 @@ pub struct Parts {
     pub backlog: BacklogConfig,
     /// Where the rest waits; as [`BacklogConfig::durability`] says.
     pub spool: Option<Queue<Disk>>,
+    /// Where it is written down what is known of every packet, for the case that this process is killed.
+    pub account: Option<Account>,
     /// What is said at registration; epochs are added here.
     pub facts: Facts,
     /// The road to the processor.
@@ -99,16 +105,24 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
     // a file's name is for nobody's dashboard
     let name = |source: &dyn Source| if parts.offline { "file".to_owned() } else { source.describe() };
     let shared = Arc::new(Shared::of(Arc::clone(&backlog), parts.sources.iter().map(|source| name(&**source)).collect()));
+    let epochs: Vec<Epoch> = (0..parts.sources.len()).map(|n| epoch(parts.facts.instance, n)).collect();
+    let account = parts.account.take().map(|account| spawn_account(account, epochs.clone(), &shared)).transpose()?;
     let seconds = tokio::spawn(every_second(Arc::clone(&shared)));
     let pages = parts.pages.take().map(|listener| {
         let (id, transport) = (Arc::clone(&parts.uplink.hunter_id), std::mem::take(&mut parts.transport));
         let pages = HunterPages::new(Arc::clone(&shared), id, transport, parts.spool_limit);
         tokio::spawn(listener.serve(Arc::new(pages)))
     });
-    let hunted = hunt(parts, &shared, ending).await;
+    let hunted = hunt(parts, epochs, &shared, ending).await;
     // also after an error: what was taken over is not lost for it
     if let Some(thread) = spool {
         backlog.close_spool();
+        thread.join().map_err(|_| HunterError::Panicked)?;
+    }
+    if let Some((told, thread)) = account {
+        // what a thread had that is gone is nowhere
+        let stopped = !matches!(hunted, Err(HunterError::Panicked));
+        let _ended = told.send(stopped);
         thread.join().map_err(|_| HunterError::Panicked)?;
     }
     seconds.abort();
@@ -132,6 +146,16 @@ fn spawn_spool(queue: Queue<Disk>, backlog: &Arc<Backlog>) -> Result<std::thread
     std::thread::Builder::new().name("lc-spool".to_owned()).spawn(move || spooler.run()).map_err(HunterError::Thread)
 }
 
+fn spawn_account(account: Account, epochs: Vec<Epoch>, shared: &Arc<Shared>) -> Result<Accounting, HunterError> {
+    let recorder = Recorder::new(account, epochs, Arc::clone(shared));
+    let (told, end) = sync_channel(1);
+    let thread = std::thread::Builder::new().name("lc-state".to_owned()).spawn(move || recorder.run(&end));
+    Ok((told, thread.map_err(HunterError::Thread)?))
+}
+
+/// The state thread, and where it is told that the hunter has stopped.
+type Accounting = (SyncSender<bool>, std::thread::JoinHandle<()>);
+
 /// Sends what an earlier run left on disk, capturing nothing; returns once that is done or cannot be.
 ///
 /// # Errors
@@ -154,9 +178,13 @@ pub async fn drain(
     Ok(backlog.snapshot())
 }
 
-async fn hunt(mut parts: Parts, shared: &Arc<Shared>, ending: watch::Receiver<Ending>) -> Result<Hunt, HunterError> {
+async fn hunt(
+    mut parts: Parts,
+    epochs: Vec<Epoch>,
+    shared: &Arc<Shared>,
+    ending: watch::Receiver<Ending>,
+) -> Result<Hunt, HunterError> {
     let backlog = &shared.backlog;
-    let epochs: Vec<Epoch> = (0..parts.sources.len()).map(|n| epoch(parts.facts.instance, n)).collect();
     parts.facts.epochs.clone_from(&epochs);
     let registered: Arc<[String]> = parts.facts.interfaces.clone().into();
     let first = parts.local.borrow_and_update().clone();

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
 use super::SpoolError;
 use crate::record::dir::{Access, Dir, MinFree, sync_data};
@@ -134,6 +134,17 @@ impl Disk {
             source: plain(e),
         })?;
         Ok(Self { aside: dir.join(QUARANTINE), dir, durable: true, _lock: None })
+    }
+
+    /// A small file that is written over in place; made where it is missing.
+    pub(super) fn in_place(&self, name: &str) -> io::Result<File> {
+        let file = match self.dir.open_existing(name).map_err(plain)? {
+            Some(file) => file,
+            None => self.dir.create_new(name).map_err(plain)?.ok_or(io::ErrorKind::AlreadyExists)?,
+        };
+        // what a file appends goes behind its end, whatever place is named (open(2))
+        rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+        Ok(file)
     }
 
     fn aside(&self) -> io::Result<Dir> {

@@ -4,6 +4,7 @@
 //! <directory>/LOCK                                   held by the process that uses it
 //! <directory>/<epoch, hex>-<first sequence, hex>.seg  records of one epoch, in order; sealed when full or 60 s old
 //! <directory>/ack                                    how far each epoch was acknowledged: a hint, may be stale
+//! <directory>/state                              what a hunter knew of its packets a moment ago
 //! <directory>/quarantine/                            segments that were found damaged, after what was whole in them was read
 //!
 //! append ─▶ [ newest segment of the epoch ] … [ oldest ] ─▶ next ─▶ (window, network) ─▶ ack ─▶ the segment is removed
@@ -17,6 +18,7 @@
 //! | `recover` | what an earlier process left |
 //! | `confirm` | what was never confirmed goes, what is there is confirmed |
 //! | `ack` | the hint |
+//! | `state` | what a hunter knew, for the run after a crash |
 //! | [`Fs`] | what is asked of a file system |
 //!
 //! Promises: order within an epoch; what [`Queue::sync`] confirmed is there after a crash, unless it was acknowledged or is counted as lost;
@@ -34,6 +36,7 @@ mod queue;
 mod record;
 mod recover;
 mod segment;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +51,7 @@ pub use self::fs::{Disk, DiskFile, Fs, FsFile, Space};
 pub use self::queue::{Queue, Stats};
 pub use self::record::MAX_PAYLOAD;
 pub use self::recover::{Listed, list};
+pub use self::state::{LastRun, StateFile, StateRecord};
 
 use crate::batch::{BatchSeq, DroppedRange, Epoch, GRPC_PREFIX};
 use crate::record::dir::MinFree;

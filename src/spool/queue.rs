@@ -56,6 +56,7 @@ pub struct Queue<S: Fs> {
     quarantined: VecDeque<(String, u64)>,
     granted: u64,
     lost: Vec<Lost>,
+    given_way: Vec<(Epoch, BatchSeq)>,
     io_errors: u64,
 }
 
@@ -84,6 +85,7 @@ impl<S: Fs> Queue<S> {
             quarantined,
             granted: 0,
             lost: Vec::new(),
+            given_way: Vec::new(),
             io_errors: 0,
         };
         for name in loaded.empty {
@@ -94,6 +96,11 @@ impl<S: Fs> Queue<S> {
         }
         this.lost.clear();
         Ok(this)
+    }
+
+    /// The directory.
+    pub const fn fs(&self) -> &S {
+        &self.fs
     }
 
     /// Puts a batch behind all others of its epoch. `read` says that the reader has it already and all before it.
@@ -404,6 +411,7 @@ impl<S: Fs> Queue<S> {
             self.lost.push(Lost { epoch: key.epoch, range });
         }
         self.granted = 0;
+        self.given_way.push((key.epoch, to));
         self.forget(key);
         true
     }
@@ -470,6 +478,17 @@ impl<S: Fs> Queue<S> {
     /// Batches that were lost since the last call.
     pub fn take_lost(&mut self) -> Vec<Lost> {
         std::mem::take(&mut self.lost)
+    }
+
+    /// Segments that were given up for want of room since the last call: everything of an epoch up to a batch, what had been read of it too.
+    pub fn take_given_way(&mut self) -> Vec<(Epoch, BatchSeq)> {
+        std::mem::take(&mut self.given_way)
+    }
+
+    /// Packets on disk in batches of `epoch` behind `seq`, read or not. Reads a segment through, where `seq` is in the middle of it.
+    pub fn packets_after(&self, epoch: Epoch, seq: BatchSeq) -> u64 {
+        let of_it = self.segments.values().filter(|s| s.key.epoch == epoch && s.last > seq);
+        of_it.map(|s| s.packets_after(&self.fs, seq)).fold(0, u64::saturating_add)
     }
 
     /// Whether a segment holds this batch's place.

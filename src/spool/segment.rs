@@ -308,6 +308,15 @@ impl<F: FsFile> Segment<F> {
         let _cut = fs.open(&self.key.to_string()).and_then(|mut file| file.cut(end));
     }
 
+    /// Packets of batches behind `seq`, read or not.
+    pub(super) fn packets_after<S: Fs<File = F>>(&self, fs: &S, seq: BatchSeq) -> u64 {
+        let mut whole = Self::found(self.key, self.created_ns, self.last, self.total, self.end, self.disk_bytes);
+        if seq >= self.key.first {
+            whole.skip(fs, seq);
+        }
+        whole.unread().packets
+    }
+
     /// What was not read.
     pub(super) fn unread(&self) -> Tally {
         self.total.minus(self.cursor.tally)

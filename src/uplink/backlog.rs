@@ -15,6 +15,7 @@
 
 mod config;
 mod disk;
+mod exposed;
 mod flow;
 mod relay;
 mod snapshot;
@@ -36,6 +37,7 @@ pub use self::config::{BacklogConfig, Credit, WhenFull};
 use self::disk::Disk;
 pub use self::disk::Durability;
 pub(super) use self::disk::{Done, Head, Kept, Staged};
+pub use self::exposed::Exposed;
 use self::flow::Probe;
 pub use self::snapshot::BacklogSnapshot;
 

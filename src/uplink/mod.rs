@@ -27,7 +27,7 @@ mod spooler;
 mod stream;
 
 pub use self::backlog::{
-    Backlog, BacklogConfig, BacklogSnapshot, Connection, Credit, Durability, Offer, Outgoing, PeerKind, WhenFull,
+    Backlog, BacklogConfig, BacklogSnapshot, Connection, Credit, Durability, Exposed, Offer, Outgoing, PeerKind, WhenFull,
 };
 pub use self::breaker::BreakerState;
 pub use self::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, Road, WireFilter};

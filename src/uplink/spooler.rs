@@ -89,6 +89,7 @@ impl<S: Fs> Spooler<S> {
 
     fn publish(&mut self, mut done: Done) {
         done.lost = self.queue.take_lost();
+        done.given_way = self.queue.take_given_way();
         done.stats = self.queue.stats();
         done.epochs = self.queue.epochs();
         self.backlog.done(done);

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lippycat::capture::{FileSource, Progress, Source};
@@ -55,10 +56,15 @@ impl Drop for Hunter {
 impl Hunter {
     /// Starts it; returns once it is connected, or has said that it is not.
     fn start(dir: &Path, port: u16, durability: &str) -> Self {
+        Self::start_with(dir, port, durability, &[])
+    }
+
+    fn start_with(dir: &Path, port: u16, durability: &str, more: &[&str]) -> Self {
         let address = format!("127.0.0.1:{port}");
         let mut child = Command::new(env!("CARGO_BIN_EXE_lc"))
             .args(["hunt", "-i", "ve0", "-f", "udp port 4000", "-P", &address, "--insecure", "--no-filter-policy", "allow"])
             .args(["--id", "edge", "--keep-duplicates", "--durability", durability, "--log-format", "json"])
+            .args(more)
             .current_dir(dir)
             .env("HOME", dir)
             .stdout(Stdio::null())
@@ -96,8 +102,24 @@ impl Hunter {
 
 /// Puts numbered UDP datagrams on the wire.
 fn send(numbers: std::ops::Range<u32>) {
+    send_while(numbers, || true);
+}
+
+/// The same, some 5000 a second, until told otherwise; the number that would have come next.
+fn send_steadily(from: u32, go_on: &AtomicBool) -> u32 {
+    send_while(from..u32::MAX, || {
+        std::thread::sleep(Duration::from_micros(100));
+        go_on.load(Ordering::Relaxed)
+    })
+}
+
+fn send_while(numbers: std::ops::Range<u32>, go_on: impl Fn() -> bool) -> u32 {
     let mut wire = pcap::Capture::from_device("ve1").unwrap().snaplen(64).open().unwrap();
+    let end = numbers.end;
     for n in numbers {
+        if !go_on() {
+            return n;
+        }
         let mut frame = vec![0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0];
         frame.extend([0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         frame.extend([0x0f, 0xa0, 0x0f, 0xa0, 0, 12, 0, 0]);
@@ -106,6 +128,7 @@ fn send(numbers: std::ops::Range<u32>) {
             std::thread::sleep(Duration::from_micros(50));
         }
     }
+    end
 }
 
 /// The numbers in a capture file, in order; empty while it cannot be read.
@@ -178,6 +201,75 @@ fn a_hunter_killed_while_its_processor_is_away_delivers_everything_once_after_a_
         assert_eq!(code, Some(0), "{log}");
         assert!(log.contains("\"unaccounted\":0") && log.contains("\"dropped\":\"none\""), "{log}");
         assert_eq!(spooled(dir), 0, "nothing is left behind");
+    });
+}
+
+/// What a hunter says in its log that the run before it lost, at most, and those before that.
+fn said_lost(log: &str) -> (u64, u64) {
+    let line = log.lines().find(|l| l.contains("did not stop by itself")).unwrap_or_else(|| panic!("{log}"));
+    let number =
+        |name: &str| line.split(&format!("\"{name}\":")).nth(1).unwrap().split([',', '}']).next().unwrap().parse().unwrap();
+    (number("last_run"), number("at_most"))
+}
+
+/// A hunter gets traffic while its processor is away, and is killed in the middle of it, twice.
+fn killed_under_load(durability: &str) {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let named = ["--disk-buffer-dir", "queue"];
+    let pages = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let first = processor(dir);
+    let port = first.port;
+    let mut hunter = Hunter::start_with(dir, port, durability, &named);
+    let (mut next, mut there, mut reported) = (0, BTreeSet::new(), Vec::new());
+    let mut up = Some(first);
+    for round in 0..2 {
+        drop(up.take().map(Processor::stop));
+        let go_on = AtomicBool::new(true);
+        next = std::thread::scope(|scope| {
+            let wire = scope.spawn(|| send_steadily(next, &go_on));
+            // 32 bytes into the record: packets matched
+            let matched = || fs::read(dir.join("queue/edge/state")).unwrap()[32..40].try_into().map(u64::from_le_bytes).unwrap();
+            wait_for("a record of this traffic", || matched() > 3000);
+            go_on.store(false, Ordering::Relaxed);
+            wire.join().unwrap()
+        });
+        // SIGKILL
+        drop(hunter);
+        up = Some(Processor::start_at(dir, port, &["--insecure", "-w", "all.pcap", "--state-dir", "state"]));
+        let listen = pages.to_string();
+        hunter = Hunter::start_with(dir, port, durability, &[&named[..], &["--metrics-listen", &listen]].concat());
+        wait_for("what survived to arrive", || {
+            let (_, page) = crate::metrics::get(pages.port(), "/metrics").unwrap_or_default();
+            page.contains("\nlc_inflight_packets{place=\"memory\"} 0\n")
+                && page.contains("\nlc_inflight_packets{place=\"disk\"} 0\n")
+        });
+        let (_, page) = crate::metrics::get(pages.port(), "/metrics").unwrap();
+        wait_for("what was acknowledged to be in the file", || numbers(&dir.join("all.pcap")).len() >= there.len());
+        there = numbers(&dir.join("all.pcap")).into_iter().collect();
+        let (last_run, at_most) = said_lost(&hunter.log);
+        assert!(page.contains(&format!("\nlc_hunter_unaccounted_packets_max {at_most}\n")), "{page}");
+        let missing = u64::from(next) - there.len() as u64;
+        assert!(missing <= at_most, "{missing} are missing, {at_most} reported: {}", hunter.log);
+        assert!(at_most < u64::from(next) + 10_000 * (round + 1), "{at_most} of {next} says nothing");
+        reported.push((last_run, at_most));
+    }
+    assert_eq!(reported[1].1, reported[0].0 + reported[1].0, "the second report has the first in it");
+
+    let (code, log) = hunter.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let hunter = Hunter::start_with(dir, port, durability, &named);
+    let (_, log) = hunter.stop();
+    assert!(!log.contains("did not stop by itself"), "it did: {log}");
+    up.unwrap().stop();
+}
+
+#[test]
+fn a_killed_hunter_reports_at_its_next_start_no_less_than_what_was_lost_with_it() {
+    in_namespace("spool::a_killed_hunter_reports_at_its_next_start_no_less_than_what_was_lost_with_it", || {
+        for durability in ["memory", "spill", "wal"] {
+            killed_under_load(durability);
+        }
     });
 }
 

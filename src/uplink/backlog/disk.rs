@@ -64,6 +64,8 @@ pub(super) struct Disk {
     in_memory_only: Vec<Epoch>,
     /// The last batch that was written, and the last that the disk had confirmed when it was asked.
     pub(super) written: Option<(Epoch, BatchSeq)>,
+    /// The same of each epoch of this process.
+    pub(super) logged: BTreeMap<Epoch, BatchSeq>,
     pub(super) synced: Option<(Epoch, BatchSeq)>,
     /// Somebody waits for it to confirm this one.
     pub(super) wanted: Option<(Epoch, BatchSeq)>,
@@ -145,6 +147,8 @@ pub(in crate::uplink) struct Done {
     /// Read from disk.
     pub(in crate::uplink) fed: Option<SealedBatch>,
     pub(in crate::uplink) lost: Vec<Lost>,
+    /// Segments that were given up: copies of what is in memory went with them.
+    pub(in crate::uplink) given_way: Vec<(Epoch, BatchSeq)>,
     /// Acknowledged without having been read.
     pub(in crate::uplink) spared: Tally,
     /// Whether the disk confirmed everything that was written, if it was asked.
@@ -196,6 +200,10 @@ impl Backlog {
         }
         for lost in done.lost {
             state.declare_dropped(lost.epoch, lost.range);
+        }
+        for (epoch, through) in done.given_way {
+            let of_it = |e: &&mut Entry| e.batch.epoch == epoch && e.batch.seq <= through;
+            state.entries.iter_mut().filter(of_it).for_each(|e| e.logged = false);
         }
         let f = &mut state.figures;
         f.acked_packets = f.acked_packets.saturating_add(done.spared.packets);
@@ -405,6 +413,7 @@ impl State {
         let Some(staged) = disk.staged.pop_front() else { return };
         if head == Head::Written {
             disk.written = Some((staged.batch.epoch, staged.batch.seq));
+            disk.logged.insert(staged.batch.epoch, staged.batch.seq);
         }
         disk.staged_bytes = disk.staged_bytes.saturating_sub(staged.cost());
         if staged.in_memory {

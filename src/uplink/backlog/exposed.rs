@@ -1,0 +1,33 @@
+//! What the end of this process would take with it.
+
+use std::collections::BTreeMap;
+
+use super::Backlog;
+use crate::batch::{BatchSeq, Epoch};
+
+/// See [`Backlog::exposed`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exposed {
+    /// Packets that are in memory alone.
+    pub packets: u64,
+    /// Packets acknowledged.
+    pub acked_packets: u64,
+    /// By epoch of this process: the last batch that was written to disk. Later ones count as in memory, even if they are there by now.
+    pub logged: BTreeMap<Epoch, BatchSeq>,
+}
+
+impl Backlog {
+    /// What would be lost if the process ended now, at one instant. Looks at every batch in memory.
+    pub fn exposed(&self) -> Exposed {
+        let state = self.state.lock();
+        let acked_packets = state.figures.acked_packets;
+        let Some(disk) = &state.disk else {
+            return Exposed { packets: state.figures.in_memory_packets, acked_packets, logged: BTreeMap::new() };
+        };
+        let in_memory = state.entries.iter().filter(|e| !e.acked && !e.logged).map(|e| &e.batch);
+        // a copy that is to be written is of a batch that counts as written already
+        let to_write = disk.staged.iter().map(|s| &s.batch);
+        let packets = in_memory.chain(to_write).map(|b| u64::from(b.packets)).fold(0, u64::saturating_add);
+        Exposed { packets, acked_packets, logged: disk.logged.clone() }
+    }
+}
