@@ -1,5 +1,6 @@
 //! What became of every frame an engine took.
 
+use super::parsing::Parsing;
 use crate::reason::DropReason;
 use crate::voip::table::TableCounters;
 
@@ -38,6 +39,8 @@ pub struct Counters {
     pub rtp_only: u64,
     /// What was forgotten for want of room; packets given up with it are in `dropped`.
     pub forgotten: Forgotten,
+    /// What could not be read, and what was read only up to a bound.
+    pub parsing: Parsing,
 }
 
 /// What was forgotten because a bound was reached.
@@ -80,7 +83,7 @@ impl Counters {
         reasons.iter().filter_map(|r| self.dropped.get(r.index())).fold(0, |a, b| a.saturating_add(*b))
     }
 
-    /// Everything that was forgotten because a bound was reached, for a log line.
+    /// Everything that was forgotten, or not looked at, because a bound was reached, for a log line.
     pub fn limits(&self) -> String {
         let f = &self.forgotten;
         let all = [
@@ -90,7 +93,9 @@ impl Counters {
             ("tcp_bytes", f.tcp_bytes),
             ("datagrams", f.datagrams),
         ];
-        let some: Vec<String> = all.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}")).collect();
+        let parsed = self.parsing.limits().filter(|(_, n)| *n > 0).map(|(limit, n)| format!("{}={n}", limit.names().join("_")));
+        let some = all.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}"));
+        let some: Vec<String> = some.chain(parsed).collect();
         if some.is_empty() { "none".to_owned() } else { some.join(" ") }
     }
 
@@ -120,6 +125,7 @@ impl Counters {
         self.calls_evicted = self.calls_evicted.saturating_add(o.calls_evicted);
         self.rtp_only = self.rtp_only.saturating_add(o.rtp_only);
         self.forgotten.add(&o.forgotten);
+        self.parsing.add(&o.parsing);
         for (a, b) in self.dropped.iter_mut().zip(&o.dropped) {
             *a = a.saturating_add(*b);
         }
@@ -133,6 +139,7 @@ impl Counters {
         self.calls = self.calls.saturating_add(t.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(t.evicted);
         self.rtp_only = self.rtp_only.saturating_add(t.rtp_only);
+        self.parsing.note_table(t);
         for (a, b) in self.dropped.iter_mut().zip(&t.dropped) {
             *a = a.saturating_add(*b);
         }

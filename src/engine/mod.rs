@@ -15,6 +15,7 @@ mod counters;
 mod fragments;
 mod generic;
 mod guarded;
+mod parsing;
 mod sip_event;
 mod tcp;
 
@@ -45,6 +46,7 @@ use connections::TcpFlows;
 pub use counters::{Counters, Forgotten};
 use generic::Generic;
 pub use guarded::{Guarded, panics};
+pub use parsing::{ParseLimit, Parsing, Proto};
 
 /// Frames decoded together, so that their cache misses overlap.
 pub const BURST: usize = 32;
@@ -246,6 +248,13 @@ impl Engine {
         let mut c = self.counters;
         c.add_table(&self.calls.counters());
         let (tcp, fragments) = (self.tcp.counters(), self.defrag.counters());
+        c.parsing.error(Proto::Frame, c.undecodable);
+        c.parsing.error(Proto::Sip, c.not_sip);
+        c.parsing.error(Proto::Tcp, tcp.conflicts);
+        for n in [fragments.malformed, fragments.truncated, fragments.oversize, fragments.overlaps_v6] {
+            c.parsing.error(Proto::Ip, n);
+        }
+        c.parsing.limit(ParseLimit::Fragments, fragments.too_many);
         c.forgotten = Forgotten {
             flows: self.flows.counters().evicted,
             tcp_directions: tcp.given_up,
@@ -291,6 +300,9 @@ impl Engine {
             return self.filtered();
         }
         let place = Place { interface: frame.interface, frame: number };
+        if h.too_deep {
+            self.counters.parsing.limit(ParseLimit::Encapsulations, 1);
+        }
         match h.transport {
             _ if h.fragment.is_some() => self.handle_fragment(frame, h, place, out),
             Transport::Udp => self.handle_udp(frame, h, found_by, place, out),
@@ -353,6 +365,7 @@ impl Engine {
         };
         self.counters.sip_messages = self.counters.sip_messages.saturating_add(1);
         let sessions: Vec<sdp::Session> = msg.sdp_bodies().into_iter().map(sdp::parse).collect();
+        self.counters.parsing.note_message(msg.marks(), &sessions);
         let call = self.calls.handle_message(&msg, &sessions, seen, out);
         let event = out.wants_events().then(|| sip_event::of(&msg, &sessions, seen));
         (call, event)

@@ -168,19 +168,25 @@ impl Engine {
                     Next::NotSip
                 }
             },
-            Carries::Sip => match h.framer.next(buf) {
-                Framed::NeedMore => Next::Wait,
-                Framed::Skip(n) => Next::Skip(n),
-                Framed::Message(n) => Next::Message { consumed: n, bytes: buf.get(..n).unwrap_or_default().to_vec() },
-            },
+            Carries::Sip => {
+                let before = h.framer.counts();
+                let framed = h.framer.next(buf);
+                self.counters.parsing.note_framing(before, h.framer.counts());
+                match framed {
+                    Framed::NeedMore => Next::Wait,
+                    Framed::Skip(n) => Next::Skip(n),
+                    Framed::Message(n) => Next::Message { consumed: n, bytes: buf.get(..n).unwrap_or_default().to_vec() },
+                }
+            }
             Carries::WebSocket if h.ws.is_foreign() => Next::NotSip,
             Carries::WebSocket => {
-                let before = h.ws.collected();
+                let (before, counted) = (h.ws.collected(), h.ws.counts());
                 let step = match h.ws.next(buf) {
                     ws::Next::NeedMore => Next::Wait,
                     ws::Next::Message { consumed, payload } => Next::Message { consumed, bytes: payload.to_vec() },
                     ws::Next::Skip(n) => Next::Skip(n),
                 };
+                self.counters.parsing.note_frames(counted, h.ws.counts());
                 match (step, h.ws.collected()) {
                     (Next::Skip(n), now) if now > before => Next::Part(n),
                     (Next::Skip(n), 0) => {
@@ -195,6 +201,7 @@ impl Engine {
         if !gives_up || !matches!(step, Next::Wait) {
             return step;
         }
+        let (framed, counted) = (h.framer.counts(), h.ws.counts());
         let message = match decided {
             Carries::WebSocket => {
                 h.ws.gap();
@@ -205,6 +212,8 @@ impl Engine {
                 h.framer.gap(buf).map(|n| buf.get(..n).unwrap_or_default().to_vec())
             }
         };
+        self.counters.parsing.note_framing(framed, h.framer.counts());
+        self.counters.parsing.note_frames(counted, h.ws.counts());
         Next::Lost { consumed: buf.len(), message }
     }
 

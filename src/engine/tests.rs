@@ -1,6 +1,7 @@
 //! The engine on frames made here: one behaviour each. Real traffic is in `captures/`.
 
 mod details;
+mod limits;
 mod messages;
 mod reports;
 mod standards;

@@ -64,11 +64,11 @@ fn near(media: &Endpoint, report: &Endpoint) -> u8 {
     }
 }
 
-/// The parts of a datagram; none when any of it breaks the rules, as it does when it is cut or encrypted.
-pub(super) fn read(datagram: &[u8]) -> SmallVec<[Said; 4]> {
+/// The parts of a datagram; `None` when any of it breaks the rules, as it does when it is cut or encrypted.
+pub(super) fn read(datagram: &[u8]) -> Option<SmallVec<[Said; 4]>> {
     let mut all = SmallVec::new();
     for packet in Compound::new(datagram) {
-        let Ok(packet) = packet else { return SmallVec::new() };
+        let packet = packet.ok()?;
         match packet {
             Packet::SenderReport(sr) => {
                 let middle = u32::try_from(sr.ntp_timestamp >> 16 & 0xffff_ffff).unwrap_or(0);
@@ -81,7 +81,7 @@ pub(super) fn read(datagram: &[u8]) -> SmallVec<[Said; 4]> {
         }
     }
     all.truncate(PARTS);
-    all
+    Some(all)
 }
 
 /// What was said of one stream.

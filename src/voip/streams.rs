@@ -50,6 +50,15 @@ struct Stream {
     reported: Option<Box<Reported>>,
 }
 
+/// What became of one packet.
+enum Measured {
+    Taken,
+    NotRtp,
+    NotRtcp,
+    /// It is of a stream beyond the limit.
+    Beyond,
+}
+
 /// All streams of one call.
 #[derive(Debug, Default)]
 pub struct Streams {
@@ -114,11 +123,12 @@ impl Streams {
     }
 
     /// Gives each part of a compound report to the stream it speaks of. The parts of SRTCP cannot be read, nor those of a packet that is cut.
-    fn report(&mut self, p: &MediaPacket<'_, '_>, media: Option<u8>) {
+    fn report(&mut self, p: &MediaPacket<'_, '_>, media: Option<u8>) -> Measured {
         if self.secure.covers(media) {
-            return;
+            return Measured::Taken;
         }
-        for said in reports::read(p.payload) {
+        let Some(all) = reports::read(p.payload) else { return Measured::NotRtcp };
+        for said in all {
             let score = |s: &Stream| if s.ssrc == said.ssrc() { said.fit(&s.tuple, &p.tuple) } else { 0 };
             let best = self.all.iter().map(score).max().unwrap_or(0);
             let mut fit = self.all.iter_mut().filter(|s| best > 0 && score(s) == best);
@@ -127,14 +137,15 @@ impl Streams {
                 stream.reported.get_or_insert_default().take(&said, p.frame.ts);
             }
         }
+        Measured::Taken
     }
 
-    fn measure(&mut self, p: &MediaPacket<'_, '_>, tie: Tie, to: Option<(bool, u8)>) {
+    fn measure(&mut self, p: &MediaPacket<'_, '_>, tie: Tie, to: Option<(bool, u8)>) -> Measured {
         if rtp::is_rtcp(p.payload) || is_cut_rtcp(p.payload) {
             self.reports = self.reports.saturating_add(1);
             return self.report(p, to.map(|(_, media)| media));
         }
-        let Ok(header) = Header::parse(p.payload) else { return };
+        let Ok(header) = Header::parse(p.payload) else { return Measured::NotRtp };
         let format = self.format(header.payload_type, to).copied();
         let event = format.is_some_and(|f| f.codec.as_bytes().eq_ignore_ascii_case(b"telephone-event"));
         let at = self.all.iter().position(|s| s.ssrc == header.ssrc && s.tuple == p.tuple);
@@ -147,7 +158,7 @@ impl Streams {
                 self.all.push(Stream::new(p.tuple, &header, tie, named, event));
                 self.all.len().saturating_sub(1)
             }
-            None => return,
+            None => return Measured::Beyond,
         };
         if let Some(s) = self.all.get_mut(at) {
             if s.tie.symmetric {
@@ -158,6 +169,7 @@ impl Streams {
             }
             s.take(&header, p, event);
         }
+        Measured::Taken
     }
 }
 
@@ -265,9 +277,14 @@ impl CallTable {
     pub(super) fn measure(&mut self, r: CallRef, tie: Tie, p: &MediaPacket<'_, '_>) {
         // the side that receives: its claim is on the destination; on the source, the packet goes to the other side
         let to = self.claims.get(tie.claim).map(|c| (c.caller_side != tie.symmetric, c.media));
-        if let Some(call) = self.get_mut(r) {
-            call.streams.get_or_insert_default().measure(p, tie, to);
-        }
+        let Some(call) = self.get_mut(r) else { return };
+        let counter = match call.streams.get_or_insert_default().measure(p, tie, to) {
+            Measured::Taken => return,
+            Measured::NotRtp => &mut self.counters.bad_rtp,
+            Measured::NotRtcp => &mut self.counters.bad_rtcp,
+            Measured::Beyond => &mut self.counters.streams_refused,
+        };
+        *counter = counter.saturating_add(1);
     }
 
     /// Remembers what an SDP's payload types mean.

@@ -115,6 +115,12 @@ pub struct TableCounters {
     pub evicted: u64,
     /// Claims beyond what a call may make.
     pub claims_refused: u64,
+    /// Packets of streams beyond what is measured of a call.
+    pub streams_refused: u64,
+    /// Media of measured calls that is no RTP.
+    pub bad_rtp: u64,
+    /// Reports of measured calls that cannot be read.
+    pub bad_rtcp: u64,
     /// Flows of media that nobody has signalled.
     pub rtp_only: u64,
 }

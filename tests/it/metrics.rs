@@ -363,6 +363,7 @@ const OF_A_HUNTER: &[&str] = &[
     "lc_ack_latency_seconds",
     "lc_breaker_state",
     "lc_parse_errors_total",
+    "lc_parse_limit_total",
     "lc_flows_evicted_total",
     "lc_tcp_reassembly_dropped_bytes_total",
     "lc_defrag_evicted_total",

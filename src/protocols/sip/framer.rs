@@ -55,8 +55,26 @@ pub struct Framer {
     state: State,
     /// Bytes of the line at the front known to hold no LF (states `Start` and `Resync`).
     scanned: usize,
-    errors: u64,
-    skipped: u64,
+    counts: Framing,
+}
+
+/// What could not be framed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Framing {
+    /// Times framing was lost, gaps and bounds included.
+    pub errors: u64,
+    /// Of these, lines that were too long.
+    pub line_too_long: u64,
+    /// Of these, messages that were too long, or would be with the body that is announced.
+    pub too_long: u64,
+    /// Of these, lengths announced that no message may have.
+    pub length_too_long: u64,
+    /// Bytes skipped that were not keep-alives.
+    pub skipped_bytes: u64,
+}
+
+impl Framing {
+    const NONE: Self = Self { errors: 0, line_too_long: 0, too_long: 0, length_too_long: 0, skipped_bytes: 0 };
 }
 
 impl Default for Framer {
@@ -68,22 +86,17 @@ impl Default for Framer {
 impl Framer {
     /// A framer at the beginning of a connection.
     pub const fn new() -> Self {
-        Self { state: State::Start, scanned: 0, errors: 0, skipped: 0 }
+        Self { state: State::Start, scanned: 0, counts: Framing::NONE }
     }
 
     /// A framer for a connection whose beginning was not seen: the first line counts only when it cannot be the tail of another.
     pub const fn mid_stream() -> Self {
-        Self { state: State::Resync { joined: true }, scanned: 0, errors: 0, skipped: 0 }
+        Self { state: State::Resync { joined: true }, scanned: 0, counts: Framing::NONE }
     }
 
-    /// Times framing was lost (gaps included).
-    pub const fn errors(&self) -> u64 {
-        self.errors
-    }
-
-    /// Bytes skipped that were not keep-alives.
-    pub const fn skipped_bytes(&self) -> u64 {
-        self.skipped
+    /// What could not be framed so far.
+    pub const fn counts(&self) -> Framing {
+        self.counts
     }
 
     /// Says what the front of `buf` is. `buf` holds every byte not yet dropped.
@@ -107,7 +120,7 @@ impl Framer {
     /// caller then drops the whole buffer.
     pub fn gap(&mut self, buf: &[u8]) -> Option<usize> {
         let cut = self.close(buf);
-        self.errors = self.errors.saturating_add(1);
+        self.counts.errors = self.counts.errors.saturating_add(1);
         self.state = State::Resync { joined: true };
         cut
     }
@@ -126,12 +139,12 @@ impl Framer {
     }
 
     fn lose(&mut self) {
-        self.errors = self.errors.saturating_add(1);
+        self.counts.errors = self.counts.errors.saturating_add(1);
         self.restart(State::Resync { joined: false });
     }
 
     fn count_skipped(&mut self, n: usize) {
-        self.skipped = self.skipped.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
+        self.counts.skipped_bytes = self.counts.skipped_bytes.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
     }
 
     fn skip(&mut self, n: usize) -> Framed {
@@ -232,13 +245,13 @@ impl Framer {
         loop {
             let Some(lf) = memchr::memchr(b'\n', from(buf, seen)).map(|i| seen.saturating_add(i)) else {
                 if buf.len().saturating_sub(scan) > MAX_LINE || buf.len() > MAX_MESSAGE {
-                    return Some(self.give_up(buf, scan));
+                    return Some(self.give_up(buf, scan, buf.len()));
                 }
                 self.state = State::Headers { scan, seen: buf.len() };
                 return Some(Framed::NeedMore);
             };
             if lf.saturating_sub(scan) > MAX_LINE || lf >= MAX_MESSAGE {
-                return Some(self.give_up(buf, scan));
+                return Some(self.give_up(buf, scan, lf));
             }
             let next = lf.saturating_add(1);
             if matches!(sub(buf, scan, lf), b"" | b"\r") {
@@ -248,9 +261,12 @@ impl Framer {
         }
     }
 
-    /// The message at the front cannot be framed: it is skipped with the line at `scan`, which is too long or one too many. Its lines are
+    /// The message at the front cannot be framed: it is skipped with the line from `scan` to `end`, which is too long or one too many. Its lines are
     /// not tried again as start lines, or a block of start lines would cost a scan each.
-    fn give_up(&mut self, buf: &[u8], scan: usize) -> Framed {
+    fn give_up(&mut self, buf: &[u8], scan: usize, end: usize) -> Framed {
+        let is_line = end.saturating_sub(scan) > MAX_LINE;
+        let counter = if is_line { &mut self.counts.line_too_long } else { &mut self.counts.too_long };
+        *counter = counter.saturating_add(1);
         self.lose();
         let end = self.pass_line(buf, scan);
         self.skip(end)
@@ -264,12 +280,17 @@ impl Framer {
                     self.state = State::Body { body, end };
                     return None;
                 }
-                self.errors = self.errors.saturating_add(1);
+                self.counts.too_long = self.counts.too_long.saturating_add(1);
+                self.counts.errors = self.counts.errors.saturating_add(1);
                 self.restart(State::SkipBody { left: length });
             }
             // RFC 3261 §18.3 makes it mandatory. Without it the body, if any, is found out by resynchronising.
             ContentLength::Absent => self.restart(State::Start),
-            ContentLength::Is(_) | ContentLength::Bad => self.lose(),
+            ContentLength::Is(_) => {
+                self.counts.length_too_long = self.counts.length_too_long.saturating_add(1);
+                self.lose();
+            }
+            ContentLength::Bad => self.lose(),
         }
         Some(Framed::Message(body))
     }

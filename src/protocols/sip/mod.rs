@@ -35,7 +35,7 @@ mod torture;
 pub use self::{
     address::NameAddr,
     body::SdpBodies,
-    framer::{Framed, Framer},
+    framer::{Framed, Framer, Framing},
     header::HeaderName,
     identity::{Identity, addresses, credentials, identities, identity_in, imeis, imsis},
     malformed::Malformed,

@@ -1,3 +1,5 @@
+mod room;
+
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 
@@ -326,41 +328,6 @@ fn a_packet_no_reader_accepts_is_refused_before_anything_is_made() {
 
     assert!(matches!(e, RecordError::Oversize { .. }) && !e.is_retryable());
     assert!(b.names().is_empty());
-}
-
-#[test]
-fn too_many_calls_close_the_oldest_properly() {
-    let mut b = bed(|c| c.max_calls = 3);
-
-    for id in ["a", "b", "c", "d", "e"] {
-        b.put(id, Part::Rtp, 1, id.as_bytes());
-    }
-
-    let evicted: Vec<_> = std::iter::from_fn(|| b.calls.poll_closed()).collect();
-    assert_eq!(evicted.iter().map(|c| &*c.call_id).collect::<Vec<_>>(), [b"a", b"b"]);
-    assert_eq!(payloads(&b.read(&evicted[0].files[0].name)), [b"a"]);
-    assert_eq!((b.calls.counters().evicted, b.calls.open_calls().count()), (2, 3));
-}
-
-#[test]
-fn a_call_that_is_over_goes_before_one_that_is_silent_and_that_before_one_that_goes_on() {
-    let mut b = bed(|c| c.max_calls = 3);
-    b.calls.tick(at(0)).unwrap();
-    for id in ["talks", "silent", "over"] {
-        b.put(id, Part::Rtp, 1, b"1");
-    }
-    b.calls.tick(at(1)).unwrap();
-    b.put("talks", Part::Rtp, 1, b"2");
-    b.close("over");
-
-    b.put("first", Part::Rtp, 1, b"1");
-    let first = b.calls.poll_closed();
-    b.put("second", Part::Rtp, 1, b"1");
-    let second = b.calls.poll_closed().map(|c| c.call_id);
-
-    assert_eq!((first, second.as_deref()), (None, Some(&b"silent"[..])));
-    assert_eq!((b.calls.counters().evicted_closed, b.calls.counters().evicted), (1, 1));
-    assert!(b.calls.stem(b"talks").is_some() && b.calls.stem(b"over").is_none());
 }
 
 #[test]
