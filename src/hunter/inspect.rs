@@ -331,6 +331,7 @@ impl Inspector {
         let mut next_publish = 0_u64;
         let mut filter_version = 0;
         let mut opened = None;
+        let mut stats = self.publish();
         // told to stop, what the kernel has already taken is still read
         let (mut until, mut idle) = (None, 0);
         let result = loop {
@@ -349,7 +350,6 @@ impl Inspector {
                 self.engine.note_outage(since, clock::wall());
             }
             let (count, room) = (self.count, left(self.count, number).min(BURST));
-            let stats = self.batch_stats();
             let (engine, source, time) = (&mut self.engine, &mut self.source, &mut self.time);
             let mut out = Batching { encoder: &mut self.encoder, sealed: &mut sealed, stats, filter_version, opened };
             let step = source.burst(room, &mut |frames| {
@@ -370,14 +370,14 @@ impl Inspector {
             filter_version = out.filter_version;
             match step {
                 // a replay that waits for its next frame
-                Ok(Progress::Frames(0)) => self.publish(),
+                Ok(Progress::Frames(0)) => stats = self.publish(),
                 Ok(Progress::Frames(_)) if number < next_publish => {}
                 Ok(Progress::Frames(_)) => {
                     next_publish = number.saturating_add(PUBLISH_EVERY);
                     engine.handle_timeout(self.time.now(), &mut out);
                     out.hand_over(engine, &to);
                     opened = out.opened;
-                    self.publish();
+                    stats = self.publish();
                 }
                 Ok(Progress::Idle) => {
                     idle = if until.is_some() { idle + 1 } else { 0 };
@@ -387,7 +387,7 @@ impl Inspector {
                     out.seal_if_due(&shared);
                     out.hand_over(engine, &to);
                     opened = out.opened;
-                    self.publish();
+                    stats = self.publish();
                     if let Err(e) = self.source.wait(IDLE_WAIT) {
                         self.degraded(&e);
                     }
@@ -406,7 +406,7 @@ impl Inspector {
         if let Some(since) = self.outages.end() {
             self.engine.note_outage(since, clock::wall());
         }
-        let stats = self.batch_stats();
+        let stats = batch_stats(&self.engine.counters());
         let shared = Arc::clone(&self.shared);
         let to = Recipient { shared: &shared, index: self.index, offline: self.offline };
         let mut sealed = Vec::new();
@@ -427,15 +427,12 @@ impl Inspector {
         clock::pause(IDLE_WAIT);
     }
 
-    fn batch_stats(&self) -> BatchStats {
-        let c = self.engine.counters();
-        BatchStats { total_captured: c.captured, filtered_matched: c.forwarded, dropped: c.dropped_total(), buffer_usage: 0 }
-    }
-
-    fn publish(&mut self) {
+    /// Tells what there is to tell; returns what the next batches say of it. Counting costs more than a small burst that nobody wants.
+    fn publish(&mut self) -> BatchStats {
         self.engine.set_short(memory::is_short());
         let engine = self.engine.counters();
-        let Some(slot) = self.shared.progress.get(self.index) else { return };
+        let stats = batch_stats(&engine);
+        let Some(slot) = self.shared.progress.get(self.index) else { return stats };
         let facts = Progressed {
             engine,
             kernel: self.source.stats(),
@@ -449,7 +446,12 @@ impl Inspector {
             ended: false,
         };
         *slot.lock() = facts;
+        stats
     }
+}
+
+fn batch_stats(c: &Counters) -> BatchStats {
+    BatchStats { total_captured: c.captured, filtered_matched: c.forwarded, dropped: c.dropped_total(), buffer_usage: 0 }
 }
 
 /// Frames still to be taken, `number` being the next one's.

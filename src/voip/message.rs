@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::filter::{FilterIndex, FilterKind, Hits};
 use crate::packet::{Endpoint, FiveTuple, Timestamp};
 use crate::protocols::sdp::{self, Transport};
-use crate::protocols::sip::{self, Message, Start};
+use crate::protocols::sip::{self, Message, NameAddr, Start};
 
 use super::call::{CallRef, Party, Verdict};
 use super::claim::{Claim, Evidence, GRACE};
@@ -35,6 +35,22 @@ pub struct Seen {
     pub place: Place,
 }
 
+/// Who speaks to whom, read once for a message.
+struct Sides<'m> {
+    from: Option<NameAddr<'m>>,
+    to: Option<NameAddr<'m>>,
+    from_tag: Cow<'m, str>,
+    to_tag: Option<&'m [u8]>,
+}
+
+impl<'m> Sides<'m> {
+    fn of(msg: &Message<'m>) -> Self {
+        let (from, to) = (msg.from(), msg.to());
+        let tag = |a: Option<NameAddr<'m>>| a.and_then(|a| a.tag());
+        Self { from, to, from_tag: tag(from).map(text).unwrap_or_default(), to_tag: tag(to) }
+    }
+}
+
 impl CallTable {
     /// Takes one message and the SDP it carries; returns its call, to which the packets that carried it are then delivered. `None`: the message
     /// has no Call-ID.
@@ -51,24 +67,24 @@ impl CallTable {
         }
         let id = call_id_text(&raw);
         let request = matches!(msg.start(), Start::Request { .. });
-        let from_tag = msg.from().and_then(|f| f.tag().map(|t| text(t).into_owned())).unwrap_or_default();
-        let step = self.step(msg, seen.ts);
-        let r = self.call_for(&id, &from_tag, &step, seen, out);
-        self.note_facts(r, msg, &from_tag, &step);
+        let sides = Sides::of(msg);
+        let step = self.step(msg, &sides, seen.ts);
+        let r = self.call_for(&id, &sides.from_tag, &step, seen, out);
+        self.note_facts(r, msg, &sides, &step);
         if let Some(call) = self.get_mut(r) {
             call.machine.handle(&step);
         }
         self.settle_claims(r);
         self.match_filters(r, msg, sessions, &seen.tuple, out);
         for session in sessions {
-            self.claim_session(r, session, &from_tag, request, seen, out);
+            self.claim_session(r, session, &sides.from_tag, request, seen, out);
         }
         self.conclude(r, &step);
         self.schedule(r);
         Some(r)
     }
 
-    fn step<'m>(&self, msg: &Message<'m>, ts: Timestamp) -> Step<'m> {
+    fn step<'m>(&self, msg: &Message<'m>, sides: &Sides<'m>, ts: Timestamp) -> Step<'m> {
         let cseq = msg.cseq();
         let (method, status) = match msg.start() {
             Start::Request { method, .. } => (method, None),
@@ -78,7 +94,7 @@ impl CallTable {
             method,
             status,
             cseq: cseq.map_or(0, |c| c.number),
-            to_tag: msg.to().is_some_and(|t| t.tag().is_some()),
+            to_tag: sides.to_tag.is_some(),
             branch: msg.via_branch().map_or(0, |b| self.hasher.hash_one(b)),
             ts,
         }
@@ -101,21 +117,20 @@ impl CallTable {
         self.create(id, seen.tuple, seen.ts, out)
     }
 
-    fn note_facts(&mut self, r: CallRef, msg: &Message<'_>, from_tag: &str, step: &Step<'_>) {
+    fn note_facts(&mut self, r: CallRef, msg: &Message<'_>, sides: &Sides<'_>, step: &Step<'_>) {
         let described = self.config.details;
-        let to_tag = msg.to().and_then(|t| t.tag().map(|t| self.hasher.hash_one(t)));
+        let to_tag = sides.to_tag.map(|t| self.hasher.hash_one(t));
         // provisional and positive answers to the caller's INVITE make dialogs, refusals and challenges do not (RFC 3261 §12.1)
         let makes_dialog = step.method == b"INVITE" && step.status.is_some_and(|s| (101..300).contains(&s));
         let Some(call) = self.get_mut(r) else { return };
         call.messages = call.messages.saturating_add(1);
         if call.messages == 1 {
-            call.from_tag = from_tag.into();
+            call.from_tag = sides.from_tag.as_ref().into();
             // a response says the same as its request; a request inside a dialog from the callee has the sides exchanged, and nothing
             // tells: the first message decides
-            call.from = msg.from().and_then(|f| f.uri()).map(|u| party(&u)).unwrap_or_default();
-            call.to = msg.to().and_then(|t| t.uri()).map(|u| party(&u)).unwrap_or_default();
+            [call.from, call.to] = [sides.from, sides.to].map(|a| a.and_then(|a| a.uri()).map(|u| party(&u)).unwrap_or_default());
         }
-        let from_caller = *call.from_tag == *from_tag;
+        let from_caller = *call.from_tag == *sides.from_tag;
         if let Some(tag) = to_tag.filter(|_| makes_dialog && from_caller) {
             call.note_to_tag(tag);
         }

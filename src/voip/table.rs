@@ -445,10 +445,10 @@ impl CallTable {
         let state = call.machine.state();
         let over = state.is_final() || state == CallState::Ending;
         let end = call.machine.ended_at().filter(|_| over).map(|at| at.saturating_add(GRACE));
-        for id in call.claims.clone() {
+        for id in &call.claims {
             match end {
-                Some(at) => self.claims.end(id, at),
-                None => self.claims.revive(id),
+                Some(at) => self.claims.end(*id, at),
+                None => self.claims.revive(*id),
             }
         }
     }
