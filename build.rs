@@ -12,7 +12,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Packet bytes are slices of the received message, not copies of it.
     tonic_prost_build::configure().bytes(".lippycat.data.CapturedPacket.data").compile_fds(files)?;
     tell_commit();
+    pack_relocations();
     Ok(())
+}
+
+/// Half a megabyte of addresses to be adjusted at the start becomes some kilobytes: less to read, and less that stays in memory. glibc knows the form
+/// since 2.36, that of Debian 12.
+fn pack_relocations() {
+    let is = |key: &str, value: &str| std::env::var(key).as_deref() == Ok(value);
+    if is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
 }
 
 /// Sets `LC_COMMIT`, unless whoever builds has. Only in a release: elsewhere every commit would compile everything again.
