@@ -40,7 +40,7 @@ const CREDIT_BATCHES: u32 = 256;
 /// And bytes.
 const CREDIT_BYTES: u64 = 16 << 20;
 
-/// What a stream may have brought again and is not stored yet: as much as its sender may have in flight; of a hunter, one per epoch.
+/// What a stream may have brought and is to be told of once it is stored: as much as its sender may have in flight; of a hunter, one per epoch.
 const AWAITED: usize = CREDIT_BATCHES as usize;
 
 /// Acknowledgements on their way back; shared by the record thread and the response body.
@@ -60,13 +60,13 @@ struct AckState {
     waker: Option<Waker>,
 }
 
-/// A batch that came again while it was on its way into the files; with a hunter's own stream, and all before it.
+/// A batch that came while it, or on a hunter's own stream something below it, was on its way into the files.
 #[derive(Debug)]
-struct Awaited {
-    hunter: Arc<str>,
-    epoch: Epoch,
-    seq: BatchSeq,
-    passed_on: bool,
+pub(super) struct Awaited {
+    pub(super) hunter: Arc<str>,
+    pub(super) epoch: Epoch,
+    pub(super) seq: BatchSeq,
+    pub(super) passed_on: bool,
 }
 
 impl Acks {
@@ -106,8 +106,9 @@ impl Acks {
 }
 
 impl Acks {
-    /// A batch came here again: the first of it is answered on the stream it came by, and also here.
-    fn await_stored(&self, awaited: Awaited) {
+    /// This is told here, too, once it is stored: the batch came again, and the first of it is answered on the stream it came by; or its own answer
+    /// could not say so yet.
+    pub(super) fn await_stored(&self, awaited: Awaited) {
         let mut s = self.state.lock();
         let same = |a: &Awaited| a.epoch == awaited.epoch && a.hunter == awaited.hunter;
         if let Some(known) = s.awaited.iter_mut().find(|a| !a.passed_on && same(a)) {

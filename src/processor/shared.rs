@@ -12,7 +12,7 @@ use super::access::Access;
 use super::below::Below;
 use super::commit::Durability;
 use super::counts::{Counters, LOSSES};
-use super::data::{Acks, ack, of_hunter};
+use super::data::{Acks, Awaited, ack, of_hunter};
 use super::filters::Distribution;
 use super::ingest::{Ingest, Told};
 use super::losses::Losses;
@@ -255,12 +255,16 @@ impl Shared {
         of_hunter(control, hunter, passed_on)
     }
 
-    /// The answer to a batch that is stored.
-    pub(super) fn answer(&self, batch: &Incoming, flow: FlowControl) -> StreamControl {
-        let Some(epoch) = batch.announced else { return self.ack(None, batch.seq, flow) };
-        let passed_on = batch.is_passed_on();
-        let told = self.ingest.told(&batch.hunter, epoch, batch.seq, passed_on);
-        self.say(&batch.hunter, epoch, told, passed_on, flow)
+    /// Answers a batch that is stored.
+    pub(super) fn answer(&self, batch: &Incoming, flow: FlowControl) {
+        let Some(epoch) = batch.announced else { return batch.acks.answer(self.ack(None, batch.seq, flow)) };
+        let (hunter, seq, passed_on) = (&batch.hunter, batch.seq, batch.is_passed_on());
+        let told = self.ingest.told(hunter, epoch, seq, passed_on);
+        batch.acks.answer(self.say(hunter, epoch, told, passed_on, flow));
+        if told.through < seq.0 {
+            // something below it came meanwhile, and is on its way into the files
+            batch.acks.await_stored(Awaited { hunter: Arc::clone(hunter), epoch, seq, passed_on });
+        }
     }
 
     /// Flow control in force.

@@ -175,7 +175,7 @@ impl Committer {
         let (now, flow) = (clock::wall(), self.shared.flow());
         for p in group.batches {
             self.latency.note(now.since(p.batch.received));
-            p.batch.acks.answer(self.shared.answer(&p.batch, flow));
+            self.shared.answer(&p.batch, flow);
         }
         self.shared.tell_stored();
         if let Some(mut checkpoint) = group.checkpoint {

@@ -52,7 +52,7 @@ async fn a_processor_brings_the_batches_of_all_its_hunters_and_is_told_whose_are
 async fn store_next(shared: &Shared, queue: &mut mpsc::Receiver<Job>) -> (String, u64) {
     let Job::Batch(b) = timeout(LONG, queue.recv()).await.unwrap().unwrap() else { panic!("no batch") };
     shared.ingest.store(&b.hunter, b.epoch, b.seq);
-    b.acks.answer(shared.answer(&b, FlowControl::FlowContinue));
+    shared.answer(&b, FlowControl::FlowContinue);
     shared.tell_stored();
     (b.hunter.to_string(), b.seq.0)
 }
@@ -96,6 +96,28 @@ async fn what_a_hunter_sent_first_to_one_processor_and_then_to_another_is_taken_
         [(Epoch(7), crate::batch::BatchSeq(2))],
         "the third may be with the hunter"
     );
+}
+
+#[tokio::test]
+async fn a_hunter_is_told_of_what_could_not_be_said_when_it_was_stored() {
+    let (shared, mut queue) = processor(8);
+    register(&shared, "a");
+    join(&shared, "west");
+    let batches = sealed("a", 7, 2);
+    let (mut own, mut west) = (Stream::open(&shared), Stream::open(&shared));
+    own.send(batches[1].bytes.clone());
+    assert_eq!(own.answer().await, Answer::Silence);
+    west.send(passed(&batches[0], &["west"]));
+    assert_eq!(west.answer().await, Answer::Silence);
+
+    store_next(&shared, &mut queue).await;
+    let Answer::Control(told) = own.answer().await else { panic!("nothing is said") };
+    assert_eq!(told.ack_sequence, 0, "the first is on its way, and might be the hunter's");
+    store_next(&shared, &mut queue).await;
+
+    let Answer::Control(told) = own.answer().await else { panic!("nobody says that it is stored") };
+    assert_eq!((told.epoch, told.ack_from, told.ack_sequence), (7, 0, 2));
+    assert_eq!((acked(&mut west).await, own.answer().await), ((1, 2), Answer::Silence));
 }
 
 #[tokio::test]
