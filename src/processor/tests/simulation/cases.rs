@@ -38,6 +38,7 @@ fn one_and_one(faults: &[(u64, u64, What)]) -> Scene {
         faults: faults.iter().map(|(at, lasts, what)| Fault { at: ms(*at), lasts: ms(*lasts), what: *what }).collect(),
         tick: ms(20),
         latency: ms(2),
+        loss: 0,
         power: true,
         calm: ms(8000),
         hostile: false,

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::disk::{Facts as DiskFacts, SpoolDisk};
-use super::network::{PORT, SimRoad};
+use super::network::{Cost, PORT, SimRoad};
 use super::packets::{PER_HUNTER, push};
 use crate::batch::{BatchStats, Encoder, EncoderConfig, Epoch, Limits, SealedBatch};
 use crate::filter::{CompileOptions, Mode};
@@ -91,11 +91,11 @@ pub(super) struct Node {
     /// Between two steps of the spool.
     pub(super) spool_lag: Cell<Duration>,
     pub(super) book: RefCell<Book>,
-    seed: u64,
+    cost: Cost,
 }
 
 impl Node {
-    pub(super) fn new(index: u32, kind: Kind, seed: u64) -> Rc<Self> {
+    pub(super) fn new(index: u32, kind: Kind, cost: Cost) -> Rc<Self> {
         let disk = Rc::new(DiskFacts::new(kind.kernel_goes_on));
         Rc::new(Self {
             name: format!("h{index}"),
@@ -106,7 +106,7 @@ impl Node {
             waits: Cell::default(),
             spool_lag: Cell::new(Duration::from_millis(10)),
             book: RefCell::default(),
-            seed,
+            cost,
         })
     }
 
@@ -203,10 +203,10 @@ impl Node {
             party: Party::Hunter,
             hunter_id: self.name.as_str().into(),
             targets: self.kind.roads.iter().map(|p| Target { host: format!("p{p}"), port: PORT }).collect(),
-            dialer: Dialer::over(Arc::new(SimRoad)),
+            dialer: Dialer::over(Arc::new(SimRoad(self.cost))),
             connect_timeout: None,
             drain_timeout: Duration::from_secs(5),
-            seed: self.seed.wrapping_add(life as u64),
+            seed: self.cost.seed.wrapping_add(life as u64),
         }
     }
 }
@@ -250,7 +250,7 @@ pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
 
     let mut encoder = Encoder::new(EncoderConfig { hunter_id: node.name.as_str().into(), epoch, limits: Limits::default() });
     let mut waits = None;
-    let mut dice = super::Dice(node.seed ^ life as u64);
+    let mut dice = super::Dice(node.cost.seed ^ life as u64);
     while node.told.get() != Told::Stop {
         let gap = u64::try_from(kind.gap.as_millis()).unwrap();
         sleep(Duration::from_millis(1 + dice.roll(2 * gap))).await;

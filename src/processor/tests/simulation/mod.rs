@@ -1,6 +1,5 @@
 //! Whole systems played in one thread, in turmoil's time and on its network: 1 to 5 hunters and 1 to 3 processors, and what may go
-//! wrong between and inside them. The same seed goes the same way, but for the order in which connections end at a graceful stop and
-//! filters are told, which is tokio's own; and alone in its process.
+//! wrong between and inside them. The same seed goes the same way, alone in its process.
 //!
 //! | file | what |
 //! |---|---|
@@ -35,12 +34,14 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use self::network::Cost;
 use self::oracle::{Figures, judge, remember};
 use self::scene::{Fault, Scene, What};
 use crate::packet::Timestamp;
 use crate::telemetry::clock::played::Play;
 
 /// Numbers that look like chance and are the same every time.
+#[derive(Debug)]
 struct Dice(u64);
 
 impl Dice {
@@ -210,18 +211,19 @@ fn play_scene(scene: Scene, seed: u64) -> (Figures, u64) {
     let mut sim = turmoil::Builder::new()
         .tick_duration(scene.tick)
         .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(scene.latency)
+        .max_message_latency(Duration::from_millis(1))
         .simulation_duration(Duration::from_secs(10_000))
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN))
         .rng_seed(seed)
         .build();
+    let cost = Cost { latency: scene.latency, loss: scene.loss, seed };
     let processors: Vec<_> =
-        scene.processors.iter().enumerate().map(|(n, kind)| processor::Node::new(n, tmp.path(), *kind, &play)).collect();
+        scene.processors.iter().enumerate().map(|(n, kind)| processor::Node::new(n, tmp.path(), *kind, cost, &play)).collect();
     for node in &processors {
         let of = Rc::clone(node);
         sim.host(node.name.as_str(), move || processor::run(Rc::clone(&of)));
     }
-    let hunters: Vec<_> = (0..).zip(&scene.hunters).map(|(n, kind)| hunter::Node::new(n, kind.clone(), seed)).collect();
+    let hunters: Vec<_> = (0..).zip(&scene.hunters).map(|(n, kind)| hunter::Node::new(n, kind.clone(), cost)).collect();
     for node in &hunters {
         let of = Rc::clone(node);
         sim.host(node.name.as_str(), move || hunter::run(Rc::clone(&of)));
@@ -288,7 +290,7 @@ fn play_scene(scene: Scene, seed: u64) -> (Figures, u64) {
         }
     }
     while !stage.is_over() {
-        assert!(stage.now() < stage.scene.calm + PATIENCE, "seed {seed}: it does not get calm: {}", told(&hunters));
+        assert!(stage.now() < stage.scene.calm + PATIENCE, "seed {seed}: it does not get calm: {}", told(&stage));
         step(&mut stage);
         stage.revive(hunter::Told::Rest);
     }
@@ -311,27 +313,39 @@ fn add_strangers(sim: &mut turmoil::Sim<'_>, scene: &Scene, seed: u64, calm: &Rc
     }
 }
 
-/// Stops every processor: files are whole after a graceful stop, of this process or of the one after a crash.
+/// Stops every processor, those below first: files are whole after a graceful stop, of this process or of the one after a crash. What was
+/// still under way from a hunter that is gone may come until then.
 fn stop<'s>(stage: &mut Stage<'s>, step: &mut impl FnMut(&mut Stage<'s>)) {
+    let mut until = |stage: &mut Stage<'s>, so: &dyn Fn(&Stage<'s>) -> bool| {
+        while !so(stage) {
+            assert!(stage.now() < stage.scene.calm + 2 * PATIENCE, "it does not stop: {}", told(stage));
+            step(stage);
+            stage.revive(hunter::Told::Rest);
+        }
+    };
     for p in 0..stage.processors.len() {
         if stage.dice.roll(2) == 0 {
             let now = stage.now();
             stage.crash_processor(p, now);
-            stage.revive(hunter::Told::Rest);
         }
-        stage.processors[p].0.stop.set(true);
-        stage.processors[p].1 = Up::Stops(Duration::MAX);
     }
-    while !stage.processors.iter().all(|(_, up)| matches!(up, Up::Down(_))) {
-        assert!(stage.now() < stage.scene.calm + 2 * PATIENCE, "it does not stop");
-        step(stage);
-        stage.revive(hunter::Told::Rest);
+    until(stage, &Stage::is_over);
+    for below in [true, false] {
+        let these: Vec<usize> =
+            (0..stage.processors.len()).filter(|p| stage.processors[*p].0.kind.above.is_some() == below).collect();
+        for p in &these {
+            stage.processors[*p].0.stop.set(true);
+            stage.processors[*p].1 = Up::Stops(Duration::MAX);
+        }
+        until(stage, &|stage| these.iter().all(|p| matches!(stage.processors[*p].1, Up::Down(_))));
     }
 }
 
-fn told(hunters: &[Rc<hunter::Node>]) -> String {
-    let one = |h: &Rc<hunter::Node>| format!("{}: {:?}", h.name, h.alive().map(|b| b.snapshot()));
-    hunters.iter().map(one).collect::<Vec<_>>().join("\n")
+/// Who has what, for people.
+fn told(stage: &Stage<'_>) -> String {
+    let hunters = stage.hunters.iter().map(|(h, up)| format!("{} {up:?}: {:?}", h.name, h.alive().map(|b| b.snapshot())));
+    let processors = stage.processors.iter().map(|(p, up)| format!("{} {up:?}: {}", p.name, p.told()));
+    hunters.chain(processors).collect::<Vec<_>>().join("\n")
 }
 
 /// Plays seeds on as many threads as there are processors; which have failed is told at the end, and how each is played alone.
@@ -409,10 +423,9 @@ fn the_same_seed_goes_the_same_way() {
         let way = text.lines().find(|line| line.contains("went way")).map(str::to_owned);
         way.unwrap_or_else(|| panic!("seed {seed}: {text}"))
     };
-    // in an order of tokio's own changes of filters reach the streams that follow them, and connections end at a graceful stop
-    let ordered = |s: &Scene| !s.idler && !s.faults.iter().any(|f| matches!(f.what, What::StopProcessor(_)));
-    let seeds: Vec<u64> = (0..12).filter(|seed| ordered(&Scene::of(*seed))).collect();
-    assert!(!seeds.is_empty());
+    // changes of filters, connections that end at a graceful stop: tokio tells of them in an order of its own
+    let told_at_once = |s: &Scene| s.idler && s.faults.iter().any(|f| matches!(f.what, What::StopProcessor(_)));
+    let seeds = (0..4).chain((4..).filter(|seed| told_at_once(&Scene::of(*seed))).take(4));
     for seed in seeds {
         assert_eq!(way(seed), way(seed));
     }

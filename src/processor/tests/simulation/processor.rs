@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::network::{PORT, SimRoad, listen};
+use super::network::{Cost, PORT, SimRoad, listen};
 use crate::filter::{Filter, FilterKind};
 use crate::net::{Dialer, Target};
 use crate::processor::Order;
@@ -60,6 +60,7 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) root: PathBuf,
     pub(super) kind: Kind,
+    cost: Cost,
     play: Arc<Play>,
     /// The process at hand: when it ends, and what it has made durable.
     pub(super) crash: RefCell<Arc<Crash>>,
@@ -78,7 +79,7 @@ struct Begun {
 }
 
 impl Node {
-    pub(super) fn new(index: usize, root: &Path, kind: Kind, play: &Arc<Play>) -> Rc<Self> {
+    pub(super) fn new(index: usize, root: &Path, kind: Kind, cost: Cost, play: &Arc<Play>) -> Rc<Self> {
         let root = root.join(format!("p{index}"));
         std::fs::create_dir(&root).unwrap();
         std::fs::create_dir(root.join("state")).unwrap();
@@ -86,6 +87,7 @@ impl Node {
             name: format!("p{index}"),
             root,
             kind,
+            cost,
             play: Arc::clone(play),
             crash: RefCell::new(Crash::after(u64::MAX, Witness::default())),
             actors: RefCell::default(),
@@ -135,6 +137,14 @@ impl Node {
         }
     }
 
+    /// For people.
+    pub(super) fn told(&self) -> String {
+        let shared = self.shared.borrow();
+        shared.as_ref().map_or_else(String::new, |s| {
+            format!("{:?} {:?} {:?}", s.counters.counts(), s.above().map(|a| a.backlog), s.ingest.snapshot())
+        })
+    }
+
     /// Whether its process has ended at a change of its files.
     pub(super) fn is_dead(&self) -> bool {
         self.crash.borrow().is_dead()
@@ -165,11 +175,22 @@ impl Node {
 /// Bytes in the queue for the processor above.
 const QUEUE: u64 = 1 << 20;
 
+/// Opens what another test, which starts a program at this moment, may hold until that has begun.
+fn unlocked<T, E: std::error::Error>(open: impl Fn() -> Result<T, E>) -> T {
+    for _ in 0..500 {
+        match open() {
+            Err(e) if e.to_string().contains("in use") => std::thread::sleep(Duration::from_millis(2)),
+            opened => return opened.unwrap(),
+        }
+    }
+    open().unwrap()
+}
+
 /// The files, as they are found.
 fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
     let state_dir = Dir::open(root.join("state"), DirAccess::Private, MinFree::NONE).unwrap();
     let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
-    let Recovered { state, commit } = recover(&state_dir, kind.durability, MinFree::NONE, places).unwrap();
+    let Recovered { state, commit } = unlocked(|| recover(&state_dir, kind.durability, MinFree::NONE, places.clone()));
     let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
     let cfg = CallFilesConfig {
         min_free: MinFree::NONE,
@@ -202,7 +223,7 @@ fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
 
 /// What waits for the processor above.
 fn open_queue(id: &str, root: &Path, kind: Kind) -> Queue<Disk> {
-    let disk = Disk::lock(&root.join("upstream")).unwrap();
+    let disk = unlocked(|| Disk::lock(&root.join("upstream")));
     let config = SpoolConfig {
         hunter_id: format!("processor:{id}"),
         max_bytes: QUEUE,
@@ -239,9 +260,10 @@ fn climb(node: &Node, crash: Arc<Crash>, shared: &Arc<Shared>, queue: Queue<Disk
         party: Party::Processor,
         hunter_id: shared.id.as_str().into(),
         targets: vec![Target { host: format!("p{above}"), port: PORT }],
-        dialer: Dialer::over(Arc::new(SimRoad)),
+        dialer: Dialer::over(Arc::new(SimRoad(node.cost))),
         connect_timeout: None,
-        drain_timeout: Duration::from_secs(5),
+        // it is judged by whether all is on top after its last stop
+        drain_timeout: Duration::from_mins(1),
         seed: instance,
     };
     let plane = Arc::new(Plane { shared: Arc::clone(shared), upstream, listen_address: String::new(), instance });
@@ -292,7 +314,7 @@ pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
     node.shared.replace(Some(Arc::clone(&shared)));
 
     let (orders, told) = watch::channel(Order::Run);
-    let server = tokio::spawn(serve(listen(kind.age).await?, Access::new(true, None), Arc::clone(&shared), told));
+    let server = tokio::spawn(serve(listen(kind.age, node.cost).await?, Access::new(true, None), Arc::clone(&shared), told));
     tokio::spawn(watch_pressure(Arc::clone(&shared)));
     tokio::spawn(tell_stats(Arc::clone(&shared), false));
     let threads = Rc::clone(&node);

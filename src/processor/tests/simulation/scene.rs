@@ -56,7 +56,10 @@ pub(super) struct Scene {
     pub(super) processors: Vec<processor::Kind>,
     pub(super) faults: Vec<Fault>,
     pub(super) tick: Duration,
+    /// Of what is sent, at most.
     pub(super) latency: Duration,
+    /// Segments of a hundred that are lost and sent again.
+    pub(super) loss: u64,
     /// Processors lose power when they crash.
     pub(super) power: bool,
     /// Nothing new comes after this, and everything is well.
@@ -87,11 +90,17 @@ impl Scene {
                 below.above = Some(0);
             }
         }
+        let latency = ms([2, 20, 100, 1000, 5000][index(d.roll(5))]);
+        // a connection lives for some ways to and fro, or nothing is ever said on it
+        for age in processors.iter_mut().filter_map(|p| p.age.as_mut()) {
+            *age += 8 * latency;
+        }
         let calm = ms(3000 + d.roll(7000));
         let faults = (0..d.roll(12)).map(|_| fault(d, hunters.len(), processors.len(), calm)).collect();
         Self {
             tick: ms(20),
-            latency: ms([2, 20, 100, 1000][index(d.roll(4))]),
+            latency,
+            loss: [0, 0, 1, 5, 20][index(d.roll(5))],
             power: d.roll(2) == 0,
             calm,
             hostile: d.roll(3) == 0,
