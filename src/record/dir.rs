@@ -275,7 +275,7 @@ impl Dir {
     }
 
     /// Renames over whatever has the name.
-    fn replace(&self, from: &str, to: &str) -> Result<(), RecordError> {
+    pub(super) fn replace(&self, from: &str, to: &str) -> Result<(), RecordError> {
         fault::step();
         fault::replacing(&self.path, to);
         rustix::fs::renameat(&self.fd, from, &self.fd, to).map_err(|e| RecordError::io("rename", self.said(from), e))?;

@@ -3,17 +3,20 @@
 //! Written now and then by a running processor and once more when it stops; what came since is in the commit log, from entry
 //! [`State::log`] on.
 //!
-//! Promises: whole or absent (written aside, synced, renamed). Refuses a version it does not know.
+//! Promises: whole or absent (written aside, synced, renamed); written in slices of bounded size, since a state of 100 000 calls has some 60 MiB
+//! and acknowledgements wait meanwhile ([`Saving`]). Refuses a version it does not know.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::RecordError;
 use super::calls::CallState;
-use super::dir::Dir;
+use super::dir::{Dir, PART, sync_data};
 use super::json::Hole;
 use super::unified::Length;
+use super::{RecordError, fault};
 use crate::batch::SeqRanges;
 
 /// Its name in the state directory.
@@ -24,6 +27,9 @@ pub const VERSION: u32 = 3;
 const VERSION_WITHOUT_LOG: u32 = 1;
 /// Longest state read back: 100 000 calls of two files, some 1 KiB each, and as much again.
 const MAX_BYTES: u64 = 256 << 20;
+
+/// Bytes of a slice: some ten milliseconds of encoding, writing and waiting for the disk.
+const SLICE: usize = if cfg!(test) { 300 } else { 1 << 20 };
 
 /// Everything a restart continues from.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -140,9 +146,9 @@ impl State {
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Full`]; an older state is still there then.
     pub fn save(&self, dir: &Dir, durable: bool) -> Result<(), RecordError> {
-        let bytes =
-            serde_json::to_vec(self).map_err(|e| RecordError::Unreadable { path: dir.join(FILE_NAME), reason: e.to_string() })?;
-        dir.write_whole(FILE_NAME, &bytes, durable)
+        let mut saving = Saving::begin(dir, durable)?;
+        while !saving.step(self, dir)? {}
+        Ok(())
     }
 
     /// Reads it; `None` when there is none.
@@ -159,6 +165,133 @@ impl State {
         let clean = state.clean || state.version == VERSION_WITHOUT_LOG;
         Ok(Some(Self { version: VERSION, clean, ..state }))
     }
+}
+
+/// A state that is being written, slice by slice, beside the one that is there.
+#[derive(Debug)]
+pub struct Saving {
+    file: File,
+    durable: bool,
+    /// Encoded and not yet written.
+    text: Vec<u8>,
+    next: Next,
+}
+
+/// What is encoded next.
+#[derive(Clone, Copy, Debug)]
+enum Next {
+    Head,
+    Call(usize),
+    Memory(usize),
+    Nothing,
+}
+
+/// Everything but the two long lists.
+#[derive(serde::Serialize)]
+struct Short<'a> {
+    version: u32,
+    acked: &'a [Acked],
+    unified: &'a [Length],
+    rotating: &'a [Length],
+    places: &'a Places,
+    log: u64,
+    clean: bool,
+}
+
+impl Saving {
+    /// Begins a file; one that was begun before and not finished goes.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]; the state that is there is untouched.
+    pub fn begin(dir: &Dir, durable: bool) -> Result<Self, RecordError> {
+        let part = part();
+        dir.remove(&part)?;
+        let Some(file) = dir.create_new(&part)? else {
+            return Err(RecordError::Unsafe { path: dir.join(&part), reason: "somebody else creates files here" });
+        };
+        Ok(Self { file, durable, text: Vec::with_capacity(SLICE), next: Next::Head })
+    }
+
+    /// Writes one more slice of `state`, always the same one; true once it has taken the place of the older state.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`], [`RecordError::Full`]; the older state is still there, and this one is not written any further.
+    pub fn step(&mut self, state: &State, dir: &Dir) -> Result<bool, RecordError> {
+        let written = self.encode(state).map_err(io::Error::other).and_then(|()| self.write());
+        if let Err(e) = written {
+            dir.remove(&part())?;
+            return Err(RecordError::io("write", dir.join(&part()), e));
+        }
+        if !matches!(self.next, Next::Nothing) {
+            return Ok(false);
+        }
+        dir.replace(&part(), FILE_NAME)?;
+        if self.durable {
+            dir.sync()?;
+        }
+        Ok(true)
+    }
+
+    fn encode(&mut self, state: &State) -> serde_json::Result<()> {
+        while self.text.len() < SLICE && !matches!(self.next, Next::Nothing) {
+            self.next = match self.next {
+                Next::Head => {
+                    let State { version, acked, unified, rotating, places, log, clean, .. } = state;
+                    let (version, log, clean) = (*version, *log, *clean);
+                    serde_json::to_writer(&mut self.text, &Short { version, acked, unified, rotating, places, log, clean })?;
+                    // the object goes on
+                    self.text.pop();
+                    self.text.extend_from_slice(b",\"calls\":[");
+                    Next::Call(0)
+                }
+                Next::Call(n) => {
+                    if let Some(call) = state.calls.get(n) {
+                        self.element(n, call)?;
+                        Next::Call(n.saturating_add(1))
+                    } else {
+                        self.text.extend_from_slice(b"],\"memory\":[");
+                        Next::Memory(0)
+                    }
+                }
+                Next::Memory(n) => {
+                    if let Some(call) = state.memory.get(n) {
+                        self.element(n, call)?;
+                        Next::Memory(n.saturating_add(1))
+                    } else {
+                        self.text.extend_from_slice(b"]}");
+                        Next::Nothing
+                    }
+                }
+                Next::Nothing => Next::Nothing,
+            };
+        }
+        Ok(())
+    }
+
+    fn element<T: serde::Serialize>(&mut self, n: usize, value: &T) -> serde_json::Result<()> {
+        if n > 0 {
+            self.text.push(b',');
+        }
+        serde_json::to_writer(&mut self.text, value)
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if fault::is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if let Some(half) = fault::torn(self.text.len()) {
+            let _gone = self.file.write_all(self.text.get(..half).unwrap_or_default());
+            fault::die();
+        }
+        self.file.write_all(&self.text)?;
+        self.text.clear();
+        // slice by slice: one wait for all of it would be a long one
+        if self.durable { sync_data(&self.file) } else { Ok(()) }
+    }
+}
+
+fn part() -> String {
+    format!("{FILE_NAME}{PART}")
 }
 
 #[cfg(test)]
@@ -209,6 +342,28 @@ mod tests {
         assert_eq!(State::load(&dir).unwrap().unwrap(), state);
         assert_eq!(state.calls[1].call_id, CallKey::Bytes(vec![0xff, 0]));
         assert_eq!(fs::metadata(dir.join(FILE_NAME)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn until_its_last_slice_is_written_the_older_state_is_there() {
+        let (_tmp, dir) = dir();
+        let call = |n: u64| CallMemory { call_id: format!("{n}@b"), shared: n, ..CallMemory::default() };
+        let older = State { log: 1, ..State::default() };
+        let newer = State { log: 2, memory: (0..100).map(call).collect(), ..State::default() };
+        older.save(&dir, true).unwrap();
+        let mut abandoned = Saving::begin(&dir, true).unwrap();
+        assert!(!abandoned.step(&newer, &dir).unwrap());
+        drop(abandoned);
+        let (mut saving, mut slices) = (Saving::begin(&dir, true).unwrap(), 1);
+
+        while !saving.step(&newer, &dir).unwrap() {
+            assert_eq!(State::load(&dir).unwrap().unwrap(), older);
+            slices += 1;
+        }
+
+        assert!(slices > 20, "{slices}");
+        assert_eq!(State::load(&dir).unwrap().unwrap(), newer);
+        assert!(!fs::exists(dir.join(&part())).unwrap());
     }
 
     #[test]

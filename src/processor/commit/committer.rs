@@ -16,12 +16,12 @@ use crate::batch::SeqRanges;
 use crate::processor::shared::{Job, Shared};
 use crate::record::RecordError;
 use crate::record::dir::{Access, Dir, Entries, MinFree, sync_data};
-use crate::record::state::{Acked, State};
+use crate::record::state::{Acked, Saving};
 use crate::telemetry::clock::{self, Moment};
 
 /// Between two attempts on a full disk.
 const RETRY: Duration = Duration::from_millis(500);
-/// Time for a checkpoint's files between two looks for a group.
+/// Time for a checkpoint between two looks for a group.
 const SLICE: Duration = Duration::from_millis(10);
 
 /// The thread's memory.
@@ -33,6 +33,8 @@ pub(in crate::processor) struct Committer {
     state: Dir,
     calls: Option<Dir>,
     running: Option<Checkpoint>,
+    /// Its state, as far as it is written.
+    saving: Option<Saving>,
     /// The log ends with something that was not stored.
     tail: bool,
     latency: Latency,
@@ -63,6 +65,7 @@ impl Committer {
             _ended: Ended(Arc::clone(&progress)),
             progress,
             running: None,
+            saving: None,
             tail: commit.tail,
             latency: Latency::default(),
             left: Vec::new(),
@@ -245,7 +248,7 @@ impl Committer {
     /// Nothing becomes durable any more: nobody knows what the disk has, so all of it is written again from what was stored before. False.
     fn fail(&mut self, e: &CommitError) -> bool {
         // a checkpoint must not say that something is there of which nobody knows
-        self.running = None;
+        (self.running, self.saving) = (None, None);
         self.shared.pause(true);
         tracing::error!(
             error = %e,
@@ -278,22 +281,37 @@ impl Committer {
                 return;
             }
         }
-        self.write_checkpoint();
+        while !self.write_slice() && began.elapsed() < time {}
     }
 
-    fn write_checkpoint(&mut self) {
-        let Some(Checkpoint { state, .. }) = self.running.take() else { return };
-        match state.save(&self.state, self.durability == Durability::Disk) {
-            Ok(()) => self.log.trim(state.log),
-            Err(e) if self.progress.at().checkpoints == 0 => return self.insist_on(state, &e),
+    /// Writes one more slice of the checkpoint; true when nothing is left to do now.
+    fn write_slice(&mut self) -> bool {
+        let Some(Checkpoint { state, .. }) = &self.running else { return true };
+        let begun = match self.saving.take() {
+            Some(saving) => Ok(saving),
+            None => Saving::begin(&self.state, self.durability == Durability::Disk),
+        };
+        let written = begun.and_then(|mut saving| Ok((saving.step(state, &self.state)?, saving)));
+        match written {
+            Ok((false, saving)) => {
+                self.saving = Some(saving);
+                return false;
+            }
+            Ok((true, _)) => self.log.trim(state.log),
+            Err(e) if self.progress.at().checkpoints == 0 => {
+                self.insist(&e);
+                return true;
+            }
             // the log since the last one is kept
             Err(e) => tracing::error!(error = %e, "a checkpoint could not be written; a restart takes longer"),
         }
+        self.running = None;
         self.progress.note(|at| at.checkpoints = at.checkpoints.saturating_add(1));
+        true
     }
 
-    /// The first checkpoint must be there before anything is written: only it says what was there before.
-    fn insist_on(&mut self, state: State, e: &RecordError) {
+    /// The first checkpoint must be there before anything is written: only it says what was there before. It is begun again.
+    fn insist(&mut self, e: &RecordError) {
         if self.shared.stopping.load(Ordering::Acquire) {
             self.fail(&CommitError::File(RecordError::log(io::Error::other(e.to_string()))));
             return;
@@ -302,7 +320,6 @@ impl Committer {
             tracing::error!(error = %e, "cannot write the state; hunters are paused until it works again");
         }
         clock::pause(RETRY);
-        self.running = Some(Checkpoint { state, files: Vec::new(), entries: None });
     }
 }
 

@@ -6,7 +6,7 @@
 //!        │         fdatasync of unified and rotating files that grew (they are their own log)
 //!        │         commit log: batches, names, then Commit { marks, lengths } ─▶ fdatasync ─▶ acknowledgements
 //!        └─ Checkpoint: call files as they are at this group ─▶ fdatasync each, a few between two groups
-//!                      ─▶ processor-state.json ─▶ the log before it is removed
+//!                      ─▶ processor-state.json, slice by slice ─▶ the log before it is removed
 //! ```
 //!
 //! | file | what |
