@@ -120,6 +120,11 @@ impl Roads {
         Self { breakers: vec![Breaker::default(); processors], next: 0, ignored }
     }
 
+    /// From here on breakers are not asked: there is no later to wait for.
+    pub(super) fn ignore(&mut self) {
+        self.ignored = true;
+    }
+
     /// The next processor in turn that may be tried.
     pub(super) fn choose(&mut self, now: Instant) -> Choice {
         let all = self.breakers.len();

@@ -192,6 +192,9 @@ async fn sessions(
     let mut before = None;
     tell_roads(config, &roads, control);
     loop {
+        if *ending.borrow() != Ending::Run {
+            roads.lock().ignore();
+        }
         let choice = roads.lock().choose(Instant::now());
         let n = match choice {
             Choice::Try(n) => n,
@@ -253,9 +256,10 @@ async fn sessions(
     }
 }
 
-/// Waits; none when the hunter has ended meanwhile.
+/// Waits; none when the hunter has ended meanwhile. To be told to drain ends the wait: the processor may be back since the last attempt.
 async fn wait(backlog: &Backlog, ending: &watch::Receiver<Ending>, pause: Sleep) -> Option<()> {
-    let (mut draining, mut at_once) = (ending.clone(), ending.clone());
+    let (mut draining, mut at_once, mut stopping) = (ending.clone(), ending.clone(), ending.clone());
+    let goes_on = *ending.borrow() == Ending::Run;
     tokio::select! {
         biased;
         () = pause => Some(()),
@@ -264,6 +268,7 @@ async fn wait(backlog: &Backlog, ending: &watch::Receiver<Ending>, pause: Sleep)
             give_up(backlog);
             None
         }
+        () = told(&mut stopping, Ending::Drain), if goes_on => Some(()),
     }
 }
 

@@ -267,6 +267,20 @@ async fn the_next_processor_is_tried_when_one_is_away() {
 }
 
 #[tokio::test]
+async fn told_to_stop_it_tries_a_processor_once_more_that_it_has_left_alone() {
+    let mut peer = Peer::start(State { extended: true, ..State::default() });
+    peer.kill();
+    let hunter = Hunter::start(&[&peer.target]);
+    hunter.offer(&sealed(A, 3));
+    until(|| hunter.control.roads.lock().last() == Some(&vec![BreakerState::Open])).await;
+
+    peer.restart();
+    hunter.stop(Ending::Drain).await.unwrap();
+
+    assert_eq!(peer.state.batches.lock().len(), 3);
+}
+
+#[tokio::test]
 async fn a_reader_of_files_gives_up_an_unreachable_processor() {
     let mut away = Peer::start(State::default());
     away.kill();

@@ -20,10 +20,21 @@ struct Spooled {
 
 impl Spooled {
     fn start(peer: &Peer, path: &Path, batches: usize, durability: Durability, max_bytes: u64) -> Self {
+        let live = |c| UplinkConfig { drain_timeout: LONG, ..c };
+        Self::of(peer, path, batches, durability, max_bytes, live)
+    }
+
+    fn of(
+        peer: &Peer,
+        path: &Path,
+        batches: usize,
+        durability: Durability,
+        max_bytes: u64,
+        patience: fn(UplinkConfig) -> UplinkConfig,
+    ) -> Self {
         let size = sealed(A, 1)[0].bytes.len() + 256;
         // a quarter of the memory is for what is to be written
         let room = BacklogConfig { max_bytes: batches * size * 4 / 3 + 4, durability, ..BacklogConfig::default() };
-        let patience = |c| UplinkConfig { drain_timeout: LONG, ..c };
         let config = SpoolConfig {
             hunter_id: "edge".into(),
             max_bytes,
@@ -73,7 +84,9 @@ async fn what_does_not_fit_into_memory_goes_to_disk_and_arrives_in_order() {
     let tmp = tempfile::tempdir().unwrap();
     let mut peer = Peer::start(State { extended: true, ..State::default() });
     peer.kill();
-    let hunter = Spooled::start(&peer, tmp.path(), 9, Durability::Spill, PLENTY);
+    // a reader of files: however long the processor is away, it is tried again soon
+    let patience = |c| UplinkConfig { drain_timeout: LONG, connect_timeout: Some(LONG * 9), ..c };
+    let hunter = Spooled::of(&peer, tmp.path(), 9, Durability::Spill, PLENTY, patience);
 
     hunter.offer_slowly(&sealed(A, 5)).await;
     let (a, b) = (sealed(A, 300).split_off(5), sealed(B, 100));
