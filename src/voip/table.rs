@@ -161,6 +161,7 @@ pub(super) enum Wanted {
 impl CallTable {
     /// An empty table.
     pub fn new(config: TableConfig, filters: Arc<FilterSet>) -> Self {
+        let claims = Claims::new(config.limits.calls);
         let mut table = Self {
             config,
             wanted: Wanted::Nothing,
@@ -170,8 +171,8 @@ impl CallTable {
             by_id: HashMap::default(),
             serial: 0,
             timers: BinaryHeap::new(),
-            claims: Claims::new(config.limits.calls),
-            unclaimed: Unclaimed::new(config.limits.calls),
+            unclaimed: Unclaimed::new(config.limits.calls, claims.hasher().clone()),
+            claims,
             pool: Pool::default(),
             lookback: Lookback::new(config.lookback.0, config.lookback.1),
             hold_order: VecDeque::new(),

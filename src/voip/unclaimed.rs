@@ -101,10 +101,8 @@ pub struct Unclaimed {
 }
 
 impl Unclaimed {
-    /// For about so many calls.
-    pub fn new(calls: usize) -> Self {
-        let random = ahash::RandomState::new();
-        let hasher = FlowHasher::new([random.hash_one(0), random.hash_one(1)]);
+    /// For about so many calls; endpoints are hashed as everywhere in their table.
+    pub fn new(calls: usize, hasher: FlowHasher) -> Self {
         Self {
             flows: VecDeque::new(),
             first: 1,
