@@ -25,6 +25,7 @@ mod relay;
 mod view;
 
 use std::fmt;
+use std::hash::Hash;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +49,13 @@ impl Epoch {
     pub const fn new(ms: u64, random: u32) -> Self {
         let value = (ms << 20) | (random as u64 & 0xf_ffff);
         Self(if value == 0 { 1 } else { value })
+    }
+
+    /// An epoch of this process that starts at `now`, of what batches so.
+    #[must_use]
+    pub fn starting(now: Timestamp, batcher: impl Hash) -> Self {
+        let random = ahash::RandomState::new().hash_one(batcher);
+        Self::new(u64::try_from(now.as_nanos() / 1_000_000).unwrap_or(0), u32::try_from(random & 0xf_ffff).unwrap_or(0))
     }
 }
 

@@ -122,7 +122,7 @@ fn assemble(
     let shares = shares(config)?;
     let Some((sources, interfaces)) = sources(config, stop)? else { return Ok(None) };
     let spool::Opened { durability, queue, account } = spool::of_hunter(config)?;
-    let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
+    let instance = instance();
     Ok(Some(Parts {
         sources,
         offline,
@@ -242,4 +242,9 @@ fn conclude(r: &Report) -> Outcome {
         "done"
     );
     Outcome::of_lost(r.lost())
+}
+
+/// A number that no other start of a program has.
+pub(super) fn instance() -> u64 {
+    ahash::RandomState::new().hash_one(clock::wall().as_nanos())
 }

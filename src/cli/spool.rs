@@ -283,7 +283,7 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
         true,
     )?;
     security::warn_about(&config.security, "packets are sent");
-    let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
+    let instance = hunt::instance();
     let uplink = UplinkConfig {
         party: Party::Hunter,
         hunter_id: config.id.as_str().into(),

@@ -6,7 +6,6 @@ use crate::config::{ProcessConfig, ServerDurability};
 use crate::net::Dialer;
 use crate::processor::UpstreamParts;
 use crate::spool::{self as queue, SpoolConfig, SpoolFull};
-use crate::telemetry::clock;
 use crate::uplink::{Party, UplinkConfig};
 
 use super::exit::Stop;
@@ -41,7 +40,7 @@ pub(super) fn parts(config: &ProcessConfig, dialer: Option<Dialer>, limit: u64) 
         return Ok(None);
     };
     let p = &config.processor;
-    let instance = ahash::RandomState::new().hash_one(clock::wall().as_nanos());
+    let instance = hunt::instance();
     let queue_limit = p.disk_buffer.max_mb.saturating_mul(1 << 20);
     let (sync_after, sync_bytes) = spool::EAGER;
     let opened = spool::queue(

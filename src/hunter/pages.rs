@@ -15,7 +15,7 @@ use crate::net::{Health, Transport};
 use crate::reason::DropReason;
 use crate::telemetry::exposition::Kind;
 use crate::telemetry::{Exposition, clock};
-use crate::uplink::{BreakerState, PeerKind};
+use crate::uplink::{PeerKind, Road};
 
 /// A part that gives no sign of life for this long has stopped.
 const SILENT: Duration = Duration::from_secs(5);
@@ -93,13 +93,7 @@ impl HunterPages {
         x.counter("lc_hunter_state_errors_total", "Records of the hunter's state that could not be written or read.", errors);
         x.gauge("lc_connected", "Whether there is a connection to a processor.", u8::from(b.connected));
         x.state("lc_flow_control_state", "What the processor asks for.", &FLOW, flow(&m.report));
-        let mut breakers = x.family("lc_breaker_state", Kind::Gauge, "Whether a processor is tried: 1 for the state it is in.");
-        for road in &m.link.roads {
-            for name in BreakerState::NAMES {
-                let labels = [("processor", road.target.as_str()), ("state", name)];
-                breakers.sample(&labels, u8::from(road.breaker.name() == name));
-            }
-        }
+        Road::expose(&m.link.roads, x);
     }
 }
 
@@ -142,8 +136,7 @@ impl Health for HunterPages {
         let [k1, k2, k3] = r.imbalance();
         let drops: serde_json::Map<String, Value> =
             DropReason::ALL.iter().zip(r.drops).map(|(reason, n)| (reason.name().to_owned(), n.into())).collect();
-        let breakers: Vec<Value> =
-            m.link.roads.iter().map(|road| json!({"processor": road.target, "state": road.breaker.name()})).collect();
+        let breakers = Road::status(&m.link.roads);
         let losses: serde_json::Map<String, Value> = LOSSES
             .iter()
             .zip(r.losses())

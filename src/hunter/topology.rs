@@ -105,7 +105,8 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
     // a file's name is for nobody's dashboard
     let name = |source: &dyn Source| if parts.offline { "file".to_owned() } else { source.describe() };
     let shared = Arc::new(Shared::of(Arc::clone(&backlog), parts.sources.iter().map(|source| name(&**source)).collect()));
-    let epochs: Vec<Epoch> = (0..parts.sources.len()).map(|n| epoch(parts.facts.instance, n)).collect();
+    let epochs: Vec<Epoch> =
+        (0..parts.sources.len()).map(|n| Epoch::starting(clock::wall(), (parts.facts.instance, n))).collect();
     let account = parts.account.take().map(|account| spawn_account(account, epochs.clone(), &shared)).transpose()?;
     let seconds = tokio::spawn(every_second(Arc::clone(&shared)));
     let pages = parts.pages.take().map(|listener| {
@@ -264,13 +265,6 @@ fn renew_local(plane: Arc<Plane>, mut local: watch::Receiver<Vec<Filter>>) -> Ta
             plane.set_local(filters);
         }
     }))
-}
-
-/// An epoch of this process start: 44 bits of milliseconds above 20 random bits.
-fn epoch(instance: u64, thread: usize) -> Epoch {
-    let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
-    let random = ahash::RandomState::new().hash_one((instance, thread));
-    Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0))
 }
 
 type Uplink = JoinHandle<Result<(), UplinkError>>;

@@ -118,7 +118,7 @@ impl Feed {
         let interfaces: Arc<[String]> = hunter.registration.interfaces.clone().into();
         let message_max = if hunter.registration.durable_acks { BATCH_MAX } else { OLD_BATCH_MAX };
         roster.stream(id, true);
-        let own_epoch = own_epoch(id);
+        let own_epoch = Epoch::starting(clock::wall(), id);
         let from = From::Hunter { named: Named { hunter: Arc::from(id), interfaces }, own_epoch };
         Ok(Self { shared: Arc::clone(shared), from, message_max })
     }
@@ -188,7 +188,11 @@ impl Feed {
                 if hunters.len() >= HUNTERS {
                     hunters.clear();
                 }
-                let new = || Counted { hunter: Arc::from(view.hunter_id()), epoch: own_epoch(view.hunter_id()), last: 0 };
+                let new = || Counted {
+                    hunter: Arc::from(view.hunter_id()),
+                    epoch: Epoch::starting(clock::wall(), view.hunter_id()),
+                    last: 0,
+                };
                 let counted = hunters.entry(view.hunter_id().into()).or_insert_with(new);
                 counted.last = counted.last.saturating_add(1);
                 let (hunter, seq) = (Arc::clone(&counted.hunter), BatchSeq(counted.last));
@@ -196,13 +200,6 @@ impl Feed {
             }
         }
     }
-}
-
-/// An epoch for a stream that has none.
-fn own_epoch(hunter: &str) -> Epoch {
-    let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
-    let random = ahash::RandomState::new().hash_one(hunter);
-    Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0))
 }
 
 /// A batch goes up a tree: what has been here before, or comes from too deep, shows that there is none.

@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 
+use serde_json::{Value, json};
+
 use super::breaker::BreakerState;
 use crate::batch::Epoch;
 use crate::reason::DropReason;
+use crate::telemetry::Exposition;
+use crate::telemetry::exposition::Kind;
 
 /// What a hunter says of itself when it registers.
 #[derive(Clone, Debug, Default)]
@@ -164,6 +168,24 @@ pub struct Road {
     pub target: String,
     /// Whether it is tried.
     pub breaker: BreakerState,
+}
+
+impl Road {
+    /// As metrics: 1 for the state each is in.
+    pub fn expose(roads: &[Self], x: &mut Exposition) {
+        let mut breakers = x.family("lc_breaker_state", Kind::Gauge, "Whether a processor is tried: 1 for the state it is in.");
+        for road in roads {
+            for name in BreakerState::NAMES {
+                let labels = [("processor", road.target.as_str()), ("state", name)];
+                breakers.sample(&labels, u8::from(road.breaker.name() == name));
+            }
+        }
+    }
+
+    /// The same as JSON.
+    pub fn status(roads: &[Self]) -> Vec<Value> {
+        roads.iter().map(|road| json!({"processor": road.target, "state": road.breaker.name()})).collect()
+    }
 }
 
 /// What the uplink asks of its owner.

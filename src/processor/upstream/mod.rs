@@ -145,11 +145,9 @@ impl Upstream {
             durability: Durability::Wal,
             relays: true,
         };
-        let ms = u64::try_from(clock::wall().as_nanos() / 1_000_000).unwrap_or(0);
-        let random = ahash::RandomState::new().hash_one(instance);
         Self {
             processor,
-            epoch: Epoch::new(ms, u32::try_from(random & 0xf_ffff).unwrap_or(0)),
+            epoch: Epoch::starting(clock::wall(), instance),
             last: AtomicU64::new(0),
             backlog: Arc::new(Backlog::new(config)),
             queue_limit,

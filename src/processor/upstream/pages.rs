@@ -6,7 +6,7 @@ use super::UpstreamFigures;
 use crate::reason::DropReason;
 use crate::telemetry::Exposition;
 use crate::telemetry::exposition::Kind;
-use crate::uplink::BreakerState;
+use crate::uplink::Road;
 
 /// What the processor above may ask for.
 const ASKED: [&str; 3] = ["continue", "slow", "pause"];
@@ -37,12 +37,7 @@ pub(in crate::processor) fn metrics(x: &mut Exposition, above: &UpstreamFigures)
     x.gauge("lc_upstream_connected", "Whether there is a connection.", u8::from(above.link.connected.is_some()));
     x.gauge("lc_upstream_blocked", "Whether hunters wait for it.", u8::from(above.blocked));
     x.state("lc_upstream_flow_control_state", "What the processor above asks for.", &ASKED, above.asked());
-    let mut breakers = x.family("lc_breaker_state", Kind::Gauge, "Whether a processor is tried: 1 for the state it is in.");
-    for road in &above.link.roads {
-        for name in BreakerState::NAMES {
-            breakers.sample(&[("processor", road.target.as_str()), ("state", name)], u8::from(road.breaker.name() == name));
-        }
-    }
+    Road::expose(&above.link.roads, x);
 }
 
 /// The same as JSON.
@@ -54,13 +49,12 @@ pub(in crate::processor) fn status(above: &UpstreamFigures) -> Value {
         .filter(|(_, n)| *n > 0)
         .map(|(reason, n)| (reason.name().to_owned(), n.into()))
         .collect();
-    let breakers = above.link.roads.iter().map(|road| json!({"processor": road.target, "state": road.breaker.name()}));
     json!({
         "equation": {"offered": b.offered_packets, "recovered": b.recovered_packets, "acked": b.acked_packets,
                      "in_memory": b.in_memory_packets, "on_disk": b.on_disk_packets, "dropped": b.dropped(),
                      "difference": above.imbalance()},
         "dropped": dropped, "connected": above.link.connected, "delivery": above.delivery(), "flow_control": above.asked(),
-        "blocked": above.blocked, "breakers": breakers.collect::<Vec<Value>>(),
+        "blocked": above.blocked, "breakers": Road::status(&above.link.roads),
         "spool": {"bytes": b.spool_bytes, "limit_bytes": above.queue_limit, "batches": b.on_disk_batches},
     })
 }
