@@ -24,6 +24,7 @@ pub(super) mod relay {
     pub(crate) const PATH: u32 = 1;
     pub(crate) const INTERFACES: u32 = 2;
     pub(crate) const EPOCH: u32 = 3;
+    pub(crate) const SEQUENCE: u32 = 4;
 }
 
 /// Field numbers of `CapturedPacket`.

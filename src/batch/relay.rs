@@ -20,7 +20,7 @@ pub struct BatchKey {
     pub hunter: Box<str>,
     /// Its epoch, or the one a processor gave to its stream.
     pub epoch: Epoch,
-    /// Its number there.
+    /// Its number in that.
     pub seq: BatchSeq,
 }
 
@@ -31,8 +31,8 @@ pub struct Relay<'a> {
     pub processor: &'a str,
     /// The names behind its interface indices; told by the first who passes it on.
     pub interfaces: &'a [String],
-    /// An epoch for a hunter that has none; told by the first who passes it on.
-    pub epoch: Option<Epoch>,
+    /// An epoch for a hunter that has none, and the batch's number there; told by the first who passes it on.
+    pub key: Option<(Epoch, BatchSeq)>,
 }
 
 /// The batch as a gRPC message for the next processor: a copy, and what is added behind it.
@@ -48,11 +48,11 @@ pub fn relayed(view: &BatchView, add: &Relay<'_>) -> Bytes {
         None => false,
     };
     let interfaces: Vec<&String> = add.interfaces.iter().filter(|_| first).take_while(fits).collect();
-    let epoch = add.epoch.filter(|_| first);
+    let key_fields = add.key.filter(|_| first).map(|(epoch, seq)| [(relay::EPOCH, epoch.0), (relay::SEQUENCE, seq.0)]);
     let names: usize = interfaces.iter().map(|name| bytes_len(relay::INTERFACES, name.len())).sum();
-    let len = bytes_len(relay::PATH, add.processor.len())
-        .saturating_add(names)
-        .saturating_add(epoch.map_or(0, |_| varint_len(key(relay::EPOCH, WireType::Fixed64)).saturating_add(8)));
+    let len = bytes_len(relay::PATH, add.processor.len()).saturating_add(names).saturating_add(
+        key_fields.iter().flatten().map(|(field, _)| varint_len(key(*field, WireType::Fixed64)).saturating_add(8)).sum(),
+    );
     let whole = view.message().len().saturating_add(bytes_len(batch::RELAY, len));
     let mut out = BytesMut::with_capacity(whole.saturating_add(GRPC_PREFIX));
     out.put(&grpc_prefix(whole));
@@ -64,9 +64,9 @@ pub fn relayed(view: &BatchView, add: &Relay<'_>) -> Bytes {
         out.open(relay::INTERFACES, name.len());
         out.put(name.as_bytes());
     }
-    if let Some(epoch) = epoch {
-        out.varint(key(relay::EPOCH, WireType::Fixed64));
-        out.put(&epoch.0.to_le_bytes());
+    for (field, number) in key_fields.into_iter().flatten() {
+        out.varint(key(field, WireType::Fixed64));
+        out.put(&number.to_le_bytes());
     }
     out.freeze()
 }
@@ -77,7 +77,7 @@ pub fn relayed(view: &BatchView, add: &Relay<'_>) -> Bytes {
 /// [`BatchError`], where it is none.
 pub fn key_of(message: &[u8]) -> Result<BatchKey, BatchError> {
     let mut at = Cursor::new(message);
-    let (mut hunter, mut epoch, mut given, mut seq) = ("", 0, 0, 0);
+    let (mut hunter, mut epoch, mut given, mut seq, mut given_seq) = ("", 0, 0, 0, 0);
     while !at.at_end() {
         let (field, wire) = at.key()?;
         match field {
@@ -90,6 +90,7 @@ pub fn key_of(message: &[u8]) -> Result<BatchKey, BatchError> {
                 while !inner.at_end() {
                     match inner.key()? {
                         (relay::EPOCH, wire) => given = inner.fixed64(wire)?,
+                        (relay::SEQUENCE, wire) => given_seq = inner.fixed64(wire)?,
                         (_, wire) => inner.skip(wire)?,
                     }
                 }
@@ -97,5 +98,6 @@ pub fn key_of(message: &[u8]) -> Result<BatchKey, BatchError> {
             _ => at.skip(wire)?,
         }
     }
-    Ok(BatchKey { hunter: hunter.into(), epoch: Epoch(if epoch == 0 { given } else { epoch }), seq: BatchSeq(seq) })
+    let (epoch, seq) = super::view::key_by(epoch, seq, (given, given_seq)).unwrap_or((Epoch(0), BatchSeq(seq)));
+    Ok(BatchKey { hunter: hunter.into(), epoch, seq })
 }

@@ -105,7 +105,16 @@ pub struct BatchView {
     /// Processors that passed it on.
     path: Vec<Span>,
     interfaces: Vec<Span>,
-    relay_epoch: u64,
+    relay_key: (u64, u64),
+}
+
+/// What a batch of this epoch and number is recognised by, where `given` stands in its relay.
+pub(super) const fn key_by(epoch: u64, seq: u64, given: (u64, u64)) -> Option<(Epoch, BatchSeq)> {
+    match (epoch, given) {
+        (0, (0, _)) => None,
+        (0, (epoch, given)) if given != 0 => Some((Epoch(epoch), BatchSeq(given))),
+        (0, (epoch, _)) | (epoch, _) => Some((Epoch(epoch), BatchSeq(seq))),
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -182,7 +191,7 @@ impl BatchView {
             legacy: Vec::new(),
             path: Vec::new(),
             interfaces: Vec::new(),
-            relay_epoch: 0,
+            relay_key: (0, 0),
             message: Bytes::new(),
         };
         view.read(&message, limits)?;
@@ -371,7 +380,8 @@ impl BatchView {
                     room("interfaces", self.interfaces.len(), limits.contexts)?;
                     self.interfaces.push(at.text(wire)?);
                 }
-                (relay::EPOCH, wire) => self.relay_epoch = at.fixed64(wire)?,
+                (relay::EPOCH, wire) => self.relay_key.0 = at.fixed64(wire)?,
+                (relay::SEQUENCE, wire) => self.relay_key.1 = at.fixed64(wire)?,
                 (_, wire) => at.skip(wire)?,
             }
         }
@@ -404,9 +414,9 @@ impl BatchView {
         (self.epoch != 0).then_some(Epoch(self.epoch))
     }
 
-    /// The epoch by which it is recognised: its batcher's, or what the first processor that passed it on gave to its stream.
-    pub fn key_epoch(&self) -> Option<Epoch> {
-        self.epoch().or((self.relay_epoch != 0).then_some(Epoch(self.relay_epoch)))
+    /// Epoch and number by which it is recognised: its batcher's, or what the first processor that passed it on gave to its stream.
+    pub const fn key(&self) -> Option<(Epoch, BatchSeq)> {
+        key_by(self.epoch, self.sequence, self.relay_key)
     }
 
     /// Processors that passed it on, the first of them first; none: it comes from its hunter.

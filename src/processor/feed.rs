@@ -172,12 +172,12 @@ impl Feed {
                 check_way(&self.shared.id, id, view)?;
                 self.shared.below.lock().heard(id, now);
                 let named = (1..=ID_MAX).contains(&view.hunter_id().len());
-                let Some(epoch) = view.key_epoch().filter(|_| named) else {
+                let Some((epoch, seq)) = view.key().filter(|_| named) else {
                     let text = format!("a batch that was passed on names no epoch, or no hunter of 1 to {ID_MAX} bytes");
                     return Err((Refused::Malformed, Status::invalid_argument(text)));
                 };
                 let Named { hunter, interfaces } = remember(hunters, view);
-                Ok(Whose { hunter, interfaces, epoch, announced: Some(epoch), seq: view.sequence() })
+                Ok(Whose { hunter, interfaces, epoch, announced: Some(epoch), seq })
             }
             From::OldProcessor { id, hunters } => {
                 if view.epoch().is_some() || view.path().len() > 0 || view.hunter_id().is_empty() {

@@ -17,7 +17,7 @@ fn passed(sealed: &SealedBatch, way: &[&str]) -> Bytes {
     let mut bytes = sealed.bytes.clone();
     for processor in way {
         let view = BatchView::parse(bytes.slice(5..), &ViewLimits::default()).unwrap();
-        bytes = relayed(&view, &Relay { processor, interfaces: &["eth9".to_owned()], epoch: None });
+        bytes = relayed(&view, &Relay { processor, interfaces: &["eth9".to_owned()], key: None });
     }
     bytes
 }
@@ -121,7 +121,7 @@ async fn a_hunter_is_told_of_what_could_not_be_said_when_it_was_stored() {
 }
 
 #[tokio::test]
-async fn a_processor_of_the_predecessor_brings_its_hunters_batches_whatever_they_are_numbered() {
+async fn a_processor_of_the_predecessor_brings_its_hunters_batches_whatever_they_are_numbered_also_further_up() {
     let (shared, mut queue) = processor(8);
     let r = ProcessorRegistration { processor_id: "go".into(), ..ProcessorRegistration::default() };
     shared.below.lock().register("mid", r, None, crate::telemetry::clock::wall()).unwrap();
@@ -142,13 +142,27 @@ async fn a_processor_of_the_predecessor_brings_its_hunters_batches_whatever_they
     }
     assert_eq!(stream.answer().await, Answer::Silence);
 
-    let mut seen = Vec::new();
+    let (mut seen, mut climbing) = (Vec::new(), Vec::new());
     while let Ok(Job::Batch(b)) = queue.try_recv() {
         seen.push((b.hunter.to_string(), b.seq.0, b.announced));
+        climbing.push(crate::processor::upstream::passed_on(&b, "low"));
     }
     let expected = [("a", 1), ("b", 1), ("a", 2), ("a", 3)].map(|(h, seq)| (h.to_owned(), seq, None));
     assert_eq!(seen, expected);
     assert_eq!(shared.counters.counts().duplicate, 0);
+
+    let (top, mut queue) = processor(8);
+    join(&top, "low");
+    let mut stream = Stream::open(&top);
+    for bytes in climbing {
+        stream.send(bytes);
+    }
+    assert_eq!(stream.answer().await, Answer::Silence);
+    let mut seen = Vec::new();
+    while let Ok(Job::Batch(b)) = queue.try_recv() {
+        seen.push((b.hunter.to_string(), b.seq.0));
+    }
+    assert_eq!(seen, expected.map(|(h, seq, _)| (h, seq)), "so they are recognised above, too");
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::shared::Incoming;
@@ -158,12 +159,10 @@ impl Upstream {
 
     /// Puts a batch into the queue, however long that takes; false when `stop` says that it need not. The commit thread alone calls this.
     pub(super) fn offer(&self, batch: &Incoming, stop: &AtomicBool) -> bool {
-        let epoch = batch.view.epoch().is_none().then_some(batch.epoch);
-        let add = Relay { processor: &self.processor, interfaces: &batch.interfaces, epoch };
         let packets = u32::try_from(batch.view.len()).unwrap_or(u32::MAX);
         let seq = self.last.load(Ordering::Relaxed).saturating_add(1);
         self.last.store(seq, Ordering::Relaxed);
-        let mut sealed = SealedBatch::stored(self.epoch, BatchSeq(seq), packets, relayed(&batch.view, &add));
+        let mut sealed = SealedBatch::stored(self.epoch, BatchSeq(seq), packets, passed_on(batch, &self.processor));
         let began = clock::Moment::now();
         while let Offer::Full(back) = self.backlog.offer(sealed) {
             if stop.load(Ordering::Acquire) {
@@ -206,6 +205,13 @@ impl Upstream {
             link: self.link.lock().clone(),
         }
     }
+}
+
+/// A batch as this processor passes it on. One of a hunter without epochs goes by the epoch and number that it has here: the numbers of such a
+/// hunter begin anew whenever it connects, here or to a processor like it.
+pub(super) fn passed_on(batch: &Incoming, processor: &str) -> Bytes {
+    let key = batch.view.epoch().is_none().then_some((batch.epoch, batch.seq));
+    relayed(&batch.view, &Relay { processor, interfaces: &batch.interfaces, key })
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ fn mixed(n: usize) -> Vec<SealedBatch> {
     let turns = of("a").into_iter().zip(of("b")).flat_map(|(a, b)| [a, b]);
     let queued = |(i, sealed): (usize, SealedBatch)| {
         let view = BatchView::parse(sealed.message(), &ViewLimits::default()).unwrap();
-        let message = relayed(&view, &Relay { processor: "west", interfaces: &["eth9".to_owned()], epoch: None });
+        let message = relayed(&view, &Relay { processor: "west", interfaces: &["eth9".to_owned()], key: None });
         SealedBatch::stored(B, BatchSeq(i as u64 + 1), 1, message)
     };
     turns.enumerate().map(queued).collect()
