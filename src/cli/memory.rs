@@ -62,6 +62,12 @@ impl Shares {
     }
 }
 
+/// What a processor may know of calls: half, less the base, and a quarter at least. Blocks, batches that wait, batches that are passed on and
+/// unfinished messages have an eighth each.
+pub(super) fn calls_of_a_processor(limit: u64) -> u64 {
+    (limit / 2).saturating_sub(BASE).max(limit / 4)
+}
+
 /// Memory of the machine, or of the smallest control group around this process.
 fn available(root: &Path) -> Option<u64> {
     let machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {

@@ -233,9 +233,9 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
             CallLayout::Merged => Layout::Merged,
         };
         cfg.min_free = min_free;
-        let share = |part: u64| usize::try_from(limit / part).unwrap_or(usize::MAX);
-        cfg.max_pending_bytes = cfg.max_pending_bytes.min(share(8));
-        cfg.max_calls = cfg.max_calls.min((share(2) / CALL_BYTES).max(1000));
+        cfg.max_pending_bytes = cfg.max_pending_bytes.min(usize::try_from(limit / 8).unwrap_or(usize::MAX));
+        cfg.max_known_bytes = usize::try_from(memory::calls_of_a_processor(limit)).unwrap_or(usize::MAX);
+        cfg.max_calls = cfg.max_calls.min((cfg.max_known_bytes / CALL_BYTES).max(1000));
         let mut files = CallFiles::open(&p.per_call_pcap.output_dir, cfg).map_err(failed)?;
         files.restore(&known);
         Some(files)

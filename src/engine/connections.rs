@@ -140,6 +140,11 @@ impl TcpFlows {
         self.budget.counters()
     }
 
+    /// Bytes under reassembly.
+    pub(super) fn reassembly_bytes(&self) -> usize {
+        self.budget.used()
+    }
+
     /// Places ever used.
     pub(super) fn slots(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)

@@ -117,6 +117,11 @@ impl Guarded {
         self.engine.calls()
     }
 
+    /// As [`Engine::bytes`].
+    pub fn bytes(&self) -> usize {
+        self.engine.bytes()
+    }
+
     /// As [`Engine::call_facts`].
     pub fn call_facts(&self, call_id: &str, input_ended: bool) -> Option<crate::voip::event::CallFacts> {
         self.engine.call_facts(call_id, input_ended)

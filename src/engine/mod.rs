@@ -271,6 +271,12 @@ impl Engine {
         &self.calls
     }
 
+    /// About what calls, their streams and whatever waits take, in bytes; an engine without any of that takes some more.
+    pub fn bytes(&self) -> usize {
+        let waiting = [self.tcp.kept_bytes, self.tcp.pool.bytes(), self.tcp.reassembly_bytes(), self.defrag.bytes()];
+        waiting.into_iter().fold(self.calls.bytes(), usize::saturating_add)
+    }
+
     /// Everything known of a call, while it is known.
     pub fn call_facts(&self, call_id: &str, input_ended: bool) -> Option<crate::voip::event::CallFacts> {
         self.calls.facts(call_id, input_ended)

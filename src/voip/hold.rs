@@ -72,6 +72,11 @@ impl Pool {
         HeldFrame { ts: frame.ts, wire_len: frame.wire_len, link: frame.link, interface: frame.interface, data }
     }
 
+    /// About what the buffers at hand take: most are made for a frame of Ethernet.
+    pub fn bytes(&self) -> usize {
+        self.free.len().saturating_mul(POOLED_BYTES / 2)
+    }
+
     /// Takes a buffer back.
     pub fn recycle(&mut self, held: HeldFrame) {
         let mut data = held.data;

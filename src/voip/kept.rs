@@ -13,8 +13,10 @@ use crate::packet::{Frame, InterfaceId, LinkType, Timestamp};
 
 /// Bytes of packets in a block; one that is larger has a block of its own.
 const BLOCK_BYTES: usize = 64 << 10;
-/// Empty blocks kept for reuse: 4 MiB.
+/// Empty blocks kept for reuse at most: 4 MiB.
 const SPARE: usize = 64;
+/// One of them for so many calls: none in an engine that looks at one call of a processor.
+const CALLS_PER_SPARE: usize = 1024;
 
 /// Where a packet is, as long as its block is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +71,16 @@ pub(super) struct Blocks {
     /// Number of the front block.
     first: u64,
     spare: Vec<Block>,
+    max_spare: usize,
     bytes: usize,
 }
 
 impl Blocks {
+    /// For about so many calls.
+    pub(super) fn new(calls: usize) -> Self {
+        Self { max_spare: (calls / CALLS_PER_SPARE).min(SPARE), ..Self::default() }
+    }
+
     /// Copies a packet behind all others; `newest` is the number of the flow that began last.
     pub(super) fn push(&mut self, frame: &Frame<'_>, tag: Tag, previous: Option<Spot>, newest: u32) -> Spot {
         let fits = |b: &Block| b.bytes.len().saturating_add(frame.data.len()) <= BLOCK_BYTES;
@@ -110,7 +118,7 @@ impl Blocks {
         {
             self.first = self.first.saturating_add(1);
             self.bytes = self.bytes.saturating_sub(block.bytes.len());
-            if self.spare.len() < SPARE && block.bytes.capacity() <= BLOCK_BYTES {
+            if self.spare.len() < self.max_spare && block.bytes.capacity() <= BLOCK_BYTES {
                 block.bytes.clear();
                 block.entries.clear();
                 self.spare.push(block);
@@ -137,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_flow_s_packets_are_found_from_its_last_one_between_those_of_others() {
-        let mut blocks = Blocks::default();
+        let mut blocks = Blocks::new(100_000);
         let mut last = None;
         for n in 0..1000_i64 {
             let data = vec![u8::try_from(n % 251).unwrap(); 200];
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn memory_goes_in_the_order_it_came_and_is_used_again() {
-        let mut blocks = Blocks::default();
+        let mut blocks = Blocks::new(100_000);
         let spots: Vec<Spot> = (0..2000_u32).map(|n| blocks.push(&frame(1, &[7; 300]), TAG, None, n)).collect();
         let whole = blocks.bytes();
 

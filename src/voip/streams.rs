@@ -76,6 +76,11 @@ impl Streams {
         (self.all, self.reports) = (Vec::new(), 0);
     }
 
+    /// Streams measured.
+    pub fn measured(&self) -> usize {
+        self.all.len()
+    }
+
     /// RTCP packets seen.
     pub fn reports(&self) -> u64 {
         self.reports

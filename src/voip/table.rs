@@ -227,6 +227,18 @@ impl CallTable {
         self.by_id.is_empty()
     }
 
+    /// About what the calls, their streams and claims, and media that nobody has claimed take, in bytes. Looks at every call.
+    pub fn bytes(&self) -> usize {
+        const CALL: usize = 2304;
+        const STREAM: usize = 1024;
+        const CLAIM: usize = 256;
+        let of = |c: &Call| {
+            let streams = c.streams.as_ref().map_or(0, |s| s.measured());
+            CALL.saturating_add(streams.saturating_mul(STREAM)).saturating_add(c.claims.len().saturating_mul(CLAIM))
+        };
+        self.calls.iter().flatten().map(of).fold(self.unclaimed.bytes().saturating_add(self.pool.bytes()), usize::saturating_add)
+    }
+
     /// A call by reference, unless it is gone.
     pub fn get(&self, r: CallRef) -> Option<&Call> {
         self.calls.get(r.slot as usize)?.as_ref().filter(|c| c.serial == r.serial)

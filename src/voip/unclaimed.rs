@@ -106,7 +106,7 @@ impl Unclaimed {
         Self {
             flows: VecDeque::new(),
             first: 1,
-            blocks: Blocks::default(),
+            blocks: Blocks::new(calls),
             buckets: calls.clamp(1, BUCKETS).next_power_of_two(),
             ends: Vec::new(),
             hasher,

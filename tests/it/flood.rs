@@ -17,7 +17,7 @@ const FILED: u32 = 5000;
 const LIMIT: u64 = 96 << 20;
 
 /// What a flood sends, as UDP payload or as something else on IPv4.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// RTP that nobody signalled, each packet of another flow.
     Flows,
@@ -27,12 +27,14 @@ enum Kind {
     HalfOpen,
     /// INVITEs, each of another call.
     Calls,
+    /// RTP that nobody signalled, four packets of each flow.
+    Streams,
 }
 
 const ALL: [Kind; 4] = [Kind::Flows, Kind::Fragments, Kind::HalfOpen, Kind::Calls];
 
 /// Ethernet and IPv4 around `rest`; `n` makes the source, the ports and the identification.
-fn ipv4(n: u32, protocol: u8, fragment: u16, rest: &[u8]) -> Vec<u8> {
+pub(super) fn ipv4(n: u32, protocol: u8, fragment: u16, rest: &[u8]) -> Vec<u8> {
     let source = n.to_be_bytes();
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
     let total = u16::try_from(20 + rest.len()).unwrap();
@@ -44,7 +46,7 @@ fn ipv4(n: u32, protocol: u8, fragment: u16, rest: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn udp(n: u32, port: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn udp(n: u32, port: u16, payload: &[u8]) -> Vec<u8> {
     let mut rest = Vec::new();
     rest.extend((10_000 + u16::try_from(n % 50_000).unwrap()).to_be_bytes());
     rest.extend(port.to_be_bytes());
@@ -54,7 +56,7 @@ fn udp(n: u32, port: u16, payload: &[u8]) -> Vec<u8> {
     rest
 }
 
-fn tcp(n: u32, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn tcp(n: u32, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut rest = Vec::new();
     rest.extend((10_000 + u16::try_from(n % 50_000).unwrap()).to_be_bytes());
     rest.extend(5060_u16.to_be_bytes());
@@ -64,7 +66,7 @@ fn tcp(n: u32, seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     rest
 }
 
-fn invite(n: u32) -> Vec<u8> {
+pub(super) fn invite(n: u32) -> Vec<u8> {
     let sdp = format!(
         "v=0\r\no=- 1 1 IN IP4 10.9.9.9\r\ns=-\r\nc=IN IP4 10.9.9.9\r\nt=0 0\r\nm=audio {} RTP/AVP 0\r\n",
         1024 + n % 60_000
@@ -90,6 +92,14 @@ fn hostile(kind: Kind, n: u32) -> Vec<u8> {
         Kind::HalfOpen if n.is_multiple_of(2) => ipv4(n / 2, 6, 0, &tcp(n / 2, 1, 2, b"")),
         Kind::HalfOpen => ipv4(n / 2, 6, 0, &tcp(n / 2, 2, 16, &invite(n)[..300])),
         Kind::Calls => ipv4(n, 17, 0, &udp(n, 5060, &invite(n))),
+        Kind::Streams => {
+            let (flow, seq) = (n / 4, u8::try_from(n % 4).unwrap());
+            let mut rtp = vec![0x80, 0, 0, seq, 0, 0, 0, 160 * (seq & 1)];
+            rtp.extend(flow.to_be_bytes());
+            rtp.resize(172, 0x55);
+            let port = 10_000 + 2 * u16::try_from(flow % 20_000).unwrap();
+            ipv4(flow, 17, 0, &udp(flow, port, &rtp))
+        }
     }
 }
 
@@ -119,7 +129,7 @@ fn write(path: &Path, kinds: &[Kind], flood: u32) {
 }
 
 /// The most memory a process had so far; nothing when it is gone.
-fn peak_of(id: u32) -> u64 {
+pub(super) fn peak_of(id: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let kib =
         status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
@@ -230,15 +240,27 @@ fn a_hunter_and_its_processor_stay_within_their_limits_and_deliver_the_calls_ask
 
 #[test]
 fn a_processor_that_files_every_call_of_a_flood_stays_within_its_limit() {
+    file_all(Kind::Calls, FILED);
+}
+
+#[test]
+fn a_processor_that_files_every_stream_of_a_flood_stays_within_its_limit() {
+    file_all(Kind::Streams, 4 * FILED);
+}
+
+/// Files a flood of so many frames in a processor, whole.
+fn file_all(kind: Kind, frames: u32) {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
-    write(&dir.join("flood.pcap"), &[Kind::Calls], FILED);
+    write(&dir.join("flood.pcap"), &[kind], frames);
 
     let brought = bring(dir, &["--per-call-pcap", "--per-call-pcap-dir", "calls"], &["--no-filter-policy", "allow"]);
 
     assert!(brought.processor <= LIMIT + LIMIT / 10, "{} MiB", brought.processor >> 20);
     let names: Vec<String> =
         fs::read_dir(dir.join("calls")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    let [records, files] = [".json", "_sip.pcap"].map(|end| names.iter().filter(|n| n.ends_with(end)).count());
-    assert!(files > 4000 && records == files, "{files} files, {records} records");
+    let part = if kind == Kind::Calls { "_sip.pcap" } else { "_rtp.pcap" };
+    let stems: Vec<&str> = names.iter().filter_map(|n| n.strip_suffix(part)).collect();
+    let recorded = stems.iter().filter(|stem| names.contains(&format!("{stem}.json"))).count();
+    assert!(stems.len() > 4000 && recorded == stems.len(), "{} files, {recorded} with their record", stems.len());
 }

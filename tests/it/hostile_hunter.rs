@@ -17,17 +17,17 @@ use super::whole::{calls_capture, frames};
 /// What one stream may say to it before it says something else.
 type Stream = (ResponseFuture, SendStream<Bytes>);
 
-fn framed(message: &impl Message) -> Bytes {
+pub(super) fn framed(message: &impl Message) -> Bytes {
     let bytes = message.encode_to_vec();
     let length = u32::try_from(bytes.len()).unwrap();
     [&[0][..], &length.to_be_bytes(), &bytes].concat().into()
 }
 
-fn batch(hunter: &str, epoch: u64, sequence: u64) -> PacketBatch {
+pub(super) fn batch(hunter: &str, epoch: u64, sequence: u64) -> PacketBatch {
     PacketBatch { hunter_id: hunter.into(), epoch, sequence, ..PacketBatch::default() }
 }
 
-async fn register(connection: &SendRequest<Bytes>, hunter: &str) {
+pub(super) async fn register(connection: &SendRequest<Bytes>, hunter: &str) {
     let me = HunterRegistration { hunter_id: hunter.into(), durable_acks: true, instance: 7, ..HunterRegistration::default() };
     let (answer, mut body) = connection.clone().ready().await.unwrap().send_request(call(REGISTER), false).unwrap();
     body.send_data(framed(&me), true).unwrap();
@@ -39,7 +39,7 @@ async fn stream(connection: &SendRequest<Bytes>) -> Stream {
 }
 
 /// Sends all of it; the status that the stream ends with.
-async fn told(connection: &SendRequest<Bytes>, messages: Vec<Bytes>) -> String {
+pub(super) async fn told(connection: &SendRequest<Bytes>, messages: Vec<Bytes>) -> String {
     let (answer, mut body) = stream(connection).await;
     // in one piece: small ones by the thousand end the connection; cut off before its end, it has been told
     let _cut = body.send_data(messages.concat().into(), true);

@@ -15,6 +15,7 @@ mod fuzz_corpora;
 mod golden;
 mod hostile;
 mod hostile_hunter;
+mod hostile_packets;
 mod interfaces;
 mod layering;
 mod live;

@@ -4,6 +4,8 @@
 //! read again from its own files after a restart. Packets that come after a call's files were closed find it still known
 //! ([`Calls::keep`] says for how long) and are added to what was said of it.
 
+mod weight;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use super::story;
 use crate::engine::{EngineConfig, Guarded, Mode};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
-use crate::packet::{Frame, LinkType, Timestamp};
+use crate::packet::{Frame, LinkType, Timestamp, defrag};
 use crate::processor::losses::Losses;
 use crate::record::FileFact;
 use crate::record::json::{self, CallRecord, Hole};
@@ -32,6 +34,11 @@ const UNKNOWN: Duration = Duration::from_secs(5);
 const HOLES: usize = 32;
 /// Later than anything.
 const FOREVER: Timestamp = Timestamp::from_nanos(i64::MAX);
+/// Filters named in a call's record.
+const FILTERS: usize = 256;
+/// Bytes of its packets that one call's inspection keeps: of TCP, of fragments, of media before its SDP. Messages of real calls need some
+/// 100 KiB of them.
+const KEPT: usize = 2 << 20;
 /// Flows one call's inspection remembers.
 const FLOWS: usize = 32;
 /// Calls that the packets filed under one Call-ID may turn out to be: media that came before its SDP are one of their own at first.
@@ -169,6 +176,10 @@ pub(super) struct Entry {
     /// What is missing of a hunter's packets, and why.
     pub(super) holes: Vec<Hole>,
     written: Option<Timestamp>,
+    /// What it takes, in bytes, when it was last weighed; 0 before.
+    weight: usize,
+    /// What has come since.
+    unweighed: usize,
     /// Of an earlier process: its files are to be read again before anything is said of it; these hunters had stopped.
     unread: Option<Vec<Arc<str>>>,
 }
@@ -209,6 +220,8 @@ pub(super) struct Calls {
     clocks: HashMap<Arc<str>, Clock, RandomState>,
     open: BTreeMap<Arc<str>, Entry>,
     closed: BTreeMap<Arc<str>, Entry>,
+    /// What all of them take.
+    bytes: usize,
     /// How many are unread.
     unread: usize,
     /// When packets were lost before any call could be told.
@@ -247,7 +260,7 @@ impl Calls {
             self.open.entry(id).or_insert(entry)
         };
         for id in filters {
-            if !entry.filter_ids.contains(id) {
+            if !entry.filter_ids.contains(id) && entry.filter_ids.len() < FILTERS {
                 entry.filter_ids.insert(id.to_owned());
             }
         }
@@ -266,6 +279,9 @@ impl Calls {
             seen.take(call_id, frame);
         } else {
             entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame);
+        }
+        if entry.note_packet(frame.data.len()) {
+            self.weigh(call_id);
         }
     }
 
@@ -400,6 +416,9 @@ impl Calls {
     /// Forgets a call: another with its Call-ID begins.
     pub(super) fn forget(&mut self, call_id: &str) {
         let entry = self.open.remove(call_id).or_else(|| self.closed.remove(call_id));
+        if let Some(e) = &entry {
+            self.unweigh(e);
+        }
         self.unread = self.unread.saturating_sub(usize::from(entry.is_some_and(|e| e.unread.is_some())));
     }
 
@@ -487,7 +506,7 @@ impl Calls {
 fn engine() -> Box<Guarded> {
     static NO_FILTERS: LazyLock<Arc<FilterSet>> = LazyLock::new(|| Arc::new(FilterSet::empty()));
     let no_filter = NoFilterPolicy::Allow;
-    let limits = Limits { calls: CALLS, ..Limits::default() };
+    let limits = Limits { calls: CALLS, unclaimed_bytes: KEPT, ..Limits::default() };
     let table = TableConfig { limits, everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
     let config = EngineConfig {
         mode: Mode::Voip,
@@ -495,7 +514,12 @@ fn engine() -> Box<Guarded> {
         decode: DecodeOptions::default(),
         keep_duplicates: true,
         flows: FLOWS,
-        bounds: crate::engine::Bounds::default(),
+        bounds: crate::engine::Bounds {
+            connections: FLOWS,
+            reassembly_bytes: KEPT,
+            kept_bytes: KEPT,
+            fragments: defrag::Limits { max_bytes: KEPT, max_trackers: FLOWS, ..defrag::Limits::default() },
+        },
     };
     Box::new(Guarded::new(config, Arc::clone(&NO_FILTERS), Arc::new(NoBpf)))
 }

@@ -320,6 +320,7 @@ impl Writer {
             self.read_again(call_id);
         }
         self.calls.take(&batch.hunter, call, filters, &frame);
+        self.retry(Self::make_room);
         if written == Written::New {
             self.save_record(call_id);
         }
@@ -439,7 +440,18 @@ impl Writer {
         let _later = self.save_finished();
     }
 
-    /// The last records of calls that closed by themselves: after late packets, or since others needed their room.
+    /// Forgets calls while too much is known of them.
+    fn make_room(&mut self) -> Result<(), RecordError> {
+        while let Some(files) = &mut self.out.calls
+            && files.evict_for(self.calls.bytes())?
+        {
+            self.save_finished()?;
+        }
+        Ok(())
+    }
+
+    /// The last records of calls that closed by themselves, after late packets or since others needed their room; and those are forgotten that
+    /// were closed before.
     fn save_finished(&mut self) -> Result<(), RecordError> {
         let serious = |saved: Result<(), RecordError>| saved.or_else(|e| if e.is_retryable() { Err(e) } else { Ok(()) });
         if self.unsaved.len() >= UNSAVED {
@@ -448,6 +460,11 @@ impl Writer {
         }
         while let Some(c) = self.out.calls.as_mut().and_then(CallFiles::poll_closed) {
             serious(self.save_closed(c))?;
+        }
+        while let Some(id) = self.out.calls.as_mut().and_then(CallFiles::poll_forgotten) {
+            if self.unsaved.iter().all(|c| c.call_id != id) {
+                self.calls.forget(&String::from_utf8_lossy(&id));
+            }
         }
         Ok(())
     }

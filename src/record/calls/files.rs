@@ -56,11 +56,21 @@ impl CallFiles {
         self.dir.exists(&json::name(stem))
     }
 
+    /// So many bytes are known of calls: where that is too much, one is forgotten as if there were too many. False when it is not, or when there
+    /// is none; else take note ([`Self::poll_closed`]) and ask again.
+    ///
+    /// # Errors
+    /// Retryable; nothing accepted is lost.
+    pub fn evict_for(&mut self, known_bytes: usize) -> Result<bool, RecordError> {
+        Ok(known_bytes > self.cfg.max_known_bytes && self.evict()?)
+    }
+
     /// Forgets the call that was closed first; where none is closed, closes and forgets the one that has been silent for longest. False when
     /// there is none.
     fn evict(&mut self) -> Result<bool, RecordError> {
         while let Some((no, at)) = self.closed.pop_front() {
-            if self.calls.get(&no).is_some_and(|c| c.closed_at == Some(at)) {
+            if let Some(call) = self.calls.get(&no).filter(|c| c.closed_at == Some(at)) {
+                self.forgotten.push_back(Arc::clone(&call.id));
                 self.forget(no);
                 self.counters.evicted_closed = self.counters.evicted_closed.saturating_add(1);
                 return Ok(true);

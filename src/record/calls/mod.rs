@@ -19,7 +19,7 @@
 //! |---|---|---|---|
 //! | open files | 1024, at most half of `RLIMIT_NOFILE` | the least recently used (second chance) is closed, reopened when written | `reopened` |
 //! | memory | 64 MiB | everything pending is written | `forced` |
-//! | calls known | 100 000 | one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
+//! | calls known, by number and by what is known of them | 100 000 | one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
 //! | bytes per file | 100 MB | the next file | `rotated` |
 
 mod files;
@@ -91,6 +91,8 @@ pub struct CallFilesConfig {
     pub max_pending_bytes: usize,
     /// Calls known, closed ones that are remembered included.
     pub max_calls: usize,
+    /// Bytes that whoever writes here may know of calls ([`CallFiles::evict_for`]).
+    pub max_known_bytes: usize,
     /// Bytes per `write(2)`.
     pub block_bytes: usize,
     /// How long an accepted packet may wait in memory.
@@ -113,6 +115,7 @@ impl CallFilesConfig {
             max_open_files: open_files_limit(),
             max_pending_bytes: 64 << 20,
             max_calls: 100_000,
+            max_known_bytes: usize::MAX,
             block_bytes: 64 << 10,
             max_wait: Duration::from_secs(5),
             reopen_for: Duration::from_mins(10),
@@ -257,6 +260,7 @@ pub struct CallFiles {
     pending: usize,
     now: Timestamp,
     finished: VecDeque<ClosedCall>,
+    forgotten: VecDeque<Arc<[u8]>>,
     names: names::NewNames,
     counters: Counters,
 }
@@ -283,6 +287,7 @@ impl CallFiles {
             pending: 0,
             now: Timestamp::MIN,
             finished: VecDeque::new(),
+            forgotten: VecDeque::new(),
             names: names::NewNames::default(),
             counters: Counters::default(),
         })
@@ -410,6 +415,11 @@ impl CallFiles {
     /// The next call that was closed by itself: fallen silent after late packets, or evicted.
     pub fn poll_closed(&mut self) -> Option<ClosedCall> {
         self.finished.pop_front()
+    }
+
+    /// The next call that was closed before and is forgotten since others needed its room.
+    pub fn poll_forgotten(&mut self) -> Option<Arc<[u8]>> {
+        self.forgotten.pop_front()
     }
 
     /// The common beginning of a call's file names, once it has a packet.

@@ -161,3 +161,47 @@ fn what_a_kernel_lost_stands_in_the_calls_alive_then_whether_it_is_told_before_o
         [("alive", 2), ("later", 1), ("over", 0)]
     );
 }
+
+/// Segments of a message that is announced as long and never ends.
+fn unfinished(n: u32) -> Vec<u8> {
+    let mut payload = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "", "");
+    if n == 0 {
+        payload = String::from_utf8(payload).unwrap().replace("Content-Length: 0", "Content-Length: 250000").into_bytes();
+    }
+    payload.resize(1400, b'x');
+    ethernet(0x0800, &v4(6, &crate::packet::build::tcp(5060, 5060, 1 + n * 1400, 16, &payload)))
+}
+
+#[test]
+fn what_waits_in_a_call_weighs_and_weighs_nothing_once_it_is_forgotten() {
+    let hunter: Arc<str> = "edge".into();
+    let mut calls = Calls::default();
+    let give = |calls: &mut Calls, call_id: &str, ns: i64, data: &[u8]| {
+        calls.take(&hunter, &owned(call_id, true), &mut ["f1"].into_iter(), &frame(LinkType::ETHERNET, data, ns));
+    };
+    let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "", "");
+    give(&mut calls, "one", 1, &ethernet(0x0800, &v4(17, &udp(5060, 5060, &invite))));
+    let usual = calls.bytes();
+    for n in 0..150_u32 {
+        give(&mut calls, "two", i64::from(n), &unfinished(n));
+    }
+    let waiting = calls.bytes() - usual;
+    for n in 0..100_u32 {
+        calls.take(
+            &hunter,
+            &owned("three", true),
+            &mut [&*format!("{n:0>1000}")].into_iter(),
+            &frame(LinkType::ETHERNET, &[], 1),
+        );
+    }
+    let named = calls.bytes() - usual - waiting;
+    calls.close("two");
+    for id in ["one", "two", "three"] {
+        calls.forget(id);
+    }
+
+    assert!((10_000..30_000).contains(&usual), "{usual}");
+    assert!((300_000..700_000).contains(&waiting), "read in order, and kept as it came: {waiting}");
+    assert!(named > 90_000, "{named}");
+    assert_eq!(calls.bytes(), 0);
+}
