@@ -3,23 +3,17 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::not_run;
+use super::started::Started;
 use super::whole::{LC, Processor, calls_capture, frames, records, wait_for};
 
 /// A small file system nobody else sees.
 pub(crate) struct Disk {
-    holder: Child,
+    holder: Started,
     /// Where it is for those inside.
     inside: PathBuf,
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _gone = self.holder.kill();
-        let _reaped = self.holder.wait();
-    }
 }
 
 impl Disk {
@@ -42,7 +36,7 @@ impl Disk {
         let mut said = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut said).unwrap();
         assert_eq!(said, "mounted\n");
-        Self { holder, inside: inside.to_owned() }
+        Self { holder: Started(holder), inside: inside.to_owned() }
     }
 
     /// Where it is for the test.

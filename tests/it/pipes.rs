@@ -3,20 +3,13 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use super::started::Started;
 use super::whole::{LC, Processor, calls_capture, frames, lc, wait_for};
 
 /// `lc` with this much on its standard input, and nobody who closes it.
-struct Waiting(Child);
-
-impl Drop for Waiting {
-    /// A test that failed leaves nothing running.
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
+struct Waiting(Started);
 
 impl Waiting {
     fn start(dir: &Path, arguments: &[&str], fed: &[u8]) -> Self {
@@ -24,7 +17,7 @@ impl Waiting {
         command.args(arguments).current_dir(dir).env("HOME", dir);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.as_mut().unwrap().write_all(fed).unwrap();
-        let waiting = Self(child);
+        let waiting = Self(Started(child));
         wait_for(|| waiting.minds(15));
         waiting
     }

@@ -4,10 +4,11 @@ use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::not_run;
+use super::started::Started;
 use super::whole::{LC, Processor, frames, lc, succeed};
 
 /// Bit of `CAP_NET_RAW` (capabilities(7)).
@@ -65,14 +66,7 @@ fn folder() -> tempfile::TempDir {
     dir
 }
 
-struct Hunter(Child);
-
-impl Drop for Hunter {
-    fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
+struct Hunter(Started);
 
 fn hunt(dir: &Path, port: u16) -> Hunter {
     let child = Command::new(LC)
@@ -83,7 +77,7 @@ fn hunt(dir: &Path, port: u16) -> Hunter {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    Hunter(child)
+    Hunter(Started(child))
 }
 
 #[test]

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lippycat::capture::{FileSource, Progress, Source};
 use lippycat::packet::Frame;
 
+use super::started::Started;
 use crate::not_run;
 use crate::whole::{Processor, lc};
 
@@ -41,16 +42,9 @@ fn sh(command: &str) {
 
 /// A running `lc hunt`.
 struct Hunter {
-    child: Child,
+    child: Started,
     lines: BufReader<std::process::ChildStderr>,
     log: String,
-}
-
-impl Drop for Hunter {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 impl Hunter {
@@ -72,7 +66,7 @@ impl Hunter {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap());
-        let mut hunter = Self { child, lines, log: String::new() };
+        let mut hunter = Self { child: Started(child), lines, log: String::new() };
         hunter.until("connected");
         hunter
     }

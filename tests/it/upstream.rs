@@ -5,13 +5,16 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::numbered::number;
+use super::numbered_file::{header, record};
+use super::started::Started;
 use super::whole::{LC, Processor, calls_capture, frames, lc, succeed, wait_for};
 
 const CENTRE: [&str; 7] = ["--insecure", "--id", "centre", "-w", "centre.pcap", "--state-dir", "centre"];
@@ -37,54 +40,21 @@ fn status(dir: &Path, port: u16) -> serde_json::Value {
     serde_json::from_slice(&out.stdout).unwrap_or_default()
 }
 
-/// A UDP packet that says its number, as a record of a capture file.
-fn record(number: u64) -> Vec<u8> {
-    let mut payload = format!("number {number:012} ").into_bytes();
-    payload.resize(200 + usize::try_from(number % 700).unwrap(), b'.');
-    let len = u16::try_from(payload.len()).unwrap();
-    let mut data = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
-    data.extend((28 + len).to_be_bytes());
-    data.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x75, 0x30, 0x75, 0x31]);
-    data.extend((8 + len).to_be_bytes());
-    data.extend([0, 0]);
-    data.extend(payload);
-    let micros = number * 100;
-    let mut out = Vec::new();
-    for field in [1_700_000_000 + micros / 1_000_000, micros % 1_000_000 * 1000, data.len() as u64, data.len() as u64] {
-        out.extend(u32::try_from(field).unwrap().to_le_bytes());
-    }
-    out.extend(data);
-    out
-}
-
 /// Hunters that each read a file of numbered packets, ten thousand of them a second at speed `1x`.
 struct Hunters {
-    children: Vec<Child>,
+    children: Vec<Started>,
     packets: u64,
-}
-
-impl Drop for Hunters {
-    /// A test that failed leaves nothing running.
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
-    }
 }
 
 impl Hunters {
     fn start(dir: &Path, port: u16, hunters: u64, packets: u64, speed: &str) -> Self {
         let start = |n: u64| {
             let name = format!("h{n}");
-            let mut file = Vec::new();
-            for field in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 262_144, 1] {
-                file.extend(field.to_le_bytes());
-            }
+            let mut file = header();
             file.extend((n * packets..(n + 1) * packets).flat_map(record));
             fs::write(dir.join(format!("{name}.in")), file).unwrap();
             let log = fs::File::create(dir.join(format!("{name}.log"))).unwrap();
-            Command::new(LC)
+            let child = Command::new(LC)
                 .args(["hunt", "-P", &format!("127.0.0.1:{port}"), "--insecure", "--id", &name, "--no-filter-policy", "allow"])
                 .args(["--keep-duplicates", "--connect-timeout", "60s", "--speed", speed, "-r", &format!("{name}.in")])
                 .current_dir(dir)
@@ -92,7 +62,8 @@ impl Hunters {
                 .stderr(log)
                 .stdout(Stdio::null())
                 .spawn()
-                .unwrap()
+                .unwrap();
+            Started(child)
         };
         Self { children: (0..hunters).map(start).collect(), packets: hunters * packets }
     }
@@ -118,7 +89,6 @@ impl Hunters {
 
 /// Every number once.
 fn assert_exact(path: &Path, packets: u64) {
-    let number = |data: &[u8]| std::str::from_utf8(&data[42 + 7..42 + 19]).unwrap().parse::<u64>().unwrap();
     let mut numbers: Vec<u64> = frames(path).iter().map(|(_, _, data)| number(data)).collect();
     numbers.sort_unstable();
     let (all, distinct) = (numbers.len() as u64, {

@@ -4,29 +4,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use lippycat::capture::{FileSource, Progress, Source};
 use parking_lot::Mutex;
+
+use super::started::Started;
 
 /// The binary under test.
 pub(crate) const LC: &str = env!("CARGO_BIN_EXE_lc");
 
 /// A processor that is stopped when the test ends.
 pub(crate) struct Processor {
-    child: Child,
+    child: Started,
     pub(crate) port: u16,
     log: Arc<Mutex<String>>,
     reader: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Drop for Processor {
-    /// A test that failed leaves nothing running.
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 impl Processor {
@@ -72,7 +66,7 @@ impl Processor {
         };
         let shared = Arc::clone(&log);
         let reader = std::thread::spawn(move || lines.map_while(Result::ok).for_each(|l| say(&shared, &l)));
-        Self { child, port, log, reader: Some(reader) }
+        Self { child: Started(child), port, log, reader: Some(reader) }
     }
 
     /// Whether this stands in its log so far.

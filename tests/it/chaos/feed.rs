@@ -12,35 +12,10 @@ use parking_lot::Mutex;
 use pcap::{Capture, Device};
 
 use super::world;
-use crate::numbered;
+use crate::numbered_file;
 
 /// Between two handfuls.
 const PACE: Duration = Duration::from_millis(10);
-
-fn frame(number: u64) -> Vec<u8> {
-    numbered::frame(number, 200 + usize::try_from(number % 700).unwrap())
-}
-
-/// As a record of a capture file.
-pub(super) fn record(number: u64) -> Vec<u8> {
-    let data = frame(number);
-    let micros = number * 100;
-    let mut out = Vec::new();
-    for field in [1_700_000_000 + micros / 1_000_000, micros % 1_000_000 * 1000, data.len() as u64, data.len() as u64] {
-        out.extend(u32::try_from(field).unwrap().to_le_bytes());
-    }
-    out.extend(data);
-    out
-}
-
-/// Before the first of them.
-pub(super) fn header() -> Vec<u8> {
-    let mut out = Vec::new();
-    for field in [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 262_144, 1] {
-        out.extend(field.to_le_bytes());
-    }
-    out
-}
 
 #[derive(Default)]
 struct State {
@@ -76,7 +51,7 @@ impl Feed {
                 let mut s = state.lock();
                 let numbers = s.next..s.next + handful;
                 let Some(pipe) = s.pipe.as_mut() else { continue };
-                let bytes: Vec<u8> = numbers.clone().flat_map(record).collect();
+                let bytes: Vec<u8> = numbers.clone().flat_map(numbered_file::record).collect();
                 let sent = pipe.write_all(&bytes);
                 s.next = numbers.end;
                 if sent.is_err() {
@@ -98,7 +73,7 @@ impl Feed {
                 if !heard {
                     continue;
                 }
-                (from..from + handful).for_each(|n| wire.sendpacket(frame(n)).unwrap());
+                (from..from + handful).for_each(|n| wire.sendpacket(numbered_file::sized(n)).unwrap());
                 state.lock().next = from + handful;
             }
         })
@@ -113,7 +88,7 @@ impl Feed {
 
     /// From here on to this hunter.
     pub(super) fn to(&self, mut pipe: ChildStdin) {
-        pipe.write_all(&header()).unwrap();
+        pipe.write_all(&numbered_file::header()).unwrap();
         let mut s = self.state.lock();
         s.end();
         s.began = s.next;

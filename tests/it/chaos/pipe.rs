@@ -4,26 +4,19 @@ use std::fs;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lippycat::telemetry::clock::Moment;
 
-use super::feed::{header, record};
+use crate::numbered_file::{header, record};
+use crate::started::Started;
 use crate::whole::LC;
 
 /// `lc hunt` on a pipe.
 pub(super) struct Hunter {
-    child: Child,
+    child: Started,
     log: PathBuf,
-}
-
-impl Drop for Hunter {
-    /// A test that failed leaves nothing running.
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 impl Hunter {
@@ -41,7 +34,7 @@ impl Hunter {
             .spawn()
             .unwrap();
         child.stdin.as_mut().unwrap().write_all(&header()).unwrap();
-        Self { child, log }
+        Self { child: Started(child), log }
     }
 
     pub(super) fn send(&mut self, numbers: Range<u64>) {

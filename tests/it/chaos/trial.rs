@@ -5,7 +5,7 @@ use std::io::Read;
 use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lippycat::capture::{FileSource, Progress, Source};
@@ -17,6 +17,7 @@ use super::watch::{self, Samples, Watch};
 use super::world::{CAPTURED, Cut, MID, World, enter, succeed};
 use crate::full_disk::Disk;
 use crate::numbered::{Dice, number};
+use crate::started::Started;
 use crate::whole::{LC, Processor};
 
 /// Where the processor listens.
@@ -226,7 +227,7 @@ impl Trial<'_> {
         if let Some(pipe) = child.stdin.take() {
             self.feed.to(pipe);
         }
-        self.hunter = Some(Hunter { child, log });
+        self.hunter = Some(Hunter { child: Started(child), log });
         if self.plan.live {
             // what comes before it captures is nobody's
             self.wait("it captures", |t| t.status(Side::Hunter).is_some_and(|s| s["ready"] == true));
@@ -380,16 +381,8 @@ impl Trial<'_> {
 
 /// `lc hunt`.
 struct Hunter {
-    child: Child,
+    child: Started,
     log: PathBuf,
-}
-
-impl Drop for Hunter {
-    /// A test that failed leaves nothing running.
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
 }
 
 impl Hunter {
