@@ -36,7 +36,7 @@ fn metrics_port(log: &str) -> Option<u16> {
     line.split("\"address\":\"127.0.0.1:").nth(1)?.split('"').next()?.parse().ok()
 }
 
-fn port_of(processor: &Processor) -> u16 {
+pub(crate) fn port_of(processor: &Processor) -> u16 {
     wait_for(|| metrics_port(&processor.log()).is_some());
     metrics_port(&processor.log()).unwrap()
 }

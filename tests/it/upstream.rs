@@ -7,11 +7,12 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::metrics::{get, port_of};
 use super::numbered::number;
 use super::numbered_file::{header, record};
 use super::started::Started;
@@ -228,17 +229,11 @@ impl Wire {
     }
 }
 
-fn page(port: u16, path: &str) -> String {
-    let Ok(mut socket) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
-    let _sent = write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    let mut text = String::new();
-    let _read = socket.read_to_string(&mut text);
-    text
-}
-
-/// A port nobody listens on, for a moment at least.
+/// A port nobody listens on, and that no connection is given: below those the kernel deals out (32768 on).
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(21_000);
+    let mut ports = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::SeqCst));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 #[test]
@@ -247,18 +242,18 @@ fn a_network_cut_again_and_again_loses_nothing_and_the_equation_holds_at_every_l
     let dir = tmp.path();
     let centre = Processor::start(dir, &CENTRE);
     let wire = Wire::to(centre.port);
-    let pages = free_port();
-    let edge = west(dir, 0, wire.port, &["--metrics-listen", &format!("127.0.0.1:{pages}")]);
+    let edge = west(dir, 0, wire.port, &["--metrics-listen", "127.0.0.1:0"]);
+    let pages = port_of(&edge);
     let hunters = Hunters::start(dir, edge.port, 2, 20_000, "1x");
     let done = AtomicBool::new(false);
     let looks = std::thread::scope(|scope| {
         let sampler = scope.spawn(|| {
             let mut looks = 0;
             while !done.load(Ordering::SeqCst) {
-                let metrics = page(pages, "/metrics");
+                let (_, metrics) = get(pages, "/metrics").unwrap();
                 let error = metrics.lines().find_map(|l| l.strip_prefix("lc_upstream_conservation_error_packets "));
                 assert_eq!(error, Some("0"), "{metrics}");
-                let status = page(pages, "/statusz");
+                let (_, status) = get(pages, "/statusz").unwrap();
                 assert!(!status.contains("\"difference\": -") && status.contains("\"upstream\""), "{status}");
                 looks += 1;
                 std::thread::sleep(Duration::from_millis(50));
@@ -282,15 +277,16 @@ fn a_network_cut_again_and_again_loses_nothing_and_the_equation_holds_at_every_l
 fn a_full_queue_pauses_hunters_survives_a_stop_and_drains_when_the_centre_comes() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
-    let (above, pages) = (free_port(), free_port());
-    let listen = format!("127.0.0.1:{pages}");
-    let more = ["--disk-buffer-max-mb", "16", "--metrics-listen", &listen];
+    let above = free_port();
+    let more = ["--disk-buffer-max-mb", "16", "--metrics-listen", "127.0.0.1:0"];
     let edge = west(dir, 0, above, &more);
-    let port = edge.port;
+    let (port, pages) = (edge.port, port_of(&edge));
     let hunters = Hunters::start(dir, port, 1, 50_000, "max");
     wait_for(|| edge.has_said("takes nothing"));
-    wait_for(|| status(dir, port)["status"] == "warning" && page(pages, "/statusz").contains("\"flow_control\": \"pause\""));
-    assert!(page(pages, "/readyz").contains("the queue for the processor above takes nothing"));
+    wait_for(|| {
+        status(dir, port)["status"] == "warning" && get(pages, "/statusz").unwrap().1.contains("\"flow_control\": \"pause\"")
+    });
+    assert!(get(pages, "/readyz").unwrap().1.contains("the queue for the processor above takes nothing"));
     // told to stop it does, and says that nothing is lost
     let log = edge.stop();
     assert!(passed_on(&log)["on_disk"].as_u64().unwrap() > 10_000 && log.contains("left to the hunters"), "{log}");
