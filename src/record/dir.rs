@@ -318,6 +318,7 @@ impl Dir {
     pub(crate) fn remove(&self, name: &str) -> Result<(), RecordError> {
         self.check_name(name)?;
         fault::step();
+        fault::removing(&self.path, name);
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(RecordError::io("remove", self.said(name), e)),

@@ -72,6 +72,11 @@ pub(crate) fn named(_dir: &Path, _from: Option<&str>, _to: &str) {}
 #[inline]
 pub(crate) fn replacing(_dir: &Path, _to: &str) {}
 
+/// A file is about to be removed.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn removing(_dir: &Path, _name: &str) {}
+
 /// A file was cut to this length.
 #[cfg(not(test))]
 #[inline]
@@ -83,7 +88,7 @@ pub(crate) fn cut(_file: &File, _len: u64) {}
 pub(crate) fn dir_synced(_dir: &Path) {}
 
 #[cfg(test)]
-pub(crate) use told::{cut, die, dir_synced, here, is_full, named, replacing, step, sync_fails, synced, torn};
+pub(crate) use told::{cut, die, dir_synced, here, is_full, named, removing, replacing, step, sync_fails, synced, torn};
 
 #[cfg(test)]
 mod told {
@@ -128,7 +133,7 @@ mod told {
         synced: BTreeMap<u64, u64>,
         /// By inode: from where on the disk did not take what was written, whatever a later fsync says: the kernel has forgotten it.
         refused: BTreeMap<u64, u64>,
-        /// Names made since their directory was synced, oldest first.
+        /// Names made, given and taken away since their directory was synced, oldest first.
         names: Vec<Named>,
         /// What had the name that is about to be given to another file.
         before: Option<Vec<u8>>,
@@ -140,6 +145,8 @@ mod told {
         from: Option<String>,
         to: String,
         before: Option<Vec<u8>>,
+        /// The name was taken away: what had it is `before`, of which so much was durable.
+        removed: Option<u64>,
     }
 
     impl Crash {
@@ -320,7 +327,18 @@ mod told {
                 w.synced.remove(&meta.ino());
                 w.refused.remove(&meta.ino());
             }
-            w.names.push(Named { dir: dir.into(), from: from.map(str::to_owned), to: to.into(), before });
+            w.names.push(Named { dir: dir.into(), from: from.map(str::to_owned), to: to.into(), before, removed: None });
+        });
+    }
+
+    pub(crate) fn removing(dir: &Path, name: &str) {
+        with(|c| {
+            let path = dir.join(name);
+            let (Ok(bytes), Ok(meta)) = (fs::read(&path), fs::metadata(&path)) else { return };
+            let w = &mut c.0.lock().witness;
+            let safe = w.synced.get(&meta.ino()).copied().unwrap_or(0);
+            let (before, removed) = (Some(bytes), Some(safe));
+            w.names.push(Named { dir: dir.into(), from: None, to: name.into(), before, removed });
         });
     }
 
@@ -337,13 +355,17 @@ mod told {
         pub(crate) fn lose_power(&mut self, dirs: &[&Path], choose: &mut dyn FnMut(u64) -> u64) {
             // the last first; what has two such changes keeps or loses them in order
             let mut kept: Vec<(PathBuf, String)> = Vec::new();
-            for Named { dir, from, to, before } in self.names.drain(..).rev() {
+            for Named { dir, from, to, before, removed } in self.names.drain(..).rev() {
                 let touched = |name: &String| kept.contains(&(dir.clone(), name.clone()));
                 if choose(2) == 0 || touched(&to) || from.as_ref().is_some_and(touched) {
                     kept.extend(from.into_iter().chain([to]).map(|name| (dir.clone(), name)));
                     continue;
                 }
                 match from {
+                    None if let Some(safe) = removed => {
+                        fs::write(dir.join(&to), before.unwrap_or_default()).unwrap();
+                        self.synced.insert(fs::metadata(dir.join(to)).unwrap().ino(), safe);
+                    }
                     None => drop(fs::remove_file(dir.join(to))),
                     Some(from) => {
                         let _gone = fs::rename(dir.join(&to), dir.join(from));

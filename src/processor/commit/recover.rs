@@ -123,7 +123,7 @@ pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Pla
     }
     // where nothing was written after the checkpoint, what is longer was made so by somebody else
     if !(clean_before && empty) {
-        restore_files(&state, &found)?;
+        restore_files(&state, &found, durability)?;
     }
 
     state.acked = std::mem::take(&mut found.marks).into_values().collect();
@@ -177,7 +177,7 @@ impl From<SpoolError> for Either {
 }
 
 /// Cuts files to what was stored and removes those of which nothing was.
-fn restore_files(state: &State, found: &Found) -> Result<(), CommitError> {
+fn restore_files(state: &State, found: &Found, durability: Durability) -> Result<(), CommitError> {
     let p = &state.places;
     for (place, path, access) in [
         (Place::Unified, &p.unified, Access::Sticky),
@@ -186,12 +186,18 @@ fn restore_files(state: &State, found: &Found) -> Result<(), CommitError> {
     ] {
         let Some(path) = path.as_ref().filter(|p| p.is_dir()) else { continue };
         let dir = Dir::open(path, access, MinFree::NONE)?;
+        let mut removed = false;
         for (_, name) in found.made.iter().filter(|key| key.0 == place && !found.extents.contains_key(*key)) {
+            removed = true;
             dir.remove(name)?;
             if place == Place::Calls {
                 // a record that was about to be written
                 dir.remove(&format!("{name}{PART}"))?;
             }
+        }
+        // the log may forget them once they cannot come back; an earlier start may have removed them and not come so far
+        if removed && durability == Durability::Disk {
+            dir.sync()?;
         }
         if place == Place::Calls {
             for track in state.calls.iter().flat_map(|c| &c.tracks) {
