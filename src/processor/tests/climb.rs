@@ -64,7 +64,9 @@ fn live(path: &Path, crash: &Arc<Crash>) -> Option<(Upstream, std::thread::JoinH
     let thread = std::thread::spawn(move || {
         of.enter();
         let queue = queue(&path);
-        let upstream = Upstream::new("mid".into(), 1 << 20, 64 << 20, 1);
+        let mut upstream = Upstream::new("mid".into(), 1 << 20, 64 << 20, 1);
+        // a queue whose thread is dead does not get better
+        upstream.patience = Duration::ZERO;
         let spooler = Spooler::new(queue, Arc::clone(&upstream.backlog));
         ready.send(upstream).unwrap();
         spooler.run();
@@ -156,4 +158,24 @@ fn whenever_a_processor_ends_what_was_safe_for_the_one_above_is_in_its_queue_in_
             std::panic::resume_unwind(e);
         }
     }
+}
+
+/// It was given up at the first look, which no disk that has much to do is quick enough for.
+#[test]
+fn a_stop_waits_for_a_queue_whose_disk_is_slow() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut upstream = Upstream::new("mid".into(), 1 << 20, 64 << 20, 1);
+    upstream.patience = LONG;
+    let spooler = Spooler::new(queue(&tmp.path().join("queue")), Arc::clone(&upstream.backlog));
+    let stop = AtomicBool::new(true);
+    assert!(upstream.offer(&incoming("h1", &sealed("h1", 11, 1)[0]), &stop));
+    let slow = std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_millis(500));
+        spooler.run();
+    });
+
+    assert!(upstream.secure(&stop));
+
+    upstream.backlog.close_spool();
+    slow.join().unwrap();
 }

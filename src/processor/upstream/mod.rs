@@ -73,6 +73,8 @@ pub struct Upstream {
     queue_limit: u64,
     /// The commit thread waits for it.
     blocked: AtomicBool,
+    /// Waiting for so long says that the queue takes nothing.
+    pub(super) patience: Duration,
     link: Mutex<Link>,
 }
 
@@ -153,6 +155,7 @@ impl Upstream {
             backlog: Arc::new(Backlog::new(config)),
             queue_limit,
             blocked: AtomicBool::new(false),
+            patience: PATIENCE,
             link: Mutex::default(),
         }
     }
@@ -165,7 +168,7 @@ impl Upstream {
         let mut sealed = SealedBatch::stored(self.epoch, BatchSeq(seq), packets, passed_on(batch, &self.processor));
         let began = clock::Moment::now();
         while let Offer::Full(back) = self.backlog.offer(sealed) {
-            if stop.load(Ordering::Acquire) {
+            if self.gives_up(stop, began) {
                 return false;
             }
             self.note_waiting(began);
@@ -180,7 +183,7 @@ impl Upstream {
         let through = BatchSeq(self.last.load(Ordering::Relaxed));
         let began = clock::Moment::now();
         while !self.backlog.secure(self.epoch, through, LOOK) {
-            if stop.load(Ordering::Acquire) {
+            if self.gives_up(stop, began) {
                 return false;
             }
             self.note_waiting(began);
@@ -189,9 +192,14 @@ impl Upstream {
         true
     }
 
+    /// A stop waits for a disk that is slow, not for one that takes nothing: what is written and not safe is written again after the next start.
+    fn gives_up(&self, stop: &AtomicBool, began: clock::Moment) -> bool {
+        stop.load(Ordering::Acquire) && began.elapsed() >= self.patience
+    }
+
     /// Time says it, not the number of looks: every change of the queue ends one.
     fn note_waiting(&self, began: clock::Moment) {
-        if began.elapsed() >= PATIENCE && !self.blocked.swap(true, Ordering::AcqRel) {
+        if began.elapsed() >= self.patience && !self.blocked.swap(true, Ordering::AcqRel) {
             tracing::warn!("the queue for the processor above takes nothing; hunters wait until that processor does");
         }
     }
