@@ -361,15 +361,15 @@ fn play_all(seeds: std::ops::Range<u64>) -> Figures {
             }
             let played = std::panic::catch_unwind(|| play(seed));
             let (figures, failed) = &mut *sum.lock();
-            match played {
-                Ok((f, way)) => {
-                    if seeds.end - seeds.start == 1 {
-                        println!("seed {seed} went way {way:016x}");
-                    }
-                    *figures += f;
-                    failed.extend(((f.missing, f.doubled) != (0, 0)).then_some(seed));
+            if let Ok((f, way)) = played {
+                if seeds.end - seeds.start == 1 {
+                    println!("seed {seed} went way {way:016x}");
                 }
-                Err(_) => failed.push(seed),
+                *figures += f;
+                failed.extend(((f.missing, f.doubled) != (0, 0)).then_some(seed));
+            } else {
+                println!("that was seed {seed}");
+                failed.push(seed);
             }
         }
     };
