@@ -202,7 +202,7 @@ impl Engine {
     fn warm_wanted(&self, frames: &[Frame<'_>], decoded: &[Decoded], (keys, lookups): (&mut [Key; BURST], &[Lookup; BURST])) {
         let lookups = lookups.get(..frames.len()).unwrap_or_default();
         let memos = lookups.iter().filter_map(|lookup| self.flows.hint(lookup)).map(|state| &state.memo);
-        if self.calls.warm_kept(memos) == 0 {
+        if self.calls.warm_wanted(memos) == 0 {
             return;
         }
         for (((frame, decoded), key), lookup) in frames.iter().zip(decoded).zip(&mut *keys).zip(lookups) {

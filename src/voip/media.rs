@@ -102,14 +102,26 @@ impl CallTable {
         std::hint::black_box(places.fold(0, |all, at| all ^ self.claims.stamp(at)))
     }
 
-    /// As [`Self::warm`], of what is kept of these flows; how many of them are wanted.
-    pub fn warm_kept<'a>(&self, memos: impl Iterator<Item = &'a FlowMemo>) -> usize {
-        let (mut wanted, mut seen) = (0_usize, 0);
-        for memo in memos {
+    /// As [`Self::warm`], of what these flows belong to: what is kept of them, or their call. How many of them are wanted.
+    ///
+    /// A call is found by its claim, what it measures by the call: one pass for each step, so that the loads of a pass overlap.
+    pub fn warm_wanted<'a>(&self, memos: impl Iterator<Item = &'a FlowMemo> + Clone) -> usize {
+        let (mut wanted, mut claimed, mut seen) = (0_usize, false, 0);
+        for memo in memos.clone() {
             wanted = wanted.saturating_add(usize::from(memo.is_wanted()));
-            if memo.kind == Kind::Kept {
-                seen ^= self.unclaimed.warm(memo.id);
-            }
+            claimed |= memo.kind == Kind::Claimed;
+            seen ^= match memo.kind {
+                Kind::Kept => self.unclaimed.warm(memo.id),
+                Kind::Claimed => self.claims.get(memo.id).map_or(0, |c| c.call),
+                Kind::Unknown | Kind::Unwanted | Kind::Opening | Kind::Nobodys => 0,
+            };
+        }
+        if claimed {
+            let claims = memos.filter(|m| m.kind == Kind::Claimed).filter_map(|m| self.claims.get(m.id));
+            let calls = claims.filter_map(|c| self.calls.get(c.call as usize)?.as_ref());
+            seen = calls.clone().fold(seen, |seen, call| seen ^ call.warm());
+            seen = calls.clone().fold(seen, |seen, call| seen ^ call.warm_behind());
+            seen = calls.filter_map(|call| call.streams.as_ref()).fold(seen, |seen, streams| seen ^ streams.warm());
         }
         std::hint::black_box(seen);
         wanted
