@@ -161,16 +161,16 @@ impl Call {
 
     /// Reads what a media packet of the call will read, wherever in the call it stands; the value means nothing.
     pub(super) fn warm(&self) -> u32 {
-        let parts =
-            [self.serial, self.media_packets, self.contexts.len() as u64, self.claims.len() as u64, self.ssrcs.len() as u64];
-        let more = u64::from(self.streams.is_some()) ^ u64::from(self.timer.is_some()) ^ u64::from(self.set_up_done);
-        (parts.iter().fold(more, |all, part| all ^ part) & 1) as u32
+        let counts = self.serial ^ self.media_packets;
+        let lengths = self.contexts.len() ^ self.claims.len() ^ self.ssrcs.len();
+        let rest = self.streams.is_some() ^ self.timer.is_some() ^ self.set_up_done;
+        u32::from((counts ^ lengths as u64) % 2 == 1) ^ u32::from(rest)
     }
 
     /// As [`Self::warm`], of what the call points to.
     pub(super) fn warm_behind(&self) -> u32 {
-        let context = self.contexts.first().map_or(0, |(_, key, _)| key & 1);
-        context as u32 ^ self.streams.as_ref().map_or(0, |s| u32::from(s.measured() > 1))
+        let context = self.contexts.first().is_some_and(|(_, key, _)| key % 2 == 1);
+        u32::from(context ^ self.streams.as_ref().is_some_and(|s| s.measured() > 1))
     }
 
     /// Remembers an SSRC.
