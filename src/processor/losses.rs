@@ -81,6 +81,11 @@ impl Losses {
         }
     }
 
+    /// Whether this hunter has lost any.
+    pub(super) fn has(&self, hunter: &str) -> bool {
+        self.by_hunter.contains_key(hunter)
+    }
+
     /// What a call of this hunter may miss that was alive from `first` to `last`.
     pub(super) fn holes(&self, hunter: &str, first: Timestamp, last: Timestamp) -> impl Iterator<Item = Hole> {
         let all = self.by_hunter.get(hunter).into_iter().flatten();

@@ -324,11 +324,15 @@ impl Calls {
     /// What a call misses by such losses, beyond the holes its entry has.
     fn lost_of(&self, call_id: &str, entry: &Entry) -> Vec<Hole> {
         let Some(first) = entry.first else { return Vec::new() };
+        let losses = self.losses.lock();
+        // almost always so; what is said of a call costs much more
+        if !entry.seen.keys().any(|hunter| losses.has(hunter)) {
+            return Vec::new();
+        }
         // one whose end nobody saw may have lived on
         let mut facts = entry.seen.values().flat_map(|s| s.facts(call_id));
         let over = facts.any(|f| !f.unfinished && f.ended_ns.is_some());
         let last = entry.last.filter(|_| over).unwrap_or(FOREVER);
-        let losses = self.losses.lock();
         let all = entry.seen.keys().flat_map(|hunter| losses.holes(hunter, first, last));
         all.filter(|hole| !entry.holes.contains(hole)).take(HOLES).collect()
     }
