@@ -95,9 +95,18 @@ impl CallTable {
             status,
             cseq: cseq.map_or(0, |c| c.number),
             to_tag: sides.to_tag.is_some(),
+            dialog: self.dialog(sides.from_tag.as_bytes(), sides.to_tag.unwrap_or_default()),
             branch: msg.via_branch().map_or(0, |b| self.hasher.hash_one(b)),
             ts,
         }
+    }
+
+    /// As [`Step::dialog`].
+    fn dialog(&self, from_tag: &[u8], to_tag: &[u8]) -> u64 {
+        if from_tag.is_empty() || to_tag.is_empty() {
+            return 0;
+        }
+        self.hasher.hash_one(from_tag).wrapping_add(self.hasher.hash_one(to_tag))
     }
 
     /// Finds the call, or makes it. A Call-ID used again by a new INVITE with another From tag, after the end, is another call; so is one that

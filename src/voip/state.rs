@@ -2,14 +2,20 @@
 //!
 //! What decides is the *initial* INVITE transaction and the BYE; nothing else ends a call. A challenge (401, 407) is followed by a new
 //! INVITE, an error to a request inside the dialog leaves the dialog alive, one refused branch of a forked INVITE does not fail the
-//! call, and an answer that crosses a CANCEL wins. A final state is therefore soft: an INVITE's 2xx or a new INVITE leads out of it.
+//! call, and an answer that crosses a CANCEL wins. A final state is therefore soft: an INVITE's 2xx or a new INVITE leads out of it. Where several
+//! branches of a fork have answered, the caller hangs up on all but one (RFC 3261 §13.2.2.4): the call ends with the last of its dialogs.
 
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use crate::packet::Timestamp;
 
 /// Timer B, F and H of RFC 3261 (64·T1): after this long without an answer a transaction is over.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(32);
+
+/// Answered dialogs told apart per call; more answers to one INVITE are not seen apart.
+const ANSWERS: usize = 8;
 
 /// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,6 +96,8 @@ pub struct Step<'a> {
     pub cseq: u32,
     /// Whether the To header has a tag.
     pub to_tag: bool,
+    /// What the two tags are together, whoever speaks; 0 where one is missing.
+    pub dialog: u64,
     /// A hash of the topmost Via branch; 0 when there is none.
     pub branch: u64,
     /// Packet time.
@@ -111,6 +119,17 @@ pub struct Machine {
     ended_at: Option<Timestamp>,
     /// When a pending transaction gives up.
     deadline: Option<Timestamp>,
+    /// The dialogs that answers to the INVITE have made.
+    answers: SmallVec<[Answer; 1]>,
+}
+
+/// A dialog made by a 2xx.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    /// As [`Step::dialog`].
+    dialog: u64,
+    /// Whether somebody has hung up on it.
+    over: bool,
 }
 
 impl Default for Machine {
@@ -124,6 +143,7 @@ impl Default for Machine {
             answered_at: None,
             ended_at: None,
             deadline: None,
+            answers: SmallVec::new(),
         }
     }
 }
@@ -195,6 +215,7 @@ impl Machine {
                     self.state = CallState::Trying;
                 }
             }
+            b"BYE" if self.another_dialog_goes_on(s) => {}
             // the call ended with the first one; a repeated or crossing BYE changes nothing
             b"BYE" if !matches!(self.state, CallState::Ending | CallState::Ended) => {
                 self.state = CallState::Ending;
@@ -224,13 +245,23 @@ impl Machine {
                 self.state = CallState::Trying;
                 self.answered_at = None;
                 self.ended_at = None;
+                self.answers.clear();
             }
         }
     }
 
-    /// An ACK seen without its 2xx still says that there was one, unless it repeats the INVITE's branch: then it acknowledges a refusal.
+    /// Notes who hung up on which dialog; true where that one is known and another one stands. A dialog nobody saw answered is all there is.
+    fn another_dialog_goes_on(&mut self, s: &Step<'_>) -> bool {
+        let Some(answer) = self.answers.iter_mut().find(|a| a.dialog == s.dialog) else { return false };
+        answer.over = true;
+        self.answers.iter().any(|a| !a.over)
+    }
+
+    /// An ACK seen without its 2xx still says that there was one, unless it repeats the INVITE's branch, or that INVITE was refused: then it
+    /// acknowledges the refusal.
     fn ack(&mut self, s: &Step<'_>) {
-        let refusal = s.branch != 0 && s.branch == self.invite_branch;
+        let refused = self.invite_cseq == Some(s.cseq) && self.final_status.is_some_and(|status| status >= 300);
+        let refusal = refused || s.branch != 0 && s.branch == self.invite_branch;
         if refusal || self.answered_at.is_some() || self.state.is_final() || !s.to_tag {
             return;
         }
@@ -273,6 +304,7 @@ impl Machine {
             }
             200..=299 => {
                 self.final_status = Some(status);
+                self.note_answer(s.dialog);
                 self.answer(s.ts);
             }
             // a challenge: the client tries again with credentials (RFC 3261 §22)
@@ -294,12 +326,21 @@ impl Machine {
     fn bye_response(&mut self, s: &Step<'_>, status: u16) {
         match status {
             401 | 407 if self.state == CallState::Ending => {
+                for answer in self.answers.iter_mut().filter(|a| a.dialog == s.dialog) {
+                    answer.over = false;
+                }
                 self.state = CallState::Active;
                 self.ended_at = None;
                 self.deadline = None;
             }
             200..=699 if matches!(self.state, CallState::Ending | CallState::New) => self.end(CallState::Ended, s.ts),
             _ => {}
+        }
+    }
+
+    fn note_answer(&mut self, dialog: u64) {
+        if dialog != 0 && self.answers.len() < ANSWERS && !self.answers.iter().any(|a| a.dialog == dialog) {
+            self.answers.push(Answer { dialog, over: false });
         }
     }
 
@@ -343,21 +384,20 @@ mod tests {
 
         fn req(&mut self, method: &str, cseq: u32, to_tag: bool, branch: u64) -> CallState {
             self.1 += 1;
-            self.0.handle(&Step { method: method.as_bytes(), status: None, cseq, to_tag, branch, ts: at(self.1) });
+            self.step(method, None, cseq, [1, u64::from(to_tag) * 2], branch)
+        }
+
+        fn step(&mut self, method: &str, status: Option<u16>, cseq: u32, tags: [u64; 2], branch: u64) -> CallState {
+            let [from, to] = tags;
+            let dialog = if to == 0 { 0 } else { from + to };
+            let step = Step { method: method.as_bytes(), status, cseq, to_tag: to != 0, dialog, branch, ts: at(self.1) };
+            self.0.handle(&step);
             self.0.state()
         }
 
         fn rsp(&mut self, status: u16, method: &str, cseq: u32) -> CallState {
             self.1 += 1;
-            self.0.handle(&Step {
-                method: method.as_bytes(),
-                status: Some(status),
-                cseq,
-                to_tag: true,
-                branch: 0,
-                ts: at(self.1),
-            });
-            self.0.state()
+            self.step(method, Some(status), cseq, [1, 2], 0)
         }
     }
 
@@ -413,6 +453,53 @@ mod tests {
         assert_eq!(t.rsp(486, "INVITE", 1), CallState::Busy);
         assert_eq!(t.rsp(200, "INVITE", 1), Active);
         assert_eq!(t.0.ended_at(), None);
+    }
+
+    #[test]
+    fn of_two_answers_to_a_forked_invite_the_one_nobody_hung_up_on_goes_on() {
+        let mut t = Talk::new();
+        t.req("INVITE", 1, false, 7);
+        t.step("INVITE", Some(200), 1, [1, 2], 7);
+        t.step("INVITE", Some(200), 1, [1, 3], 7);
+
+        assert_eq!(t.step("BYE", None, 2, [1, 3], 8), Active);
+        assert_eq!(t.step("BYE", Some(200), 2, [1, 3], 8), Active);
+        assert_eq!(t.step("BYE", None, 2, [1, 3], 8), Active, "repeated");
+        assert_eq!(t.step("BYE", None, 1, [2, 1], 9), Ending, "from the callee");
+        assert_eq!(t.step("BYE", Some(200), 1, [2, 1], 9), Ended);
+    }
+
+    #[test]
+    fn the_answer_to_a_re_invite_of_the_callee_with_the_same_number_is_no_other_dialog() {
+        let mut t = Talk::new();
+        t.req("INVITE", 1, false, 7);
+        t.step("INVITE", Some(200), 1, [1, 2], 7);
+        t.step("INVITE", None, 1, [2, 1], 8);
+        t.step("INVITE", Some(200), 1, [2, 1], 8);
+
+        assert_eq!(t.step("BYE", None, 2, [1, 2], 9), Ending);
+    }
+
+    #[test]
+    fn a_challenged_bye_leaves_its_dialog_alive() {
+        let mut t = Talk::new();
+        t.req("INVITE", 1, false, 7);
+        t.step("INVITE", Some(200), 1, [1, 2], 7);
+        t.step("BYE", None, 2, [1, 2], 8);
+        t.step("BYE", Some(401), 2, [1, 2], 8);
+        t.step("INVITE", Some(200), 1, [1, 3], 7);
+
+        assert_eq!(t.step("BYE", None, 2, [1, 3], 9), Active);
+        assert_eq!(t.step("BYE", None, 3, [1, 2], 10), Ending);
+    }
+
+    #[test]
+    fn the_ack_of_a_challenge_is_no_answer_whatever_its_branch() {
+        let mut t = Talk::new();
+        t.req("INVITE", 1, false, 7);
+        t.rsp(401, "INVITE", 1);
+
+        assert_eq!(t.req("ACK", 1, true, 8), Trying);
     }
 
     #[test]
