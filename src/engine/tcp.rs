@@ -54,7 +54,7 @@ impl Engine {
         let entry = self.flows.entry(&key, side, lookup, frame.ts);
         let known = entry.value.tcp.checked_sub(1);
         let known = known.filter(|id| self.tcp.get(*id).is_some_and(|c| c.key == key));
-        let starts = facts.flags.contains(TcpFlags::SYN) || (entry.is_new && !payload.is_empty()) || sip::looks_like(payload);
+        let starts = facts.flags.contains(TcpFlags::SYN) || (entry.is_new && !payload.is_empty()) || begins(payload);
         let id = match known {
             Some(id) => id,
             None if starts => {
@@ -68,7 +68,7 @@ impl Engine {
         let half = usize::from(side == Side::High);
         if self.tcp.get(id).is_some_and(|c| c.carries == Carries::Else) {
             // the port pair is used again, or SIP begins late
-            if !facts.flags.contains(TcpFlags::SYN) && !sip::looks_like(payload) {
+            if !facts.flags.contains(TcpFlags::SYN) && !begins(payload) {
                 return self.filtered_many(frames.len());
             }
             self.tcp.renew(id, Carries::Unknown);
@@ -117,6 +117,14 @@ impl Engine {
             match self.next_step(id, half, seen.ts) {
                 Next::Wait => break,
                 Next::Again => {}
+                Next::Joined => {
+                    if let Some(c) = self.tcp.get(id) {
+                        c.carries = Carries::WebSocket;
+                        for half in &mut c.halves {
+                            half.ws = ws::Ws::mid_stream();
+                        }
+                    }
+                }
                 Next::Lost { consumed, message } => {
                     let found = message.and_then(|bytes| self.handle_framed(id, &bytes, seen, out));
                     self.finish_range(id, half, consumed, found);
@@ -160,6 +168,7 @@ impl Engine {
                     c.carries = Carries::WebSocket;
                     Next::Again
                 }
+                Look::Frame => Next::Joined,
                 Look::More => Next::Wait,
                 Look::Else => {
                     if is_sip_in_tls(buf, &c.key) {
@@ -376,6 +385,8 @@ enum Next {
     Wait,
     /// It has just become clear what the connection carries.
     Again,
+    /// It carries SIP over WebSocket, and its upgrade was not seen.
+    Joined,
     Skip(usize),
     /// A fragment of a message.
     Part(usize),
@@ -421,17 +432,25 @@ fn gives_gap_up(h: &mut Half, now: Timestamp) -> bool {
 
 enum Look {
     Sip,
+    /// The head that asks for a WebSocket.
     Upgrade,
+    /// A WebSocket's frame, in mid-connection.
+    Frame,
     More,
     Else,
 }
 
-/// Does a connection that begins like this carry SIP?
 /// A TLS handshake (RFC 8446 §5.1) on the port of SIP over TLS (RFC 3261 §19.1.2): nobody here can read what follows.
 fn is_sip_in_tls(buf: &[u8], key: &FlowKey) -> bool {
     matches!(buf, [0x16, 3, ..]) && [Side::Low, Side::High].iter().any(|side| key.endpoint(*side).port == SIPS)
 }
 
+/// Whether a segment begins with a message of SIP, be it in a WebSocket's frame.
+fn begins(payload: &[u8]) -> bool {
+    sip::looks_like(payload) || ws::finds_sip(payload)
+}
+
+/// Does a connection that begins like this carry SIP?
 fn look(buf: &[u8]) -> Look {
     match sip::probe(buf) {
         sip::Probe::Yes => Look::Sip,
@@ -439,6 +458,7 @@ fn look(buf: &[u8]) -> Look {
         sip::Probe::NeedMore | sip::Probe::No => match ws::probe(buf) {
             sip::Probe::Yes => Look::Upgrade,
             sip::Probe::NeedMore if buf.len() < CANDIDATE_BYTES => Look::More,
+            sip::Probe::NeedMore | sip::Probe::No if ws::finds_sip(buf) => Look::Frame,
             sip::Probe::NeedMore | sip::Probe::No => Look::Else,
         },
     }

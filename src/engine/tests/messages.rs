@@ -44,6 +44,26 @@ fn every_segment_of_a_fragmented_web_socket_message_goes_to_its_call_and_needs_n
 }
 
 #[test]
+fn a_web_socket_is_joined_in_mid_connection() {
+    let mut w = Wire::new(&["alice"]);
+    let frame = |message: Vec<u8>, masked: bool| {
+        let key = if masked { *b"key!" } else { [0; 4] };
+        let len = u16::try_from(message.len()).unwrap().to_be_bytes();
+        let body: Vec<u8> = message.iter().zip(key.iter().cycle()).map(|(b, k)| b ^ k).collect();
+        let mask = if masked { &key[..] } else { &[] };
+        join(&[&[0x81, if masked { 0xfe } else { 0x7e }], &len, mask, &body])
+    };
+    w.tcp(1, (5060, 8080), 100, ACK, b"\x8a\x80key!");
+    let options = frame(sip("OPTIONS sip:bob@b.example SIP/2.0", "one", "alice", "1 OPTIONS", None), true);
+    w.tcp(2, (5060, 8080), 106, ACK, &options);
+    w.tcp(3, (8080, 5060), 900, ACK, &frame(sip("SIP/2.0 200 OK", "one", "alice", "1 OPTIONS", None), false));
+
+    let (out, _) = w.end();
+
+    assert_eq!(out.of("one"), [2, 3]);
+}
+
+#[test]
 fn a_message_of_no_call_is_told_on_tcp_too() {
     let mut w = Wire::with(&[], |c| c.table.no_filter = NoFilterPolicy::Allow);
     w.tcp(1, (5060, 5061), 99, SYN, &[]);

@@ -30,6 +30,8 @@ pub const MAX_MESSAGE: usize = 256 * 1024;
 pub const MAX_HEAD: usize = 16 * 1024;
 /// A buffer larger than this is given back after its message.
 const KEEP_CAPACITY: usize = 16 * 1024;
+/// Bytes of a payload that tell SIP from anything else: the longest registered method and a space fit.
+const FRONT: usize = 16;
 
 /// What to do with the front of the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,13 +269,22 @@ impl Ws {
     }
 }
 
-/// Whether an unfragmented data frame begins here and what it holds begins like SIP. Anything less would be a guess.
-fn finds_sip(buf: &[u8]) -> bool {
-    let Ok(Some(header)) = Header::read(buf) else { return false };
-    if header.is_control() || header.is_continuation() || header.compressed || !header.fin || header.payload_len() > MAX_MESSAGE {
+/// Whether an unfragmented data frame begins here and what it holds begins like SIP. Anything less would be a guess. The way to recognise a
+/// connection whose upgrade was not seen; allocates nothing.
+pub fn finds_sip(buf: &[u8]) -> bool {
+    if !matches!(buf, [0x81 | 0x82, ..]) {
         return false;
     }
-    let mut front = Vec::with_capacity(16);
-    unmask(&mut front, upto(from(buf, header.len), 16), header.mask);
-    begins_like_sip(&front)
+    let Ok(Some(header)) = Header::read(buf) else { return false };
+    if header.payload_len() > MAX_MESSAGE {
+        return false;
+    }
+    let key = header.mask.unwrap_or_default();
+    let mut front = [0; FRONT];
+    let mut len = 0;
+    for ((to, &byte), key) in front.iter_mut().zip(from(buf, header.len)).zip(key.iter().cycle()) {
+        *to = byte ^ key;
+        len += 1;
+    }
+    begins_like_sip(upto(&front, len))
 }
