@@ -469,6 +469,7 @@ fn without_look_back_a_late_match_says_what_is_missing() {
     w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
     w.udp(2, (5060, 5060), &sip("SIP/2.0 200 OK", "one", "alice", "1 INVITE", Some(5000)));
     w.udp(3, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", "one", "alice", "1 ACK", None));
+    w.rtp(4, (4001, 4000), 1, 1);
     let (set, _) = FilterSet::compile(&[Filter::new("f", FilterKind::SipUser, "alice")], &CompileOptions::default());
     w.engine.set_filters(&Arc::new(set));
     w.udp(5, (5060, 5060), &sip("BYE sip:bob@b.example SIP/2.0", "one", "alice", "2 BYE", None));
@@ -477,7 +478,7 @@ fn without_look_back_a_late_match_says_what_is_missing() {
 
     assert_eq!(out.of("one"), [5]);
     let holes: Vec<_> = out.calls[0].holes.iter().map(|h| (h.cause, h.from_ns, h.to_ns, h.packets)).collect();
-    assert_eq!(holes, [("before_match", 1, 3, 3)]);
+    assert_eq!(holes, [("before_match", 1, 5, 0)], "media of a call nobody wanted is not counted");
 }
 
 #[test]

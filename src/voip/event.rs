@@ -303,9 +303,9 @@ pub struct Hole {
     pub cause: &'static str,
     /// First packet missing, nanoseconds since the epoch.
     pub from_ns: i64,
-    /// Last packet missing.
+    /// Last packet missing, or the next one that is not.
     pub to_ns: i64,
-    /// Packets missing.
+    /// Packets missing; 0 where they were not counted.
     pub packets: u64,
 }
 

@@ -75,7 +75,7 @@ impl CallTable {
             call.machine.handle(&step);
         }
         self.settle_claims(r);
-        self.match_filters(r, msg, sessions, &seen.tuple, out);
+        self.match_filters(r, msg, sessions, seen, out);
         for session in sessions {
             self.claim_session(r, session, &sides.from_tag, request, seen, out);
         }
@@ -154,14 +154,14 @@ impl CallTable {
         r: CallRef,
         msg: &Message<'_>,
         sessions: &[sdp::Session],
-        tuple: &FiveTuple,
+        seen: &Seen,
         out: &mut dyn Output,
     ) {
         match self.wanted {
             Wanted::Nothing => return,
             Wanted::Everything => {
                 if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
-                    self.choose(r, out);
+                    self.choose(r, seen.ts, out);
                 }
                 return;
             }
@@ -169,11 +169,11 @@ impl CallTable {
         }
         let mut hits = std::mem::take(&mut self.hits);
         hits.clear();
-        find_hits(&self.filters, &mut self.strangers, msg, sessions, tuple, &mut hits);
+        find_hits(&self.filters, &mut self.strangers, msg, sessions, &seen.tuple, &mut hits);
         if !hits.is_empty() {
             self.add_filters(r, &hits);
             if self.get(r).is_some_and(|c| c.verdict != Verdict::Forward) {
-                self.choose(r, out);
+                self.choose(r, seen.ts, out);
             }
         }
         self.hits = hits;
@@ -204,15 +204,18 @@ impl CallTable {
         }
     }
 
-    /// The call is wanted from here on; what is kept of it goes out first.
-    fn choose(&mut self, r: CallRef, out: &mut dyn Output) {
+    /// The call is wanted from here on; what is kept of it goes out first. Media of a call nobody wanted is not counted without look-back: how
+    /// much of it is missing is not known then, and it is missing until now.
+    fn choose(&mut self, r: CallRef, now: Timestamp, out: &mut dyn Output) {
         let kept = self.lookback.take(r);
+        let counted = self.lookback.is_enabled();
         if let Some(call) = self.get_mut(r).filter(|c| c.verdict == Verdict::Drop) {
             let noted = call.holes.iter().fold(0_u64, |n, h| n.saturating_add(h.packets));
             let seen = call.signalling_packets.saturating_add(call.media_packets);
             let missing = seen.saturating_sub(noted).saturating_sub(kept.len() as u64);
             if missing > 0 {
                 let until = kept.iter().find(|h| h.part == Part::Media).map_or(call.last, |h| h.frame.ts());
+                let (until, missing) = if counted || call.claims.is_empty() { (until, missing) } else { (now, 0) };
                 call.note_hole("before_match", call.first, until, missing);
             }
         }
