@@ -20,10 +20,11 @@ use std::fmt::{self, Write as _};
 
 use ahash::RandomState;
 
+use crate::packet::LinkType;
 use crate::pattern::nearest;
 
 use super::yaml::{self, Mark, Node, Value};
-use super::{Dialect, Filter, FilterKind, KINDS, MAX_BPF_FILTERS, MAX_FILTERS, MediaPolicy};
+use super::{BpfCompiler, Dialect, Filter, FilterKind, KINDS, MAX_BPF_FILTERS, MAX_FILTERS, MediaPolicy};
 
 /// Most problems listed of one file; the rest is counted.
 pub const MAX_PROBLEMS: usize = 50;
@@ -73,7 +74,18 @@ impl std::error::Error for FilterFileError {}
 /// # Errors
 /// [`FilterFileError`] with everything that is wrong; a file with one bad filter is refused as a whole.
 pub fn parse(text: &str) -> Result<Vec<Filter>, FilterFileError> {
-    let mut reader = Reader::default();
+    read(text, Reader::default())
+}
+
+/// The same, and every `bpf` expression must have a meaning for one of the usual link types.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(text: &str, bpf: &dyn BpfCompiler) -> Result<Vec<Filter>, FilterFileError> {
+    read(text, Reader { bpf: Some(bpf), ..Reader::default() })
+}
+
+fn read(text: &str, mut reader: Reader<'_>) -> Result<Vec<Filter>, FilterFileError> {
     let filters = match yaml::parse(text) {
         Ok(document) => reader.document(document.as_ref()),
         Err(e) => {
@@ -89,12 +101,13 @@ pub fn parse(text: &str) -> Result<Vec<Filter>, FilterFileError> {
 }
 
 #[derive(Default)]
-struct Reader {
+struct Reader<'a> {
+    bpf: Option<&'a dyn BpfCompiler>,
     errors: Vec<FileProblem>,
     more: usize,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn problem(&mut self, mark: Mark, message: impl Into<String>) {
         if self.errors.len() < MAX_PROBLEMS {
             self.errors.push(FileProblem { mark, message: message.into() });
@@ -214,7 +227,21 @@ impl Reader {
             self.problem(mark.unwrap_or(node.mark), format!("{} {:?}: {bad}", filter.kind.name(), filter.pattern));
             return None;
         }
+        if let Some(reason) = self.refuses(&filter) {
+            self.problem(pattern_at.unwrap_or(node.mark), reason);
+            return None;
+        }
         Some((filter, id_at.unwrap_or(node.mark)))
+    }
+
+    /// Why a `bpf` filter can be applied nowhere.
+    fn refuses(&self, filter: &Filter) -> Option<String> {
+        let compiler = self.bpf.filter(|_| filter.kind == FilterKind::Bpf)?;
+        let mut reasons = Vec::new();
+        for link in [LinkType::ETHERNET, LinkType::LINUX_SLL, LinkType::RAW] {
+            reasons.push(compiler.compile(link, &filter.pattern).err()?);
+        }
+        reasons.into_iter().next()
     }
 
     fn unknown_key(&mut self, key: &Node, known: &[&'static str]) {

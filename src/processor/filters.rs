@@ -16,6 +16,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
+use crate::capture::Libpcap;
 use crate::filter::{self, Change, Filter, FilterKind, MediaPolicy, Store, Update};
 use crate::wire::management::{self as wire, FilterUpdate, FilterUpdateType};
 
@@ -49,7 +50,7 @@ pub enum FilterFileError {
 /// [`FilterFileError`].
 pub fn read_file(path: &Path) -> Result<Vec<Filter>, FilterFileError> {
     let text = std::fs::read_to_string(path).map_err(|source| FilterFileError::Read { path: path.to_owned(), source })?;
-    filter::file::parse(&text).map_err(|e| FilterFileError::Wrong(e.in_file(&path.display().to_string())))
+    filter::file::parse_with(&text, &Libpcap).map_err(|e| FilterFileError::Wrong(e.in_file(&path.display().to_string())))
 }
 
 /// A hunter as its filters see it: what it is to hold, and in whose words.

@@ -149,14 +149,7 @@ impl CallTable {
     }
 
     /// Asks the filters. Done for every message: a later one may match, and every filter that chose a call is named with it.
-    fn match_filters(
-        &mut self,
-        r: CallRef,
-        msg: &Message<'_>,
-        sessions: &[sdp::Session],
-        seen: &Seen,
-        out: &mut dyn Output,
-    ) {
+    fn match_filters(&mut self, r: CallRef, msg: &Message<'_>, sessions: &[sdp::Session], seen: &Seen, out: &mut dyn Output) {
         match self.wanted {
             Wanted::Nothing => return,
             Wanted::Everything => {

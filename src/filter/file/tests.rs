@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::filter::PacketTest;
 
 fn problems(text: &str) -> Vec<String> {
     parse(text).unwrap_err().in_file("f.yaml").lines().map(str::to_owned).collect()
@@ -74,6 +75,33 @@ fn a_file_that_is_no_filter_file_says_so() {
     assert_eq!(problems("filters: x\n"), ["f.yaml:1:10: expected a list of filters, found a text"]);
     assert_eq!(problems("{}\n"), ["f.yaml:1:1: the key 'filters' is missing"]);
     assert_eq!(parse("filters: []\n"), Ok(vec![]));
+}
+
+/// Knows one expression, for one link type.
+struct OnlyUdpOnCooked;
+
+impl BpfCompiler for OnlyUdpOnCooked {
+    fn compile(&self, link: LinkType, expr: &str) -> Result<Box<dyn PacketTest>, String> {
+        if (link, expr) == (LinkType::LINUX_SLL, "udp") { Ok(Box::new(Nothing)) } else { Err(format!("{expr} is odd")) }
+    }
+}
+
+struct Nothing;
+
+impl PacketTest for Nothing {
+    fn test(&self, _: &[u8]) -> bool {
+        false
+    }
+}
+
+#[test]
+fn an_expression_that_means_nothing_anywhere_is_a_problem_with_its_line() {
+    let text = "filters:\n  - id: a\n    type: bpf\n    pattern: udp\n  - id: b\n    type: bpf\n    pattern: udp prot\n";
+
+    let error = parse_with(text, &OnlyUdpOnCooked).unwrap_err().in_file("f.yaml");
+
+    assert_eq!(error.trim_end(), "f.yaml:7:14: udp prot is odd");
+    assert_eq!(parse(text).unwrap().len(), 2);
 }
 
 #[test]
