@@ -67,11 +67,13 @@ async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started)
 fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> Result<Outcome, Stop> {
     let options = inspection::compile_options(config.mode, &config.voip)?;
     let filters = inspection::compile(&inspection::local_filters(&config.filters)?, &options)?;
+    // nothing asked for is everything; a file of filters that are all off is nothing, as it would be at a hunter
+    let policy = if config.filters.file.is_some() { NoFilterPolicy::Deny } else { NoFilterPolicy::Allow };
     let limit = memory::limit(config.system.memory_limit)?;
     let engines = inspection::engines(&config.capture, config.sniff.interfaces.len());
     let shares = Shares::of(limit, engines, inspection::rings(&config.capture, engines), 0);
     let sniffer = SnifferConfig {
-        engine: shares.fit(inspection::engine(config.mode, &config.capture, &config.voip, NoFilterPolicy::Allow, true)),
+        engine: shares.fit(inspection::engine(config.mode, &config.capture, &config.voip, policy, true)),
         filters,
         bpf: Arc::new(Libpcap),
         format: match config.sniff.output_format {
@@ -110,6 +112,11 @@ fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> R
     let c = outcome.counters;
     if c.sip_tls > 0 {
         tracing::warn!("there is SIP over TLS; it is not decrypted, and its calls are not seen");
+    }
+    if c.captured > 0 && c.undecodable == c.captured {
+        tracing::warn!(
+            "not one frame could be read as IP; is it a link type that lc knows (Ethernet, Linux cooked, raw IP, loopback)?"
+        );
     }
     tracing::info!(
         captured = c.captured,

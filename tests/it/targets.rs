@@ -108,3 +108,41 @@ fn a_targets_calls_are_kept_whole_and_unchanged_and_nothing_else_is() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn a_filter_file_with_every_filter_off_selects_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let filters = home.path().join("filters.yaml");
+    fs::write(&filters, "filters:\n  - {id: a, type: sip_user, pattern: alice, enabled: false}\n").unwrap();
+
+    let output = Command::new(env!("CARGO_BIN_EXE_lc"))
+        .args(["sniff", "voip", "--output-format", "json", "-r"])
+        .arg(captures().join("plain.pcap"))
+        .arg("--filter-file")
+        .arg(&filters)
+        .env_clear()
+        .env("HOME", home.path())
+        .output()
+        .unwrap();
+
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_capture_of_a_link_type_nobody_knows_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("odd.pcap");
+    let mut bytes = fs::read(captures().join("plain.pcap")).unwrap();
+    bytes[20] = 147;
+    fs::write(&file, bytes).unwrap();
+
+    let output = Command::new(env!("CARGO_BIN_EXE_lc"))
+        .args(["sniff", "voip", "-r"])
+        .arg(&file)
+        .env("HOME", home.path())
+        .output()
+        .unwrap();
+
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && log.contains("link type"), "{log}");
+}
