@@ -216,6 +216,12 @@ impl Model {
             }
             self.must.retain(|id| !gone.contains(id));
         }
+        // what made room was confirmed; a copy that could not be removed was not
+        for (epoch, to) in self.queue.take_given_way() {
+            for put in self.put.range_mut((epoch.0, 0)..=(epoch.0, to.0)).map(|(_, put)| put) {
+                (put.confirmed, put.orphan) = (false, true);
+            }
+        }
     }
 
     /// In what this process was given: read, acknowledged, lost and waiting are all there is.
@@ -309,4 +315,22 @@ proptest! {
     fn damage_is_counted_to_the_packet_and_never_read(ops in prop::collection::vec(op(), 1..60), refuse in any::<bool>()) {
         run(&ops, refuse, true);
     }
+}
+
+/// Its file could not be removed: the disk had not confirmed it, and the copy that was confirmed made room for something else.
+#[test]
+fn what_was_given_up_for_room_may_be_there_again_and_is_no_promise() {
+    let append = || Op::Append { slot: 0, packets: 1, len: 1, skip: 0 };
+    let ops = [
+        Op::FailRemove,
+        append(),
+        Op::FailSync,
+        Op::FailCut,
+        Op::Sync,
+        Op::FailWrite { after: 0, is_full: true },
+        append(),
+        Op::Restart,
+        Op::Crash(0),
+    ];
+    run(&ops, false, false);
 }
