@@ -59,6 +59,14 @@ pub enum RecordError {
         /// [`super::MAX_CAPTURED`].
         max: usize,
     },
+    /// A packet of one link type too many for files that hold one each. Trying again does not help; count it.
+    #[error("{path} has packets of {max} link types already, each in a file of its own; it gets no other")]
+    LinkTypes {
+        /// The first of the files.
+        path: PathBuf,
+        /// [`super::MAX_LINKS`].
+        max: usize,
+    },
     /// A file name pattern that cannot work.
     #[error("file name pattern `{pattern}`: {reason}")]
     Pattern {

@@ -48,6 +48,8 @@ use crate::packet::{LinkType, Timestamp};
 /// Longest captured packet a capture file may carry: libpcap's and Wireshark's own limit; a longer record makes the rest
 /// of the file unreadable for them.
 pub const MAX_CAPTURED: usize = 262_144;
+/// Link types of which a classic pcap has files beside each other: what captures have is one or two, and each is an open file.
+pub const MAX_LINKS: usize = 16;
 
 /// One packet on its way into a file.
 #[derive(Clone, Copy, Debug)]

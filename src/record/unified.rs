@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::append;
 use super::dir::{Access, Dir, Entries, MinFree, Names};
 use super::file::{CaptureFile, Grown, Shape};
-use super::{Format, Packet, RecordError};
+use super::{Format, MAX_LINKS, Packet, RecordError};
 use crate::packet::LinkType;
 
 /// Bytes per `write(2)`: still in a core's own cache when the kernel copies them; beside busy threads a MiB is not.
@@ -181,6 +181,9 @@ impl Unified {
             self.begin(link, file, &append::Found::default());
             return Ok(0);
         }
+        if self.files.len() >= MAX_LINKS {
+            return Err(RecordError::LinkTypes { path: self.dir.join(&self.name), max: MAX_LINKS });
+        }
         let name = self.name_for(link);
         let (file, found) = self.open_or_create(&name)?;
         if found.link.is_some_and(|l| l != link) {
@@ -328,6 +331,19 @@ mod tests {
 
         assert_eq!((count(&path), count(&tmp.path().join("u.dlt1.pcap"))), (3, 3));
         assert_eq!(fs::read(&path).unwrap()[20], 113);
+    }
+
+    #[test]
+    fn one_link_type_too_many_is_refused_and_the_others_go_on() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut u = open(&tmp.path().join("u.pcap"));
+
+        let taken: Vec<bool> = (1..=17).chain([1, 16]).map(|link| u.write(&packet(link, b"a")).is_ok()).collect();
+        u.finish().unwrap();
+
+        assert_eq!(taken.iter().position(|ok| !ok), Some(MAX_LINKS));
+        assert_eq!(taken.iter().filter(|ok| !**ok).count(), 1);
+        assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), MAX_LINKS);
     }
 
     #[test]

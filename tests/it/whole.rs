@@ -90,14 +90,20 @@ impl Processor {
     }
 
     /// SIGTERM; the exit must be clean. Returns the log.
-    pub(crate) fn stop(mut self) -> String {
+    pub(crate) fn stop(self) -> String {
+        let (code, log) = self.end();
+        assert!(code == Some(0), "processor: {code:?}\n{log}");
+        log
+    }
+
+    /// SIGTERM. Returns the exit code and the log.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         let log = self.log.lock().clone();
-        assert!(status.success(), "processor: {status}\n{log}");
-        log
+        (status.code(), log)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Call, CallFiles, CallNo, ClosedCall, Dirty, Hand, Part, Track};
 use crate::packet::{LinkType, Timestamp};
 use crate::record::file::{CaptureFile, Shape};
 use crate::record::name::{Parties, file_name};
-use crate::record::{FileFact, Format, RecordError, json};
+use crate::record::{FileFact, Format, MAX_LINKS, RecordError, json};
 
 /// Emptied blocks kept for the next file.
 const MAX_SPARE: usize = 64;
@@ -107,6 +107,9 @@ impl CallFiles {
     pub(super) fn add_track(&mut self, no: CallNo, part: Part, link: LinkType) -> Result<(), RecordError> {
         let Some(call) = self.calls.get(&no) else { return Ok(()) };
         let sibling = call.tracks.iter().any(|t| t.part == part);
+        if call.tracks.iter().filter(|t| t.part == part).count() >= MAX_LINKS {
+            return Err(RecordError::LinkTypes { path: self.dir.said(&call.stem), max: MAX_LINKS });
+        }
         let (file, index) = self.create(no, part, sibling.then_some(link), link, 0)?;
         let Some(call) = self.calls.get_mut(&no) else { return Ok(()) };
         let at = call.tracks.len();

@@ -1,4 +1,4 @@
-//! Who goes when too many calls are known.
+//! Who goes when too many calls are known, and what is too much of one.
 
 use super::*;
 
@@ -34,4 +34,19 @@ fn a_call_that_is_over_goes_before_one_that_is_silent_and_that_before_one_that_g
     assert_eq!(evicted.iter().map(|c| &**c).collect::<Vec<_>>(), [b"silent"], "the other was closed before");
     assert_eq!((b.calls.counters().evicted_closed, b.calls.counters().evicted), (1, 1));
     assert!(b.calls.stem(b"talks").is_some());
+}
+
+#[test]
+fn a_link_type_too_many_is_refused_and_makes_no_file() {
+    let mut b = bed(|_| {});
+    let id = Parties { call_id: b"a", ..Parties::default() };
+
+    for link in 1..=16 {
+        b.put("a", Part::Rtp, link, b"1");
+    }
+    let e = b.calls.write(&id, Part::Rtp, &packet(17, b"1")).unwrap_err();
+    b.close("a");
+
+    assert!(matches!(e, RecordError::LinkTypes { .. }) && !e.is_retryable(), "{e}");
+    assert_eq!(b.names().len(), crate::record::MAX_LINKS);
 }
