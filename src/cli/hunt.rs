@@ -217,6 +217,7 @@ pub(super) fn stopped(e: HunterError) -> Stop {
 fn conclude(r: &Report) -> Outcome {
     let (e, k, b) = (&r.engine, &r.kernel, &r.backlog);
     let [_, k2, k3] = r.imbalance();
+    inspection::warn_of_foreign_links(e);
     tracing::info!(
         captured = e.captured,
         kernel_dropped = k.kernel_dropped,

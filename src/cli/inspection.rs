@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource, Paced, Replay, Speed};
 use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, Voip};
-use crate::engine::{self, EngineConfig};
+use crate::engine::{self, Counters, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
 use crate::packet::headers::DecodeOptions;
 use crate::processor::filters::{FilterFileError, read_file};
@@ -188,4 +188,13 @@ pub(super) fn source_error(e: CaptureError) -> Stop {
         Exit::Failure
     };
     Stop::new(exit, e)
+}
+
+/// A capture of something else than IP is taken for an idle one otherwise.
+pub(super) fn warn_of_foreign_links(c: &Counters) {
+    if c.captured > 0 && c.undecodable == c.captured {
+        tracing::warn!(
+            "not one frame could be read as IP; is it a link type that lc knows (Ethernet, Linux cooked, raw IP, loopback)?"
+        );
+    }
 }

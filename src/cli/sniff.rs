@@ -113,11 +113,7 @@ fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> R
     if c.sip_tls > 0 {
         tracing::warn!("there is SIP over TLS; it is not decrypted, and its calls are not seen");
     }
-    if c.captured > 0 && c.undecodable == c.captured {
-        tracing::warn!(
-            "not one frame could be read as IP; is it a link type that lc knows (Ethernet, Linux cooked, raw IP, loopback)?"
-        );
-    }
+    inspection::warn_of_foreign_links(&c);
     tracing::info!(
         captured = c.captured,
         kernel_dropped = outcome.kernel.kernel_dropped.saturating_add(outcome.kernel.interface_dropped),

@@ -14,7 +14,7 @@ use crate::flow::tcp;
 use crate::flow::{FlowKey, Side};
 use crate::packet::headers::{Headers, TcpFacts, TcpFlags};
 use crate::packet::{Frame, Timestamp};
-use crate::protocols::sip::{self, Framed};
+use crate::protocols::sip::{self, Framed, Framer};
 use crate::protocols::ws;
 use crate::reason::DropReason;
 use crate::voip::call::CallRef;
@@ -117,11 +117,14 @@ impl Engine {
             match self.next_step(id, half, seen.ts) {
                 Next::Wait => break,
                 Next::Again => {}
-                Next::Joined => {
+                Next::Joined(what) => {
                     if let Some(c) = self.tcp.get(id) {
-                        c.carries = Carries::WebSocket;
+                        c.carries = what;
                         for half in &mut c.halves {
                             half.ws = ws::Ws::mid_stream();
+                            if !half.stream.has_begun() {
+                                half.framer = Framer::mid_stream();
+                            }
                         }
                     }
                 }
@@ -159,7 +162,7 @@ impl Engine {
         }
         let step = match decided {
             Carries::Else => Next::NotSip,
-            Carries::Unknown => match look(buf) {
+            Carries::Unknown => match look(buf, h.stream.has_begun()) {
                 Look::Sip => {
                     c.carries = Carries::Sip;
                     Next::Again
@@ -168,7 +171,8 @@ impl Engine {
                     c.carries = Carries::WebSocket;
                     Next::Again
                 }
-                Look::Frame => Next::Joined,
+                Look::Tail => Next::Joined(Carries::Sip),
+                Look::Frame => Next::Joined(Carries::WebSocket),
                 Look::More => Next::Wait,
                 Look::Else => {
                     if is_sip_in_tls(buf, &c.key) {
@@ -385,8 +389,8 @@ enum Next {
     Wait,
     /// It has just become clear what the connection carries.
     Again,
-    /// It carries SIP over WebSocket, and its upgrade was not seen.
-    Joined,
+    /// It carries this, and its beginning was not seen.
+    Joined(Carries),
     Skip(usize),
     /// A fragment of a message.
     Part(usize),
@@ -434,6 +438,8 @@ enum Look {
     Sip,
     /// The head that asks for a WebSocket.
     Upgrade,
+    /// A message after the rest of one whose beginning was not seen.
+    Tail,
     /// A WebSocket's frame, in mid-connection.
     Frame,
     More,
@@ -450,8 +456,15 @@ fn begins(payload: &[u8]) -> bool {
     sip::looks_like(payload) || ws::finds_sip(payload)
 }
 
-/// Does a connection that begins like this carry SIP?
-fn look(buf: &[u8]) -> Look {
+/// Whether a message follows the rest of another.
+fn has_tail(buf: &[u8]) -> bool {
+    let after = |n: usize| buf.get(n..).unwrap_or_default();
+    memchr::memmem::find(buf, b"SIP/2.0").is_some()
+        && matches!(Framer::mid_stream().next(buf), Framed::Skip(n) if matches!(sip::probe(after(n)), sip::Probe::Yes))
+}
+
+/// Does a connection that begins like this carry SIP? One whose beginning was not seen may have been joined in the middle of a message.
+fn look(buf: &[u8], begun: bool) -> Look {
     match sip::probe(buf) {
         sip::Probe::Yes => Look::Sip,
         sip::Probe::NeedMore if buf.len() < CANDIDATE_BYTES => Look::More,
@@ -459,6 +472,7 @@ fn look(buf: &[u8]) -> Look {
             sip::Probe::Yes => Look::Upgrade,
             sip::Probe::NeedMore if buf.len() < CANDIDATE_BYTES => Look::More,
             sip::Probe::NeedMore | sip::Probe::No if ws::finds_sip(buf) => Look::Frame,
+            sip::Probe::NeedMore | sip::Probe::No if !begun && has_tail(buf) => Look::Tail,
             sip::Probe::NeedMore | sip::Probe::No => Look::Else,
         },
     }

@@ -10,7 +10,7 @@
 //! | `EtherType` 0x8864 | `PPPoE` session, then IP or MPLS | RFC 2516, 1661, 5072 |
 //! | protocol 4, 41 | IP in IP | RFC 2003, 4213 |
 //! | protocol 47 | GRE version 0: any `EtherType`, bridged Ethernet (NVGRE), ERSPAN I, II, III | RFC 2784, 2890, 7637; draft-foschiano-erspan |
-//! | UDP 4789 | VXLAN | RFC 7348 |
+//! | UDP 4789, 8472 (Linux, from before the RFC) | VXLAN | RFC 7348 |
 //! | UDP 6081 | GENEVE | RFC 8926 |
 //! | UDP 2152 | GTP-U G-PDU | 3GPP TS 29.281 |
 //!
@@ -30,6 +30,8 @@ const MAX_GTP_EXTENSIONS: usize = 8;
 
 /// UDP destination ports (IANA; 3GPP TS 29.281 §4.4.2).
 const VXLAN_PORT: u16 = 4789;
+/// What Linux takes where nobody says which.
+const VXLAN_PORT_LINUX: u16 = 8472;
 const GENEVE_PORT: u16 = 6081;
 const GTP_U_PORT: u16 = 2152;
 
@@ -174,14 +176,14 @@ fn erspan_3(cx: Context, mut c: Cursor<'_>, h: &mut Headers) -> Step {
 /// Whether datagrams to this port are looked into.
 #[inline]
 pub(super) const fn is_udp_tunnel(port: u16) -> bool {
-    matches!(port, VXLAN_PORT | GENEVE_PORT | GTP_U_PORT)
+    matches!(port, VXLAN_PORT | VXLAN_PORT_LINUX | GENEVE_PORT | GTP_U_PORT)
 }
 
 /// Tunnels over UDP, known by the destination port; `c` is at the payload. Kept out of the way of ordinary datagrams.
 #[cold]
 pub(super) fn udp(cx: Context, c: Cursor<'_>, h: &mut Headers) {
     let inside: fn(Context, Cursor<'_>, &mut Headers) -> Step = match h.tuple.dst.port {
-        VXLAN_PORT => vxlan,
+        VXLAN_PORT | VXLAN_PORT_LINUX => vxlan,
         GENEVE_PORT => geneve,
         GTP_U_PORT => gtp_u,
         _ => return,

@@ -64,6 +64,25 @@ fn a_web_socket_is_joined_in_mid_connection() {
 }
 
 #[test]
+fn a_connection_joined_in_the_middle_of_a_message_is_read_from_the_next_one_on() {
+    let ack = sip("ACK sip:bob@b.example SIP/2.0", "one", "alice", "1 ACK", None);
+    let bye = sip("BYE sip:bob@b.example SIP/2.0", "one", "alice", "2 BYE", None);
+    for (syn, found) in [(false, vec![2, 3]), (true, vec![3])] {
+        let mut w = Wire::new(&["alice"]);
+        let first = join(&[b"=audio 4000 RTP/AVP 8\r\na=sendrecv\r\n", &ack]);
+        if syn {
+            w.tcp(1, (5060, 5061), 99, SYN, &[]);
+        }
+        w.tcp(2, (5060, 5061), 100, ACK, &first);
+        w.tcp(3, (5060, 5061), 100 + u32::try_from(first.len()).unwrap(), ACK, &bye);
+
+        let (out, _) = w.end();
+
+        assert_eq!(out.of("one"), found, "what a connection begins with is SIP, or it is something else");
+    }
+}
+
+#[test]
 fn a_message_of_no_call_is_told_on_tcp_too() {
     let mut w = Wire::with(&[], |c| c.table.no_filter = NoFilterPolicy::Allow);
     w.tcp(1, (5060, 5061), 99, SYN, &[]);

@@ -222,6 +222,11 @@ impl Reassembly {
         gap.missing
     }
 
+    /// Whether its SYN was seen: what is readable first is what was sent first.
+    pub fn has_begun(&self) -> bool {
+        self.first_seq.is_some()
+    }
+
     /// Whether everything up to the FIN was received, or the connection was reset. Unread bytes may remain.
     pub fn is_closed(&self) -> bool {
         self.reset || self.fin.is_some_and(|fin| self.next >= fin)

@@ -131,6 +131,7 @@ fn encapsulations(packet: &[u8], frame: &[u8]) -> Vec<(&'static str, Vec<u8>, bo
         ("erspan 3 with platform header", gre([0x10, 0], [0x22, 0xeb], &[&[0, 0, 0, 1], &erspan3(0, 1), &[3; 8], frame]), true),
         ("erspan 3 of ip", gre([0x10, 0], [0x22, 0xeb], &[&[0, 0, 0, 1], &erspan3(2, 0), packet]), true),
         ("vxlan", to(4789, &join(&[&[8, 0, 0, 0, 0, 0, 1, 0], frame])), true),
+        ("vxlan where Linux has it", to(8472, &join(&[&[8, 0, 0, 0, 0, 0, 1, 0], frame])), true),
         ("geneve", to(6081, &join(&[&[0, 0, 0x65, 0x58, 0, 0, 1, 0], frame])), true),
         ("geneve with options and ip", to(6081, &join(&[&[2, 0, 8, 0, 0, 0, 1, 0], &[1; 8], packet])), true),
         ("gtp-u", to(2152, &gtp(packet, 0x30, &[])), true),
