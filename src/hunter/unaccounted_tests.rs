@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::batch::{SealedBatch, grpc_prefix};
 use crate::record::dir::MinFree;
-use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull};
+use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull, unlocked};
 use crate::uplink::{Backlog, BacklogConfig, Durability, PeerKind, Spooler};
 
 /// Packets in a batch: so many that one cannot hide in [`UNSEEN`].
@@ -82,7 +82,7 @@ struct Run {
 
 impl Run {
     fn start(dir: &Path, n: u64, durability: Durability) -> Self {
-        let disk = Disk::lock(dir).unwrap();
+        let disk = unlocked(|| Disk::lock(dir)).unwrap();
         let (account, queue) = if durability == Durability::Memory {
             let (file, last) = StateFile::open(&disk, "h").unwrap();
             (Account { file: file.holding(disk), before: before(&last, 0, 0) }, None)

@@ -263,3 +263,15 @@ impl FsFile for DiskFile {
         if self.durable { sync_data(&self.file) } else { Ok(()) }
     }
 }
+
+/// Opens what another test, which starts a program at this moment, may hold until that has begun.
+#[cfg(test)]
+pub(crate) fn unlocked<T, E: std::error::Error>(open: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    for _ in 0..500 {
+        match open() {
+            Err(e) if e.to_string().contains("in use") => std::thread::sleep(std::time::Duration::from_millis(2)),
+            opened => return opened,
+        }
+    }
+    open()
+}

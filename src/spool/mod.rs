@@ -47,6 +47,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::confirm::{confirm, forget_after};
+#[cfg(test)]
+pub(crate) use self::fs::unlocked;
 pub use self::fs::{Disk, DiskFile, Fs, FsFile, Space};
 pub use self::queue::{Queue, Stats};
 pub use self::record::MAX_PAYLOAD;

@@ -169,6 +169,7 @@ fn decode_one(hunter: &[u8], record: &[u8; RECORD]) -> Option<(bool, StateRecord
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spool::unlocked;
     use std::fs;
 
     fn record(epoch: u64) -> StateRecord {
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn what_was_written_last_comes_back_with_how_the_run_ended() {
         let tmp = tempfile::tempdir().unwrap();
-        let disk = Disk::lock(tmp.path()).unwrap();
+        let disk = unlocked(|| Disk::lock(tmp.path())).unwrap();
         let last = || StateFile::open(&disk, "h").unwrap();
         let (mut file, first) = last();
         file.write(&[record(1), record(2), record(0)], false).unwrap();

@@ -14,7 +14,7 @@ use crate::processor::shared::Incoming;
 use crate::processor::upstream::Upstream;
 use crate::record::dir::MinFree;
 use crate::record::fault::{Crash, Witness};
-use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull};
+use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull, unlocked};
 use crate::uplink::Spooler;
 
 const HUNTERS: [(&str, u64); 2] = [("h1", 11), ("h2", 11)];
@@ -54,7 +54,7 @@ fn queue(path: &Path) -> Queue<Disk> {
         sync_after: Duration::from_millis(50),
         sync_bytes: 2000,
     };
-    Queue::open(Disk::lock(path).unwrap(), config).unwrap()
+    Queue::open(unlocked(|| Disk::lock(path)).unwrap(), config).unwrap()
 }
 
 /// The spool's thread at work on a queue; none when it ended before.

@@ -29,6 +29,7 @@ use crate::record::name::{Pattern, Purpose};
 use crate::record::rotate::{RotateConfig, Rotating};
 use crate::record::state::{Acked, Places};
 use crate::record::unified::Unified;
+use crate::spool::unlocked;
 use crate::wire::data::FlowControl;
 
 const HUNTERS: [(&str, u64); 2] = [("h1", 11), ("h2", 22)];
@@ -101,7 +102,7 @@ pub(super) struct Life {
 fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dyn Error + Send + Sync>> {
     let state_dir = Dir::open(root.join("state"), Access::Private, MinFree::NONE)?;
     let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
-    let Recovered { state, commit } = recover(&state_dir, kind.durability, MinFree::NONE, places)?;
+    let Recovered { state, commit } = unlocked(|| recover(&state_dir, kind.durability, MinFree::NONE, places.clone()))?;
     let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
     let cfg = CallFilesConfig {
         min_free: MinFree::NONE,

@@ -6,6 +6,7 @@ use super::*;
 use crate::reason::DropReason;
 use crate::spool::record::HEADER;
 use crate::spool::segment::{Key, SEGMENT_HEADER, encode_head};
+use crate::spool::unlocked;
 
 const A: Epoch = Epoch(0xa);
 const B: Epoch = Epoch(0xb);
@@ -304,7 +305,7 @@ fn on_a_real_disk_it_survives_a_restart_and_keeps_a_second_process_out() {
     let tmp = tempfile::tempdir().unwrap();
     let path = tmp.path().join("spool/edge-1");
     let config = config(PLENTY, SpoolFull::DropOldest);
-    let mut queue = Queue::open(Disk::lock(&path).unwrap(), config.clone()).unwrap();
+    let mut queue = Queue::open(unlocked(|| Disk::lock(&path)).unwrap(), config.clone()).unwrap();
     for seq in 1..=50 {
         queue.append(item(A, seq, 3, 200), false, at(seq)).unwrap();
     }
@@ -313,7 +314,7 @@ fn on_a_real_disk_it_survives_a_restart_and_keeps_a_second_process_out() {
     drop(queue);
 
     let listed = list(&Disk::look(&path).unwrap(), true, |_| Ok::<_, SpoolError>(())).unwrap();
-    let mut queue = Queue::open(Disk::lock(&path).unwrap(), config).unwrap();
+    let mut queue = Queue::open(unlocked(|| Disk::lock(&path)).unwrap(), config).unwrap();
     let bytes: u64 = fs::read_dir(&path)
         .unwrap()
         .map(|e| e.unwrap())
@@ -334,7 +335,7 @@ fn on_a_real_disk_it_survives_a_restart_and_keeps_a_second_process_out() {
 fn a_damaged_file_on_a_real_disk_goes_to_the_quarantine() {
     let tmp = tempfile::tempdir().unwrap();
     let config = config(PLENTY, SpoolFull::DropOldest);
-    let mut queue = Queue::open(Disk::lock(tmp.path()).unwrap(), config.clone()).unwrap();
+    let mut queue = Queue::open(unlocked(|| Disk::lock(tmp.path())).unwrap(), config.clone()).unwrap();
     for seq in 1..=3 {
         queue.append(item(A, seq, 3, 100), false, at(seq)).unwrap();
     }
@@ -345,7 +346,7 @@ fn a_damaged_file_on_a_real_disk_goes_to_the_quarantine() {
     bytes[SEGMENT_HEADER + 60] ^= 1;
     fs::write(&file, bytes).unwrap();
 
-    let mut queue = Queue::open(Disk::lock(tmp.path()).unwrap(), config).unwrap();
+    let mut queue = Queue::open(unlocked(|| Disk::lock(tmp.path())).unwrap(), config).unwrap();
     while queue.read().is_some() {}
     queue.ack(A, BatchSeq(3));
 

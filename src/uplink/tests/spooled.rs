@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::record::dir::MinFree;
-use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull};
+use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull, unlocked};
 
 /// Everything offered is acknowledged, somewhere, or counted.
 fn check(s: &BacklogSnapshot) {
@@ -44,7 +44,7 @@ impl Spooled {
             sync_after: Duration::from_millis(5),
             sync_bytes: 10_000,
         };
-        let queue = Queue::open(Disk::lock(path).unwrap(), config).unwrap();
+        let queue = Queue::open(unlocked(|| Disk::lock(path)).unwrap(), config).unwrap();
         let backlog = Arc::new(Backlog::new(room));
         let spooler = Spooler::new(queue, Arc::clone(&backlog));
         let thread = Some(std::thread::spawn(move || spooler.run()));

@@ -33,7 +33,7 @@ use crate::record::name::{Pattern, Purpose};
 use crate::record::rotate::{RotateConfig, Rotating};
 use crate::record::state::{Acked, Places};
 use crate::record::unified::Unified;
-use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull};
+use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull, unlocked};
 use crate::telemetry::clock;
 use crate::telemetry::clock::played::{Actor, Play};
 use crate::uplink::{self, Backlog, Ending, Party, Spooler, UplinkConfig, UplinkError};
@@ -175,22 +175,11 @@ impl Node {
 /// Bytes in the queue for the processor above.
 const QUEUE: u64 = 1 << 20;
 
-/// Opens what another test, which starts a program at this moment, may hold until that has begun.
-fn unlocked<T, E: std::error::Error>(open: impl Fn() -> Result<T, E>) -> T {
-    for _ in 0..500 {
-        match open() {
-            Err(e) if e.to_string().contains("in use") => std::thread::sleep(Duration::from_millis(2)),
-            opened => return opened.unwrap(),
-        }
-    }
-    open().unwrap()
-}
-
 /// The files, as they are found.
 fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
     let state_dir = Dir::open(root.join("state"), DirAccess::Private, MinFree::NONE).unwrap();
     let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
-    let Recovered { state, commit } = unlocked(|| recover(&state_dir, kind.durability, MinFree::NONE, places.clone()));
+    let Recovered { state, commit } = unlocked(|| recover(&state_dir, kind.durability, MinFree::NONE, places.clone())).unwrap();
     let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
     let cfg = CallFilesConfig {
         min_free: MinFree::NONE,
@@ -223,7 +212,7 @@ fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
 
 /// What waits for the processor above.
 fn open_queue(id: &str, root: &Path, kind: Kind) -> Queue<Disk> {
-    let disk = unlocked(|| Disk::lock(&root.join("upstream")));
+    let disk = unlocked(|| Disk::lock(&root.join("upstream"))).unwrap();
     let config = SpoolConfig {
         hunter_id: format!("processor:{id}"),
         max_bytes: QUEUE,
