@@ -195,6 +195,8 @@ impl Machine {
             self.end(CallState::Ended, at);
         } else if self.cancelled && self.answered_at.is_none() {
             self.end(CallState::Cancelled, at);
+        } else if self.state == CallState::Trying && matches!(self.final_status, Some(401 | 407)) {
+            self.end(CallState::Failed, at);
         }
     }
 
@@ -307,8 +309,13 @@ impl Machine {
                 self.note_answer(s.dialog);
                 self.answer(s.ts);
             }
-            // a challenge: the client tries again with credentials (RFC 3261 §22)
-            401 | 407 => self.final_status = Some(status),
+            // a challenge: the client tries again with credentials (RFC 3261 §22), or gives up
+            401 | 407 => {
+                self.final_status = Some(status);
+                if self.before_answer() {
+                    self.deadline = Some(s.ts.saturating_add(TRANSACTION_TIMEOUT));
+                }
+            }
             300..=699 if self.answered_at.is_none() => {
                 self.final_status = Some(status);
                 let state = match status {
@@ -428,6 +435,21 @@ mod tests {
         assert_eq!(t.rsp(401, "INVITE", 1), Trying);
         assert_eq!(t.req("ACK", 1, true, 7), Trying);
         assert_eq!(t.req("INVITE", 2, false, 8), Trying);
+        assert_eq!(t.rsp(200, "INVITE", 2), Active);
+    }
+
+    #[test]
+    fn a_challenge_that_nobody_meets_fails_the_call_after_32_s_and_one_met_later_does_not() {
+        let mut t = Talk::new();
+        t.req("INVITE", 1, false, 7);
+        t.rsp(401, "INVITE", 1);
+        t.req("ACK", 1, true, 7);
+        assert_eq!(t.0.deadline(), Some(at(34)));
+        t.0.handle_timeout(at(34));
+        assert_eq!((t.0.state(), t.0.final_status(), t.0.ended_at()), (CallState::Failed, Some(401), Some(at(34))));
+
+        assert_eq!(t.req("INVITE", 2, false, 8), Trying);
+        t.0.handle_timeout(at(100));
         assert_eq!(t.rsp(200, "INVITE", 2), Active);
     }
 
