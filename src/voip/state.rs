@@ -345,10 +345,17 @@ impl Machine {
         }
     }
 
+    /// Notes an answered dialog. One that comes when all others have been hung up is talked on in, until its own BYE.
     fn note_answer(&mut self, dialog: u64) {
-        if dialog != 0 && self.answers.len() < ANSWERS && !self.answers.iter().any(|a| a.dialog == dialog) {
-            self.answers.push(Answer { dialog, over: false });
+        if dialog == 0 || self.answers.len() >= ANSWERS || self.answers.iter().any(|a| a.dialog == dialog) {
+            return;
         }
+        if !self.answers.is_empty() && matches!(self.state, CallState::Ending | CallState::Ended) {
+            self.state = CallState::Active;
+            self.ended_at = None;
+            self.deadline = None;
+        }
+        self.answers.push(Answer { dialog, over: false });
     }
 
     fn before_answer(&self) -> bool {

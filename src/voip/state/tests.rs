@@ -103,6 +103,20 @@ fn one_refused_branch_of_a_fork_does_not_end_the_call() {
 }
 
 #[test]
+fn an_answer_of_another_branch_after_the_first_was_hung_up_goes_on() {
+    let mut t = Talk::new();
+    t.req("INVITE", 1, false, 7);
+    t.step("INVITE", Some(200), 1, [1, 2], 7);
+    t.step("BYE", None, 2, [1, 2], 8);
+    assert_eq!(t.step("BYE", Some(200), 2, [1, 2], 8), Ended);
+
+    assert_eq!(t.step("INVITE", Some(200), 1, [1, 2], 7), Ended, "repeated");
+    assert_eq!(t.step("INVITE", Some(200), 1, [1, 3], 7), Active);
+    assert_eq!(t.0.ended_at(), None);
+    assert_eq!(t.step("BYE", None, 3, [1, 3], 9), Ending);
+}
+
+#[test]
 fn of_two_answers_to_a_forked_invite_the_one_nobody_hung_up_on_goes_on() {
     let mut t = Talk::new();
     t.req("INVITE", 1, false, 7);
