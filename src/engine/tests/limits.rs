@@ -46,6 +46,13 @@ fn stream(w: &mut Wire, bytes: &[u8]) {
     }
 }
 
+/// A message that announces far more than is kept, and 20 kB of its body.
+fn half_a_message(w: &mut Wire) {
+    let half = sip("INVITE sip:b SIP/2.0", "one", "alice", "1 INVITE", None);
+    let long = String::from_utf8(half).unwrap().replace("Content-Length: 0", "Content-Length: 100000");
+    stream(w, &join(&[long.as_bytes(), &vec![0x55; 20_000]]));
+}
+
 /// A WebSocket connection for SIP, and these frames.
 fn web_socket(w: &mut Wire, frames: &[u8]) {
     let head = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: sip\r\n\r\n";
@@ -124,21 +131,13 @@ const BOUNDS: [Row; 27] = [
     Row {
         name: "bytes of TCP under reassembly",
         bound: |c| c.bounds.reassembly_bytes = 8000,
-        traffic: |w| {
-            let half = sip("INVITE sip:b SIP/2.0", "one", "alice", "1 INVITE", None);
-            let long = String::from_utf8(half).unwrap().replace("Content-Length: 0", "Content-Length: 100000");
-            stream(w, &join(&[long.as_bytes(), &[0x55; 20_000]]));
-        },
+        traffic: half_a_message,
         counter: |c| c.forgotten.tcp_bytes,
     },
     Row {
         name: "directions of TCP given up",
         bound: |c| c.bounds.reassembly_bytes = 8000,
-        traffic: |w| {
-            let half = sip("INVITE sip:b SIP/2.0", "one", "alice", "1 INVITE", None);
-            let long = String::from_utf8(half).unwrap().replace("Content-Length: 0", "Content-Length: 100000");
-            stream(w, &join(&[long.as_bytes(), &[0x55; 20_000]]));
-        },
+        traffic: half_a_message,
         counter: |c| c.forgotten.tcp_directions,
     },
     Row {

@@ -12,12 +12,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf, join};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
+use turmoil::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::Dice;
@@ -42,10 +43,10 @@ pub(super) struct Cost {
     pub(super) seed: u64,
 }
 
-/// A stream whose bytes come late.
+/// What is read of a stream comes late.
 #[derive(Debug)]
 pub(super) struct Late {
-    stream: TcpStream,
+    stream: OwnedReadHalf,
     cost: Cost,
     dice: Dice,
     coming: VecDeque<(Instant, Vec<u8>)>,
@@ -54,15 +55,19 @@ pub(super) struct Late {
     wake: Pin<Box<Sleep>>,
 }
 
-impl Late {
-    fn new(stream: TcpStream, cost: Cost) -> Self {
-        let mut way = DefaultHasher::new();
-        (cost.seed, stream.local_addr().ok(), stream.peer_addr().ok()).hash(&mut way);
-        let dice = Dice(way.finish());
-        let wake = Box::pin(sleep(Duration::ZERO));
-        Self { stream, cost, dice, coming: VecDeque::new(), under_way: 0, over: false, wake }
-    }
+/// A stream whose bytes come late.
+type LateStream = Join<Late, OwnedWriteHalf>;
 
+fn late(stream: TcpStream, cost: Cost) -> LateStream {
+    let mut way = DefaultHasher::new();
+    (cost.seed, stream.local_addr().ok(), stream.peer_addr().ok()).hash(&mut way);
+    let dice = Dice(way.finish());
+    let wake = Box::pin(sleep(Duration::ZERO));
+    let (stream, write) = stream.into_split();
+    join(Late { stream, cost, dice, coming: VecDeque::new(), under_way: 0, over: false, wake }, write)
+}
+
+impl Late {
     /// When a segment that was just sent is here.
     fn due(&mut self) -> Instant {
         let share = u32::try_from(self.dice.roll(1000)).unwrap();
@@ -112,20 +117,6 @@ impl AsyncRead for Late {
     }
 }
 
-impl AsyncWrite for Late {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 /// The way from one host to another.
 #[derive(Debug)]
 pub(super) struct SimRoad(pub(super) Cost);
@@ -134,7 +125,7 @@ impl Road for SimRoad {
     fn connect<'a>(&'a self, target: &'a Target) -> Connecting<'a> {
         Box::pin(async move {
             let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-            Ok(Box::new(Late::new(stream, self.0)) as Box<_>)
+            Ok(Box::new(late(stream, self.0)) as Box<_>)
         })
     }
 }
@@ -142,7 +133,7 @@ impl Road for SimRoad {
 /// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: Late,
+    stream: LateStream,
     peer: PeerInfo,
 }
 
@@ -169,7 +160,7 @@ pub(super) async fn listen(
             let identity = PeerIdentity { role, id };
             let rolls = age.and_then(|age| Instant::now().checked_add(age));
             let peer = PeerInfo { rolls, ..PeerInfo::new(remote, local, Some(identity), true) };
-            let stream = Late::new(stream, cost);
+            let stream = late(stream, cost);
             if give.send(Ok(Wire { stream, peer })).await.is_err() {
                 break;
             }
