@@ -419,6 +419,11 @@ impl BatchView {
         key_by(self.epoch, self.sequence, self.relay_key)
     }
 
+    /// Whether a processor passed it on: it does not come from its hunter.
+    pub const fn is_passed_on(&self) -> bool {
+        !self.path.is_empty()
+    }
+
     /// Processors that passed it on, the first of them first; none: it comes from its hunter.
     pub fn path(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
         self.path.iter().map(|span| span.text(&self.message))

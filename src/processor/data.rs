@@ -129,7 +129,7 @@ impl Acks {
             let told = shared.ingest.told(&a.hunter, a.epoch, a.seq, a.passed_on);
             let stored = told.through >= a.seq.0;
             if stored {
-                let control = shared.say(&a.hunter, a.epoch, told, a.passed_on, flow);
+                let control = shared.say(&a.hunter, Some(a.epoch), told, a.passed_on, flow);
                 said.extend((said.last() != Some(&control)).then_some(control));
             }
             !stored
@@ -385,7 +385,7 @@ async fn take(
     let packets = view.len() as u64;
     let mut waiting = Waiting { shared, packets };
     let Whose { hunter, interfaces, epoch, announced, seq } = whose;
-    let passed_on = view.path().len() > 0;
+    let passed_on = view.is_passed_on();
     // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
     let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, shared.queue_kib)).unwrap_or(1);
     let bytes = Arc::clone(&shared.queue).acquire_many_owned(kib).await;
@@ -430,8 +430,7 @@ async fn take(
 fn came_again(shared: &Shared, acks: &Acks, announced: Option<Epoch>, batch: Awaited) {
     let Awaited { hunter, epoch, seq, passed_on } = &batch;
     let told = shared.ingest.told(hunter, *epoch, *seq, *passed_on);
-    let control = shared.ack(announced, BatchSeq(told.through), shared.flow());
-    acks.tell(of_hunter(StreamControl { ack_from: told.from, ..control }, hunter, *passed_on));
+    acks.tell(shared.say(hunter, announced, told, *passed_on, shared.flow()));
     if told.through < seq.0 {
         acks.await_stored(batch);
         // it may have been stored before anybody waited for that

@@ -158,7 +158,7 @@ impl Feed {
     pub(super) fn whose(&mut self, view: &BatchView, now: Timestamp) -> Result<Whose, Refusal> {
         match &mut self.from {
             From::Hunter { named, own_epoch } => {
-                if view.hunter_id() != &*named.hunter || view.path().len() > 0 {
+                if view.hunter_id() != &*named.hunter || view.is_passed_on() {
                     let text = format!("this stream is hunter '{}'s, not '{}'s", named.hunter, view.hunter_id());
                     return Err((Refused::Foreign, Status::permission_denied(text)));
                 }
@@ -180,7 +180,7 @@ impl Feed {
                 Ok(Whose { hunter, interfaces, epoch, announced: Some(epoch), seq })
             }
             From::OldProcessor { id, hunters } => {
-                if view.epoch().is_some() || view.path().len() > 0 || view.hunter_id().is_empty() {
+                if view.epoch().is_some() || view.is_passed_on() || view.hunter_id().is_empty() {
                     let text = format!("this stream is processor '{id}'s");
                     return Err((Refused::Foreign, Status::permission_denied(text)));
                 }

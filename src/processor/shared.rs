@@ -59,13 +59,6 @@ pub struct Incoming {
     pub room: Option<OwnedSemaphorePermit>,
 }
 
-impl Incoming {
-    /// Whether a processor below brought it, not its hunter.
-    pub(super) fn is_passed_on(&self) -> bool {
-        self.view.path().len() > 0
-    }
-}
-
 /// Work for the record thread.
 pub enum Job {
     /// Write this.
@@ -249,18 +242,25 @@ impl Shared {
         StreamControl { durable, ..ack(epoch, seq, flow) }
     }
 
-    /// What whoever sent a batch of this epoch is told of it: its hunter, or a processor that passed it on.
-    pub(super) fn say(&self, hunter: &str, epoch: Epoch, told: Told, passed_on: bool, flow: FlowControl) -> StreamControl {
-        let control = StreamControl { ack_from: told.from, ..self.ack(Some(epoch), BatchSeq(told.through), flow) };
+    /// What whoever sent a batch of this epoch, if it knows of epochs, is told of it: its hunter, or a processor that passed it on.
+    pub(super) fn say(
+        &self,
+        hunter: &str,
+        epoch: Option<Epoch>,
+        told: Told,
+        passed_on: bool,
+        flow: FlowControl,
+    ) -> StreamControl {
+        let control = StreamControl { ack_from: told.from, ..self.ack(epoch, BatchSeq(told.through), flow) };
         of_hunter(control, hunter, passed_on)
     }
 
     /// Answers a batch that is stored.
     pub(super) fn answer(&self, batch: &Incoming, flow: FlowControl) {
         let Some(epoch) = batch.announced else { return batch.acks.answer(self.ack(None, batch.seq, flow)) };
-        let (hunter, seq, passed_on) = (&batch.hunter, batch.seq, batch.is_passed_on());
+        let (hunter, seq, passed_on) = (&batch.hunter, batch.seq, batch.view.is_passed_on());
         let told = self.ingest.told(hunter, epoch, seq, passed_on);
-        batch.acks.answer(self.say(hunter, epoch, told, passed_on, flow));
+        batch.acks.answer(self.say(hunter, Some(epoch), told, passed_on, flow));
         if told.through < seq.0 {
             // something below it came meanwhile, and is on its way into the files
             batch.acks.await_stored(Awaited { hunter: Arc::clone(hunter), epoch, seq, passed_on });

@@ -330,7 +330,7 @@ fn marks(batches: &[Pending]) -> Vec<Acked> {
         let new = || Acked { hunter: b.hunter.to_string(), epoch: b.epoch.0, through: 0, stored: Some(SeqRanges::default()) };
         let mark = marks.entry((&*b.hunter, b.epoch.0)).or_insert_with(new);
         mark.stored.iter_mut().for_each(|all| all.insert(b.seq.0, b.seq.0));
-        if !b.is_passed_on() {
+        if !b.view.is_passed_on() {
             mark.through = mark.through.max(b.seq.0);
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! The queue has an epoch and a sequence of its own, by which the spool keeps its order; on the wire each batch keeps its hunter's.
 //! Acknowledgements name the hunter's, and say from which to which: the peer may have a part of an epoch by another way, and what it has is
-//! not always what came before. So they may come out of the queue's order: the spool hears of a batch once all before it are acknowledged too. Nothing is declared as given up, since a declaration would name batches of the wrong epoch; it is counted.
+//! not always what came before. So they may come out of the queue's order: the spool hears of a batch once all before it are acknowledged too.
+//! Nothing is declared as given up, since a declaration would name batches of the wrong epoch; it is counted.
 
 use std::time::Duration;
 
