@@ -59,16 +59,27 @@ fn spool() -> Command {
         .value_parser(value_parser!(std::path::PathBuf))
         .help("File to write (.pcap or .pcapng); packets are added to an existing one");
     let command = |name: &'static str, about: &'static str| Command::new(name).about(about);
+    let role = Arg::new("role")
+        .long("role")
+        .value_name("hunter|processor")
+        .value_parser(["hunter", "processor"])
+        .hide_possible_values(true)
+        .default_value("hunter")
+        .hide_default_value(true)
+        .global(true)
+        .help("Whose queue: a hunter's, or a processor's for those above it [hunter]");
     let on = |command: Command| with_options(command, Commands::SPOOL, false);
-    let drain = command("drain", "Send what is in a hunter's disk queue to a processor");
+    let drain = command("drain", "Send what is in a disk queue to a processor");
     Command::new("spool")
-        .about("Look into the disk queues of hunters on this machine")
+        .about("Look into the disk queues of hunters and processors on this machine")
+        .arg(role)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommands([
-            on(command("ls", "List segments, of every hunter or of --id")),
+            on(command("ls", "List segments, of every queue or of --id")),
             on(command("verify", "List them after reading every byte; exit code 5 when something is damaged")),
-            on(command("cat", "Write what is in a hunter's disk queue to a capture file")).arg(output),
+            on(command("cat", "Write what is in a disk queue to a capture file")).arg(output),
+            on(command("quarantine", "List damaged segments that were put aside after what was whole in them was read")),
             with_tls_flag(with_options(drain, Commands::SPOOL.and(Commands::SPOOL_DRAIN), false)),
         ])
         .after_help(SPOOL_EXAMPLES)
@@ -329,7 +340,8 @@ const SPOOL_EXAMPLES: &str = "\
 Examples:
   lc spool ls
   lc spool cat --id edge-1 --pcap waiting.pcapng
-  lc spool drain --id edge-1 -P mid:55555 --tls-ca ca.crt --tls-cert hunter-edge-1.crt --tls-key hunter-edge-1.key";
+  lc spool drain --id edge-1 -P mid:55555 --tls-ca ca.crt --tls-cert hunter-edge-1.crt --tls-key hunter-edge-1.key
+  lc spool drain --role processor -c processor.yaml";
 
 const CERTS_EXAMPLES: &str = "\
 Examples:

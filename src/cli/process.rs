@@ -154,8 +154,12 @@ async fn supervise(
     Ok(Outcome::of_lost(c.dropped.saturating_add(given_up)))
 }
 
-fn stopped(e: ProcessorError) -> Stop {
-    let exit = if matches!(e, ProcessorError::Filters(_)) { Exit::Usage } else { Exit::Failure };
+pub(super) fn stopped(e: ProcessorError) -> Stop {
+    let exit = match e {
+        ProcessorError::Filters(_) => Exit::Usage,
+        ProcessorError::Uplink(_) => Exit::CannotConnect,
+        ProcessorError::Thread(_) | ProcessorError::State(_) | ProcessorError::Panicked | ProcessorError::Stuck => Exit::Failure,
+    };
     Stop::new(exit, e)
 }
 

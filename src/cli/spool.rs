@@ -1,27 +1,33 @@
-//! The disk queue of hunters: opened for `lc hunt`, and looked into by `lc spool ls|verify|cat|drain`.
+//! The disk queue: opened for `lc hunt`, and looked into by `lc spool ls|verify|cat|quarantine|drain`, a hunter's or a processor's.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ArgMatches;
+use tokio::sync::watch;
 
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits};
-use crate::config::{Durability as Asked, HuntConfig, Mode, Origin, OutputFormat, Reserve, SpoolConfig as Config, WhenFull};
+use crate::config::{
+    Durability as Asked, HuntConfig, Mode, Opt, OutputFormat, Reserve, SpoolConfig as Config, WhenFull, find_option,
+};
 use crate::hunter::{self, Account, Before, Facts};
+use crate::processor::{self, UpstreamParts};
 use crate::record::dir::MinFree;
 use crate::record::unified::Unified;
 use crate::record::{self, Packet};
 use crate::spool::{self, Disk, Item, LastRun, Listed, Queue, SpoolConfig, SpoolError, SpoolFull, StateFile};
 use crate::telemetry::clock;
-use crate::uplink::{BacklogConfig, Durability, Ending, Party, UplinkConfig};
+use crate::uplink::{BacklogConfig, BacklogSnapshot, Durability, Ending, Party, UplinkConfig};
 
 use super::exit::{Exit, Outcome, Stop};
 use super::hunt;
 use super::output::Listing;
+use super::process;
 use super::runtime;
 use super::security;
 use super::signals::{Signal, Signals};
 use super::start;
+use super::upstream;
 
 /// A segment's usual size.
 pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
@@ -163,23 +169,53 @@ pub(super) const fn min_free(reserve: Reserve) -> MinFree {
 
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let Some((command, matches)) = matches.subcommand() else { return Err(Stop::usage("see 'lc spool --help'")) };
-    let started = start::start(matches)?;
-    let config = started.merged.spool(command == "drain", &started.environment)?;
-    let format = started.merged.settings()?.remote.output_format;
-    let named = started.merged.origin("hunter.id") != Origin::Default;
+    let of_processor = matches.get_one::<String>("role").is_some_and(|role| role == "processor");
+    let mut flags = start::flags(matches);
+    if of_processor {
+        for flag in &mut flags {
+            flag.option = of_processor_option(flag.option);
+        }
+    }
+    let started = start::start_with(matches, &flags)?;
+    let (merged, drains) = (&started.merged, command == "drain");
+    let config = if of_processor {
+        merged.upstream_spool(drains, &started.environment)?
+    } else {
+        merged.spool(drains, &started.environment)?
+    };
+    let format = merged.settings()?.remote.output_format;
     match command {
-        "ls" => list(&config, named, false, format),
-        "verify" => list(&config, named, true, format),
+        "ls" => list(&config, Look::Ends, format),
+        "verify" => list(&config, Look::Whole, format),
+        "quarantine" => list(&config, Look::Aside, format),
         "cat" => cat(&config, matches.get_one::<PathBuf>("pcap").map_or(Path::new("-"), PathBuf::as_path)),
         "drain" => runtime::block_on(drain(config)),
         _ => Err(Stop::usage("see 'lc spool --help'")),
     }
 }
 
-/// The directories to look at: one hunter's, or all.
-fn directories(config: &Config, named: bool) -> Result<Vec<PathBuf>, Stop> {
-    if named {
-        return Ok(vec![spool::directory(&config.spool_dir, &config.id)]);
+/// What a flag of these commands means when the queue is a processor's: the road upwards is its own, as are its name and its directories.
+fn of_processor_option(option: &'static Opt) -> &'static Opt {
+    let Some(key) = option.key.strip_prefix("hunter.") else { return option };
+    let road = key.starts_with("tls.") || key == "insecure";
+    let section = if road { "processor.upstream" } else { "processor" };
+    find_option(&format!("{section}.{key}")).unwrap_or(option)
+}
+
+/// Whose a queue is, as its files know it.
+fn owner(config: &Config) -> String {
+    if config.of_processor { upstream::owner(&config.id) } else { config.id.clone() }
+}
+
+/// Its directory.
+fn directory(config: &Config) -> PathBuf {
+    spool::directory(&config.spool_dir, &owner(config))
+}
+
+/// The directories to look at: one queue's, or all.
+fn directories(config: &Config) -> Result<Vec<PathBuf>, Stop> {
+    if config.named {
+        return Ok(vec![directory(config)]);
     }
     let path = &config.spool_dir;
     let all = std::fs::read_dir(path).map_err(|source| failed(SpoolError::Io { doing: "open", path: path.clone(), source }))?;
@@ -188,12 +224,28 @@ fn directories(config: &Config, named: bool) -> Result<Vec<PathBuf>, Stop> {
     Ok(found)
 }
 
-/// `ls`, `verify`: the segments; `read` looks at every byte of them.
-fn list(config: &Config, named: bool, read: bool, format: OutputFormat) -> Result<Outcome, Stop> {
+/// How closely segments are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// `ls`: where they begin and end.
+    Ends,
+    /// `verify`: every byte.
+    Whole,
+    /// `quarantine`: every byte, of those that were put aside.
+    Aside,
+}
+
+/// The segments. What is damaged among those put aside was counted when they were.
+fn list(config: &Config, look: Look, format: OutputFormat) -> Result<Outcome, Stop> {
     let (mut rows, mut json, mut lost) = (Vec::new(), Vec::new(), 0_u64);
-    for path in directories(config, named)? {
+    let read = look != Look::Ends;
+    for path in directories(config)? {
         let hunter = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let disk = Disk::look(&path).map_err(failed)?;
+        let mut disk = Disk::look(&path).map_err(failed)?;
+        if look == Look::Aside {
+            let Some(aside) = disk.put_aside().map_err(failed)? else { continue };
+            disk = aside;
+        }
         for s in spool::list(&disk, read, |_| Ok::<_, SpoolError>(())).map_err(failed)? {
             let damaged = s.lost.iter().fold(0_u64, |sum, l| sum.saturating_add(l.range.packets));
             lost = lost.saturating_add(damaged);
@@ -204,7 +256,7 @@ fn list(config: &Config, named: bool, read: bool, format: OutputFormat) -> Resul
     let columns =
         vec!["hunter", "segment", "batches", "packets", "bytes", "created", if read { "damaged packets" } else { "first-last" }];
     Listing { columns, rows, json: json.into() }.print(format)?;
-    Ok(Outcome::of_lost(lost))
+    Ok(if look == Look::Aside { Outcome::Done } else { Outcome::of_lost(lost) })
 }
 
 fn row(hunter: &str, s: &Listed, read: bool, damaged: u64) -> Vec<String> {
@@ -231,7 +283,7 @@ fn object(hunter: &str, s: &Listed, read: bool, damaged: u64) -> serde_json::Val
 
 /// `cat`: what is in it, as a capture file.
 fn cat(config: &Config, to: &Path) -> Result<Outcome, Stop> {
-    let disk = Disk::look(&spool::directory(&config.spool_dir, &config.id)).map_err(failed)?;
+    let disk = Disk::look(&directory(config)).map_err(failed)?;
     let recorded = |e: record::RecordError| Stop::from(anyhow::Error::from(e));
     let mut file = Unified::open(to, None, MinFree::NONE, Vec::new()).map_err(recorded)?;
     let mut packets = 0_u64;
@@ -266,13 +318,12 @@ impl From<SpoolError> for Stop {
 
 /// `drain`: sends what is in it to a processor.
 async fn drain(config: Config) -> Result<Outcome, Stop> {
-    let path = spool::directory(&config.spool_dir, &config.id);
-    let _there = Disk::look(&path).map_err(failed)?;
+    let _there = Disk::look(&directory(&config)).map_err(failed)?;
     let (sync_after, sync_bytes) = sync(Durability::Spill);
     let queue = queue(
         &config.spool_dir,
         SpoolConfig {
-            hunter_id: config.id.clone(),
+            hunter_id: owner(&config),
             max_bytes: u64::MAX,
             min_free: MinFree::NONE,
             when_full: SpoolFull::Refuse,
@@ -285,7 +336,7 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
     security::warn_about(&config.security, "packets are sent");
     let instance = hunt::instance();
     let uplink = UplinkConfig {
-        party: Party::Hunter,
+        party: if config.of_processor { Party::Processor } else { Party::Hunter },
         hunter_id: config.id.as_str().into(),
         targets: security::targets(&config.processor_addr)?,
         dialer: security::dialer(&config.security)?,
@@ -293,8 +344,45 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
         drain_timeout: hunt::DRAIN,
         seed: instance,
     };
+    let mut signals = Signals::new()?;
+    let (end, ending) = hunter::endings();
+    end.send_replace(Ending::Drain);
+    let drained = signals.during(send(config, queue, uplink, instance, ending), |signal| match signal {
+        Signal::Reload => {}
+        Signal::Stop | Signal::StopNow => {
+            end.send_replace(Ending::Now);
+        }
+    });
+    let left = Box::pin(drained).await?;
+    tracing::info!(sent = left.acked_packets, lost = left.dropped(), left = left.on_disk_packets, "drained");
+    if left.on_disk_packets > 0 {
+        return Err(Stop::new(Exit::Failure, anyhow::anyhow!("{} packets are still in the spool", left.on_disk_packets)));
+    }
+    Ok(Outcome::of_lost(left.dropped()))
+}
+
+/// As the hunter or the processor that it is would.
+async fn send(
+    config: Config,
+    queue: Queue<Disk>,
+    uplink: UplinkConfig,
+    instance: u64,
+    ending: watch::Receiver<Ending>,
+) -> Result<BacklogSnapshot, Stop> {
+    let room = BacklogConfig::default();
+    if config.of_processor {
+        let parts = UpstreamParts {
+            uplink,
+            queue,
+            queue_limit: u64::MAX,
+            memory: room.max_bytes,
+            listen_address: config.listen_addr,
+            instance,
+        };
+        return processor::drain(parts, ending).await.map_err(process::stopped);
+    }
     let facts = Facts {
-        hostname: config.host.clone(),
+        hostname: config.host,
         interfaces: Vec::new(),
         mode: crate::filter::Mode::Generic,
         max_memory: 0,
@@ -302,19 +390,5 @@ async fn drain(config: Config) -> Result<Outcome, Stop> {
         instance,
         epochs: Vec::new(),
     };
-    let mut signals = Signals::new()?;
-    let (end, ending) = hunter::endings();
-    end.send_replace(Ending::Drain);
-    let drained = signals.during(hunter::drain(queue, BacklogConfig::default(), facts, uplink, ending), |signal| match signal {
-        Signal::Reload => {}
-        Signal::Stop | Signal::StopNow => {
-            end.send_replace(Ending::Now);
-        }
-    });
-    let left = Box::pin(drained).await.map_err(hunt::stopped)?;
-    tracing::info!(sent = left.acked_packets, lost = left.dropped(), left = left.on_disk_packets, "drained");
-    if left.on_disk_packets > 0 {
-        return Err(Stop::new(Exit::Failure, anyhow::anyhow!("{} packets are still in the spool", left.on_disk_packets)));
-    }
-    Ok(Outcome::of_lost(left.dropped()))
+    hunter::drain(queue, room, facts, uplink, ending).await.map_err(hunt::stopped)
 }

@@ -22,8 +22,13 @@ pub(super) struct Started {
 
 /// Reads the configuration and starts the log. `matches` are those of the command itself, not of its parents.
 pub(super) fn start(matches: &ArgMatches) -> Result<Started, Stop> {
+    start_with(matches, &flags(matches))
+}
+
+/// The same, with flags that mean what the caller made of them.
+pub(super) fn start_with(matches: &ArgMatches, flags: &[FlagValue]) -> Result<Started, Stop> {
     let environment = Environment::of_process();
-    let merged = load(matches, choice(matches), &environment)?;
+    let merged = Merged::load(&Sources { file: choice(matches), environment: &environment, flags })?;
     let logging = start_log(&merged.settings()?.log)?;
     for note in &merged.notes {
         tracing::warn!("{note}");
@@ -48,7 +53,7 @@ pub(super) fn choice(matches: &ArgMatches) -> Choice {
 }
 
 /// The table's flags, and `-v`/`-q` as what they mean for the log level.
-fn flags(matches: &ArgMatches) -> Vec<FlagValue> {
+pub(super) fn flags(matches: &ArgMatches) -> Vec<FlagValue> {
     let mut flags = command::flags(matches);
     let named = flags.iter().any(|flag| flag.option.key == "log.level");
     let level = match (matches.get_count("verbose"), matches.get_count("quiet")) {

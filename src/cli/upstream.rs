@@ -24,18 +24,18 @@ pub(super) fn dialer(config: &ProcessConfig) -> Result<Option<Dialer>, Stop> {
 }
 
 /// What the queue's files know it by: no hunter's id.
-fn owner(config: &ProcessConfig) -> String {
-    format!("processor:{}", config.id)
+pub(super) fn owner(id: &str) -> String {
+    format!("processor:{id}")
 }
 
 /// The road, with what an earlier run left to be passed on; `limit` is what the whole process may take.
 pub(super) fn parts(config: &ProcessConfig, dialer: Option<Dialer>, limit: u64) -> Result<Option<UpstreamParts>, Stop> {
     let Some(dialer) = dialer else {
-        let path = queue::directory(&config.upstream_dir, &owner(config));
+        let path = queue::directory(&config.upstream_dir, &owner(&config.id));
         let left = std::fs::read_dir(&path)
             .is_ok_and(|mut all| all.any(|e| e.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "seg"))));
         if left {
-            tracing::warn!(queue = %path.display(), "batches for a processor above wait here, and nothing passes them on: use --processor");
+            tracing::warn!(queue = %path.display(), "batches for a processor above wait here, and nothing passes them on: use --processor, or 'lc spool drain --role processor'");
         }
         return Ok(None);
     };
@@ -46,7 +46,7 @@ pub(super) fn parts(config: &ProcessConfig, dialer: Option<Dialer>, limit: u64) 
     let opened = spool::queue(
         &config.upstream_dir,
         SpoolConfig {
-            hunter_id: owner(config),
+            hunter_id: owner(&config.id),
             max_bytes: queue_limit,
             min_free: spool::min_free(p.min_free),
             // it waits, and lets the hunters wait: they have queues of their own

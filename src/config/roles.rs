@@ -2,7 +2,7 @@
 //!
 //! A missing processor, half a key pair, or plain text in production is found here, before anything is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::error::{ConfigError, Problem};
@@ -11,6 +11,8 @@ use super::settings::{Capture, ClientTls, Filters, Hunter, Processor, Remote, Se
 
 /// Longest name of a hunter or processor.
 const MAX_ID_BYTES: usize = 128;
+/// A queue that is to be drained.
+const NOWHERE: &str = "no processor to send to; use -P host:port";
 
 /// What a hunter or sniffer understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +93,15 @@ pub struct HuntConfig {
 pub struct SpoolConfig {
     /// Whose queue; the host name if none was given.
     pub id: String,
+    /// Whether that was given.
+    pub named: bool,
+    /// Whether it is a processor, and the queue that for the processors above it.
+    pub of_processor: bool,
     /// The host name, empty if this machine has none.
     pub host: String,
-    /// Where the disk queues of hunters are.
+    /// Where the processor listens, as it tells the one above; empty for a hunter.
+    pub listen_addr: String,
+    /// Where the disk queues are.
     pub spool_dir: PathBuf,
     /// Where a queue is drained to; empty when it is not.
     pub processor_addr: Vec<String>,
@@ -186,13 +194,16 @@ impl Merged {
         ConfigError::unless_empty(problems, config)
     }
 
-    /// The configuration of `lc spool`; `drain` asks for a processor.
+    /// The configuration of `lc spool` on a hunter's queue; `drain` asks for a processor.
     ///
     /// # Errors
     /// What is missing or does not go together.
     pub fn spool(&self, drain: bool, environment: &Environment) -> Result<SpoolConfig, ConfigError> {
         let hunter = self.settings()?.hunter;
         let mut problems = Vec::new();
+        if self.origin("processor.state_dir") == Origin::Flag {
+            problems.push(Problem::whole("--state-dir is a processor's: say --role processor, or use --disk-buffer-dir"));
+        }
         let id = check_id("hunter.id", hunter.id.as_deref(), &mut problems);
         let spool_dir = spool_dir(&hunter, environment).unwrap_or_else(|| {
             problems.push(Problem::whole("neither HOME nor STATE_DIRECTORY is set; use --disk-buffer-dir"));
@@ -201,11 +212,53 @@ impl Merged {
         let mut security = ClientSecurity::PlainText;
         if drain {
             if hunter.processor_addr.is_empty() {
-                problems.push(Problem::whole("no processor to send to; use -P host:port"));
+                problems.push(Problem::whole(NOWHERE));
             }
             security = client_security("hunter", &hunter.tls, hunter.insecure, environment, &mut problems);
         }
-        let config = SpoolConfig { id, host: host_name(), spool_dir, processor_addr: hunter.processor_addr, security };
+        let config = SpoolConfig {
+            id,
+            named: self.origin("hunter.id") != Origin::Default,
+            of_processor: false,
+            host: host_name(),
+            listen_addr: String::new(),
+            spool_dir,
+            processor_addr: hunter.processor_addr,
+            security,
+        };
+        ConfigError::unless_empty(problems, config)
+    }
+
+    /// The configuration of `lc spool --role processor`: the queue for the processors above it; `drain` asks for one of them.
+    ///
+    /// # Errors
+    /// What is missing or does not go together.
+    pub fn upstream_spool(&self, drain: bool, environment: &Environment) -> Result<SpoolConfig, ConfigError> {
+        let processor = self.settings()?.processor;
+        let mut problems = Vec::new();
+        let id = check_id("processor.id", processor.id.as_deref(), &mut problems);
+        let state_dir = processor.state_dir.clone().or_else(|| state_directory(environment));
+        let spool_dir = processor.disk_buffer.dir.clone().or_else(|| Some(upstream_dir(&state_dir?))).unwrap_or_else(|| {
+            problems.push(Problem::whole("neither HOME nor STATE_DIRECTORY is set; use --state-dir"));
+            PathBuf::new()
+        });
+        let mut security = None;
+        if drain {
+            security = upstream(&processor, "--", environment, &mut problems);
+            if security.is_none() {
+                problems.push(Problem::whole(NOWHERE));
+            }
+        }
+        let config = SpoolConfig {
+            id,
+            named: self.origin("processor.id") != Origin::Default,
+            of_processor: true,
+            host: host_name(),
+            listen_addr: processor.listen_addr,
+            spool_dir,
+            processor_addr: processor.processor_addr,
+            security: security.unwrap_or(ClientSecurity::PlainText),
+        };
         ConfigError::unless_empty(problems, config)
     }
 
@@ -243,8 +296,8 @@ impl Merged {
             PathBuf::new()
         });
         let filter_file_named = self.origin("processor.filter_file") != Origin::Default;
-        let upstream = upstream(&processor, environment, &mut problems);
-        let upstream_dir = processor.disk_buffer.dir.clone().unwrap_or_else(|| state_dir.join("upstream"));
+        let upstream = upstream(&processor, "--upstream-", environment, &mut problems);
+        let upstream_dir = processor.disk_buffer.dir.clone().unwrap_or_else(|| upstream_dir(&state_dir));
         let config = ProcessConfig {
             id,
             processor,
@@ -285,6 +338,11 @@ fn state_directory(environment: &Environment) -> Option<PathBuf> {
     environment.state_directory().or_else(home)
 }
 
+/// Where a processor's queue for those above it is.
+fn upstream_dir(state_dir: &Path) -> PathBuf {
+    state_dir.join("upstream")
+}
+
 fn spool_dir(hunter: &Hunter, environment: &Environment) -> Option<PathBuf> {
     hunter.disk_buffer.dir.clone().or_else(|| Some(state_directory(environment)?.join("spool")))
 }
@@ -315,8 +373,14 @@ fn production(environment: &Environment, problems: &mut Vec<Problem>) -> bool {
     })
 }
 
-/// The way to the processors above: with the certificate, key and CA that this one has anyway, where no others are given.
-fn upstream(processor: &Processor, environment: &Environment, problems: &mut Vec<Problem>) -> Option<ClientSecurity> {
+/// The way to the processors above: with the certificate, key and CA that this one has anyway, where no others are given. `flags` is what
+/// its flags begin with.
+fn upstream(
+    processor: &Processor,
+    flags: &'static str,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> Option<ClientSecurity> {
     if processor.processor_addr.is_empty() {
         return None;
     }
@@ -326,7 +390,7 @@ fn upstream(processor: &Processor, environment: &Environment, problems: &mut Vec
         tls.key_file.clone_from(&processor.tls.key_file);
     }
     tls.ca_file = tls.ca_file.or_else(|| processor.tls.ca_file.clone());
-    let of = Side { section: "processor.upstream", flags: "--upstream-" };
+    let of = Side { section: "processor.upstream", flags };
     Some(client_security_of(&of, &tls, processor.upstream.insecure, environment, problems))
 }
 

@@ -49,12 +49,13 @@ use crate::filter::Filter;
 use crate::net::{Acceptor, PageListener, Transport};
 use crate::record::state::Acked;
 use crate::telemetry::Recent;
+use crate::uplink::UplinkError;
 
 pub use access::Access;
 pub use branches::record::Outputs;
 pub use commit::{Commit, Durability};
 pub use counts::Counts;
-pub use topology::{orders, run};
+pub use topology::{drain, orders, run};
 pub use upstream::{UpstreamFigures, UpstreamParts};
 
 /// What a processor is told from outside.
@@ -131,6 +132,9 @@ pub enum ProcessorError {
     /// The state directory.
     #[error(transparent)]
     State(crate::record::RecordError),
+    /// No processor above took what waits for it.
+    #[error(transparent)]
+    Uplink(#[from] UplinkError),
     /// A bug.
     #[error("the record thread panicked; this is a bug, please report it with the log above")]
     Panicked,

@@ -39,13 +39,14 @@ use super::intake::CALL_MAX;
 use super::management::Management;
 use super::pages::ProcessorPages;
 use super::shared::{Doors, Job, Shared};
-use super::upstream::{Plane, Upstream, UpstreamParts};
+use super::upstream::{self, Alone, Plane, Upstream, UpstreamParts};
 use super::{Order, Outcome, Outputs, Parts, ProcessorError, Reopen};
 use crate::net::PeerInfo;
 use crate::net::accept::http2;
 use crate::record::fault;
+use crate::spool::{Disk, Queue};
 use crate::telemetry::{RELOADS, clock, memory};
-use crate::uplink::{self, Backlog, Ending, Spooler, UplinkError};
+use crate::uplink::{self, Backlog, BacklogSnapshot, Ending, Spooler, UplinkError};
 use crate::wire::management::management_service_server::ManagementServiceServer;
 
 /// Batches waiting for the record thread.
@@ -146,15 +147,33 @@ fn climb(parts: UpstreamParts, shared: &Arc<Shared>) -> Result<Climb, ProcessorE
     let UpstreamParts { uplink, queue, queue_limit, memory, listen_address, instance } = parts;
     let upstream = Arc::new(Upstream::new(shared.id.clone(), memory, queue_limit, instance));
     let backlog = Arc::clone(&upstream.backlog);
-    let spooler = Spooler::new(queue, Arc::clone(&backlog));
-    let spool = std::thread::Builder::new().name("lc-spool".to_owned()).spawn(move || spooler.run());
-    let spool = spool.map_err(ProcessorError::Thread)?;
+    let spool = spawn_spool(queue, &backlog)?;
     let (ending, told) = watch::channel(Ending::Run);
     // set once: there was none before
     let _first = shared.upstream.set(Arc::clone(&upstream));
     let plane = Arc::new(Plane { shared: Arc::clone(shared), upstream, listen_address, instance });
     let uplink = tokio::spawn(uplink::run(uplink, Arc::clone(&backlog), plane, told));
     Ok(Climb { backlog, uplink, ending, spool })
+}
+
+fn spawn_spool(queue: Queue<Disk>, backlog: &Arc<Backlog>) -> Result<std::thread::JoinHandle<()>, ProcessorError> {
+    let spooler = Spooler::new(queue, Arc::clone(backlog));
+    std::thread::Builder::new().name("lc-spool".to_owned()).spawn(move || spooler.run()).map_err(ProcessorError::Thread)
+}
+
+/// Sends up what an earlier run left in its queue, with the keys it came with, and receives nothing; returns once that is done or cannot be.
+///
+/// # Errors
+/// [`ProcessorError`]; what was not acknowledged stays on disk.
+pub async fn drain(parts: UpstreamParts, ending: watch::Receiver<Ending>) -> Result<BacklogSnapshot, ProcessorError> {
+    let UpstreamParts { uplink, queue, memory, listen_address, instance, .. } = parts;
+    let backlog = Arc::new(Backlog::new(upstream::room(memory)));
+    let spool = spawn_spool(queue, &backlog)?;
+    let drained = uplink::run(uplink, Arc::clone(&backlog), Arc::new(Alone { instance, listen_address }), ending).await;
+    backlog.close_spool();
+    spool.join().map_err(|_| ProcessorError::Panicked)?;
+    drained?;
+    Ok(backlog.snapshot())
 }
 
 impl Climb {

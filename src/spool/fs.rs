@@ -147,6 +147,14 @@ impl Disk {
         Ok(file)
     }
 
+    /// The directory of the damaged segments that were put aside, to look at; none where there never was one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn put_aside(&self) -> Result<Option<Self>, SpoolError> {
+        self.aside.is_dir().then(|| Self::look(&self.aside)).transpose()
+    }
+
     fn aside(&self) -> io::Result<Dir> {
         Dir::open(&self.aside, Access::Private, MinFree::NONE).map_err(plain)
     }

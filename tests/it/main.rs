@@ -33,4 +33,5 @@ mod spool;
 mod started;
 mod targets;
 mod upstream;
+mod upstream_drain;
 mod whole;

@@ -18,17 +18,17 @@ use super::numbered_file::{header, record};
 use super::started::Started;
 use super::whole::{LC, Processor, calls_capture, frames, lc, succeed, wait_for};
 
-const CENTRE: [&str; 7] = ["--insecure", "--id", "centre", "-w", "centre.pcap", "--state-dir", "centre"];
+pub(crate) const CENTRE: [&str; 7] = ["--insecure", "--id", "centre", "-w", "centre.pcap", "--state-dir", "centre"];
 const WEST: [&str; 8] = ["--insecure", "--id", "west", "-w", "west.pcap", "--state-dir", "west", "--upstream-insecure"];
 
 /// The processor at the edge; `above` is the port of the one at the centre.
-fn west(dir: &Path, port: u16, above: u16, more: &[&str]) -> Processor {
+pub(crate) fn west(dir: &Path, port: u16, above: u16, more: &[&str]) -> Processor {
     let above = format!("127.0.0.1:{above}");
     Processor::start_at(dir, port, &[&WEST[..], &["-P", &above], more].concat())
 }
 
 /// The figures of its last line about the road upwards.
-fn passed_on(log: &str) -> serde_json::Value {
+pub(crate) fn passed_on(log: &str) -> serde_json::Value {
     let line = log.lines().rev().find(|l| l.contains("\"passed on\"")).unwrap();
     let figures: serde_json::Value = serde_json::from_str(line).unwrap();
     assert_eq!((figures["difference"].as_i64(), figures["dropped"].as_u64()), (Some(0), Some(0)), "{figures}");
@@ -230,7 +230,7 @@ impl Wire {
 }
 
 /// A port nobody listens on, and that no connection is given: below those the kernel deals out (32768 on).
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(21_000);
     let mut ports = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::SeqCst));
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()

@@ -39,7 +39,6 @@ impl Commands {
     pub const EVERY: Self = Self(1 << 7);
     /// Commands that print a table without asking a processor: `lc list interfaces`.
     pub const LOCAL: Self = Self(1 << 8);
-
     /// `lc spool …`.
     pub const SPOOL: Self = Self(1 << 9);
     /// `lc spool drain` alone.

@@ -89,6 +89,7 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("metrics-listen")
         .help("Serve /metrics, /statusz, /livez and /readyz here, in plain text (port 9464) [default: off]"),
     process("processor.state_dir", Kind::Path, Group::Receiving)
+        .also_on(Commands::SPOOL)
         .flag("state-dir")
         .help("What survives a restart [default: $STATE_DIRECTORY, else ~/.local/state/lippycat]"),
     process("processor.durability", Kind::Choice(&["disk", "process"]), Group::Receiving)

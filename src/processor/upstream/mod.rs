@@ -38,7 +38,7 @@ use crate::spool::{Disk, Queue};
 use crate::telemetry::clock;
 use crate::uplink::{Backlog, BacklogConfig, BacklogSnapshot, Durability, Offer, PeerKind, Road, UplinkConfig, WhenFull};
 
-pub(super) use plane::Plane;
+pub(super) use plane::{Alone, Plane};
 
 /// The commit thread looks this often whether it is to stop while it waits.
 const LOOK: Duration = Duration::from_millis(200);
@@ -138,21 +138,25 @@ impl UpstreamFigures {
     }
 }
 
+/// How much of the queue may be in memory.
+pub(super) const fn room(memory: usize) -> BacklogConfig {
+    BacklogConfig {
+        max_bytes: memory,
+        max_batches: BATCHES,
+        when_full: WhenFull::Block,
+        durability: Durability::Wal,
+        relays: true,
+    }
+}
+
 impl Upstream {
     /// Of a processor of this name.
     pub(super) fn new(processor: String, memory: usize, queue_limit: u64, instance: u64) -> Self {
-        let config = BacklogConfig {
-            max_bytes: memory,
-            max_batches: BATCHES,
-            when_full: WhenFull::Block,
-            durability: Durability::Wal,
-            relays: true,
-        };
         Self {
             processor,
             epoch: Epoch::starting(clock::wall(), instance),
             last: AtomicU64::new(0),
-            backlog: Arc::new(Backlog::new(config)),
+            backlog: Arc::new(Backlog::new(room(memory))),
             queue_limit,
             blocked: AtomicBool::new(false),
             patience: PATIENCE,

@@ -49,3 +49,35 @@ impl Control for Plane {
         self.upstream.link.lock().roads = roads;
     }
 }
+
+/// The same while it sends what an earlier run left: nobody is below it.
+pub(in crate::processor) struct Alone {
+    pub(in crate::processor) instance: u64,
+    pub(in crate::processor) listen_address: String,
+}
+
+impl Control for Alone {
+    fn registration(&self) -> RegistrationFacts {
+        RegistrationFacts {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance,
+            listen_address: self.listen_address.clone(),
+            depth: 1,
+            ..RegistrationFacts::default()
+        }
+    }
+
+    fn apply(&self, _: FilterChange) {}
+
+    fn heartbeat(&self) -> HeartbeatFacts {
+        HeartbeatFacts::default()
+    }
+
+    fn urgent(&self) -> u64 {
+        0
+    }
+
+    fn link(&self, _: LinkState) {}
+
+    fn roads(&self, _: Vec<Road>) {}
+}
