@@ -7,15 +7,19 @@
 //! Promises: no panic and no loop on any program or frame (classic BPF jumps forward only). Refuses expressions beyond
 //! [`MAX_EXPRESSION`] and programs beyond [`MAX_INSTRUCTIONS`].
 //!
-//! An expression that names a host ("host example.org") makes libpcap ask the resolver while compiling: compile off the
-//! data path.
+//! An expression that names a host ("host example.org") makes libpcap ask the resolver while compiling. That is for who captures to decide
+//! (`-f`); filters, which come from elsewhere, are looked at before ([`Libpcap`]).
+
+mod bounds;
 
 use super::CaptureError;
-use crate::filter::{BpfCompiler, PacketTest};
+use crate::filter::{BpfCompiler, MAX_BPF_BYTES, PacketTest};
+
 use crate::packet::{Frame, LinkType};
+pub use bounds::MAX_TERMS;
 
 /// Bytes of one expression (reliability.md, threat 9).
-pub const MAX_EXPRESSION: usize = 4096;
+pub const MAX_EXPRESSION: usize = MAX_BPF_BYTES;
 
 /// Instructions of one program: the kernel's own limit (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
@@ -212,12 +216,13 @@ pub(super) fn dlt(link: LinkType) -> pcap::Linktype {
     }
 }
 
-/// Compiles pushed `bpf` filters with libpcap.
+/// Compiles `bpf` filters with libpcap, in bounded time and without asking a resolver: at most [`MAX_TERMS`] terms, and no names of hosts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Libpcap;
 
 impl BpfCompiler for Libpcap {
     fn compile(&self, link: LinkType, expr: &str) -> Result<Box<dyn PacketTest>, String> {
+        bounds::check(expr)?;
         match BpfTest::compile(expr, link) {
             Ok(test) => Ok(Box::new(test)),
             Err(error) => Err(error.to_string()),
@@ -312,6 +317,19 @@ mod tests {
         let error = BpfTest::compile(&long, LinkType::ETHERNET).unwrap_err().to_string();
 
         assert!(error.contains("the limit is 4096"), "{error}");
+    }
+
+    #[test]
+    fn a_filter_that_would_take_long_or_ask_a_resolver_is_refused_before_libpcap_sees_it() {
+        // 1 KiB that takes libpcap 0.4 s
+        let ports = format!("port 1 or {}", (2..260).map(|n| n.to_string()).collect::<Vec<_>>().join(" or "));
+        for (expression, says) in
+            [(ports.as_str(), "259 terms; the limit is 64"), ("host example.org", "names are not looked up")]
+        {
+            let refused = BpfCompiler::compile(&Libpcap, LinkType::ETHERNET, expression).err().unwrap();
+
+            assert!(refused.contains(says), "{refused}");
+        }
     }
 
     const EXPRESSIONS: [&str; 10] = [

@@ -49,7 +49,7 @@ use std::time::Duration;
 use crate::packet::{Frame, InterfaceId, LinkType};
 
 pub use ahead::Ahead;
-pub use bpf::{BpfFilter, BpfTest, Libpcap, MAX_EXPRESSION, MAX_INSTRUCTIONS};
+pub use bpf::{BpfFilter, BpfTest, Libpcap, MAX_EXPRESSION, MAX_INSTRUCTIONS, MAX_TERMS};
 pub use error::CaptureError;
 pub use fanout::{MAX_CAPTURE_THREADS, open_live};
 pub use file::{BURST, MAX_CAPLEN, Next, Truncated};

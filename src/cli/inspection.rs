@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::capture::{self, CaptureError, FileSource, LiveOptions, LiveSource, Paced, Replay, Speed};
+use crate::capture::{self, CaptureError, FileSource, Libpcap, LiveOptions, LiveSource, Paced, Replay, Speed};
 use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, Voip};
 use crate::engine::{self, Counters, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
@@ -91,7 +91,8 @@ pub(super) fn local_filters(filters: &Filters) -> Result<Vec<Filter>, Stop> {
 
 /// Compiles local filters; one that cannot be applied is an error, since nobody else would tell.
 pub(super) fn compile(filters: &[Filter], options: &CompileOptions) -> Result<Arc<FilterSet>, Stop> {
-    let (set, errors) = FilterSet::compile(filters, options);
+    let (mut set, mut errors) = FilterSet::compile(filters, options);
+    errors.extend(set.compile_bpf(&Libpcap));
     match errors.first() {
         Some(e) => Err(Stop::usage(format!("filter {}: {}", e.id, e.reason))),
         None => Ok(Arc::new(set)),

@@ -18,7 +18,7 @@ pub(super) struct Generic {
     filters: Arc<FilterSet>,
     bpf: Arc<dyn BpfCompiler + Send + Sync>,
     no_filter: NoFilterPolicy,
-    /// BPF programs by link type, compiled when the link type is first seen.
+    /// BPF programs by unusual link type, compiled when the link type is first seen; the set has those of the usual ones.
     programs: Vec<(LinkType, BpfGate)>,
 }
 
@@ -46,6 +46,9 @@ impl Generic {
     }
 
     fn test(&mut self, link: LinkType, data: &[u8]) -> bool {
+        if let Some(gate) = self.filters.gate(link) {
+            return gate.passes(data);
+        }
         if !self.programs.iter().any(|(l, _)| *l == link) {
             if self.programs.len() >= LINKS {
                 return false;

@@ -5,10 +5,16 @@
 use crate::packet::LinkType;
 
 use super::{BadPattern, Dialect, FilterError, FilterIndex, FilterSet, Hits};
-use crate::pattern::{MAX_PATTERN_BYTES, PatternError};
+use crate::pattern::PatternError;
 
 /// Most `bpf` filters of one set. They are tried one after the other on every packet, so this bounds a packet's cost.
 pub const MAX_BPF_FILTERS: usize = 256;
+
+/// Longest expression in bytes (reliability.md, threat 9).
+pub const MAX_BPF_BYTES: usize = 4096;
+
+/// Link types that sources have as a rule, and packets inside tunnels: the filters of a set are compiled for them when the set is made.
+pub const USUAL_LINKS: [LinkType; 3] = [LinkType::ETHERNET, LinkType::LINUX_SLL, LinkType::RAW];
 
 /// Turns an expression into a test for frames of one link type.
 pub trait BpfCompiler {
@@ -20,7 +26,7 @@ pub trait BpfCompiler {
 }
 
 /// A compiled expression.
-pub trait PacketTest: Send {
+pub trait PacketTest: Send + Sync {
     /// Whether the frame, from its link layer on, passes.
     fn test(&self, frame: &[u8]) -> bool;
 }
@@ -76,8 +82,8 @@ pub(super) fn validate(pattern: &str, _: Dialect) -> Result<(), BadPattern> {
     if pattern.trim().is_empty() {
         return Err(PatternError::Empty.into());
     }
-    if pattern.len() > MAX_PATTERN_BYTES {
-        return Err(BadPattern::TooLong(pattern.len()));
+    if pattern.len() > MAX_BPF_BYTES {
+        return Err(BadPattern::ExpressionTooLong(pattern.len()));
     }
     Ok(())
 }

@@ -20,11 +20,10 @@ use std::fmt::{self, Write as _};
 
 use ahash::RandomState;
 
-use crate::packet::LinkType;
 use crate::pattern::nearest;
 
 use super::yaml::{self, Mark, Node, Value};
-use super::{BpfCompiler, Dialect, Filter, FilterKind, KINDS, MAX_BPF_FILTERS, MAX_FILTERS, MediaPolicy};
+use super::{BpfCompiler, Dialect, Filter, FilterKind, KINDS, MAX_BPF_FILTERS, MAX_FILTERS, MediaPolicy, USUAL_LINKS};
 
 /// Most problems listed of one file; the rest is counted.
 pub const MAX_PROBLEMS: usize = 50;
@@ -238,7 +237,7 @@ impl Reader<'_> {
     fn refuses(&self, filter: &Filter) -> Option<String> {
         let compiler = self.bpf.filter(|_| filter.kind == FilterKind::Bpf)?;
         let mut reasons = Vec::new();
-        for link in [LinkType::ETHERNET, LinkType::LINUX_SLL, LinkType::RAW] {
+        for link in USUAL_LINKS {
             reasons.push(compiler.compile(link, &filter.pattern).err()?);
         }
         reasons.into_iter().next()

@@ -31,7 +31,7 @@ use thiserror::Error;
 
 use crate::pattern::{MAX_PATTERN_BYTES, PatternError};
 
-pub use bpf::{BpfCompiler, BpfGate, MAX_BPF_FILTERS, PacketTest};
+pub use bpf::{BpfCompiler, BpfGate, MAX_BPF_BYTES, MAX_BPF_FILTERS, PacketTest, USUAL_LINKS};
 pub use hits::{FilterIndex, Hits, MAX_HITS};
 pub use kinds::{FilterKind, KINDS, Kind, Mode, Scope, capabilities};
 pub use legacy::{Translation, meant_of_legacy, to_legacy, to_native};
@@ -208,6 +208,9 @@ pub enum BadPattern {
     /// Over [`MAX_PATTERN_BYTES`].
     #[error("the pattern has {0} bytes, the limit is {MAX_PATTERN_BYTES}")]
     TooLong(usize),
+    /// Over [`MAX_BPF_BYTES`].
+    #[error("the expression has {0} bytes, the limit is {MAX_BPF_BYTES}")]
+    ExpressionTooLong(usize),
     /// A `sip_user` pattern with a host.
     #[error("a user has no '@': use type sip_uri for user@host")]
     UserWithHost,

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use ahash::RandomState;
 
 use crate::field::Field;
-use crate::packet::Ip;
+use crate::packet::{Ip, LinkType};
 use crate::pattern::{Pattern, PatternId, PatternSet, PatternSetBuilder, SetError};
 
 use super::identity::Identity;
 use super::ip::IpSet;
 use super::phone::{PhonePlan, PhoneSet, PhoneSetBuilder};
 use super::{
-    Dialect, Filter, FilterError, FilterIndex, FilterKind, Hits, MAX_BPF_FILTERS, MAX_FILTERS, MediaPolicy, Mode, codec, device,
-    identity, ip,
+    BpfCompiler, BpfGate, Dialect, Filter, FilterError, FilterIndex, FilterKind, Hits, MAX_BPF_FILTERS, MAX_FILTERS, MediaPolicy,
+    Mode, USUAL_LINKS, codec, device, identity, ip,
 };
 
 /// What a node knows beyond the filters.
@@ -55,6 +55,7 @@ pub struct FilterSet {
     imsi: PatternSet,
     imei: PatternSet,
     bpf: Vec<(FilterIndex, String)>,
+    gates: Vec<(LinkType, BpfGate)>,
     plan: String,
 }
 
@@ -158,6 +159,26 @@ impl FilterSet {
     /// The `bpf` filters' expressions.
     pub fn bpf(&self) -> &[(FilterIndex, String)] {
         &self.bpf
+    }
+
+    /// Compiles the `bpf` filters for the usual link types, so that who meets packets need not; those without a meaning on any of them come
+    /// back.
+    pub fn compile_bpf(&mut self, compiler: &dyn BpfCompiler) -> Vec<FilterError> {
+        self.gates.clear();
+        let mut failed: Vec<Vec<FilterError>> = Vec::new();
+        for link in USUAL_LINKS.into_iter().filter(|_| !self.bpf.is_empty()) {
+            let (gate, errors) = BpfGate::compile(self, compiler, link);
+            self.gates.push((link, gate));
+            failed.push(errors);
+        }
+        let Some((first, others)) = failed.split_first() else { return Vec::new() };
+        let everywhere = |e: &&FilterError| others.iter().all(|errors| errors.iter().any(|other| other.id == e.id));
+        first.iter().filter(everywhere).cloned().collect()
+    }
+
+    /// The `bpf` filters, compiled for a usual link type.
+    pub fn gate(&self, link: LinkType) -> Option<&BpfGate> {
+        self.gates.iter().find(|(l, _)| *l == link).map(|(_, gate)| gate)
     }
 
     /// Whether [`FilterSet::match_identity`] can find anything.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::capture::Libpcap;
 use crate::filter::{self, CompileOptions, Dialect, Filter, FilterKind, FilterSet, MediaPolicy};
 use crate::packet::{Endpoint, FiveTuple, IpProto};
 use crate::telemetry::ProcessSampler;
@@ -74,7 +75,9 @@ impl Plane {
         let mut all: Vec<Filter> = state.local.clone();
         all.extend(state.remote.values().cloned());
         let options = CompileOptions { version: state.version, ..self.options.clone() };
-        let (set, errors) = FilterSet::compile(&all, &options);
+        let (mut set, mut errors) = FilterSet::compile(&all, &options);
+        // here, since a capture thread that compiles does not capture
+        errors.extend(set.compile_bpf(&Libpcap));
         state.errors.retain(|(id, _)| id.is_empty());
         for e in &errors {
             tracing::warn!(filter = %e.id, reason = %e.reason, "filter cannot be applied");

@@ -90,3 +90,5 @@ fn stats_line(shared: &Shared, said: &mut bool) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod updates_tests;

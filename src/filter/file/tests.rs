@@ -1,3 +1,4 @@
+use crate::packet::LinkType;
 use proptest::prelude::*;
 
 use super::*;

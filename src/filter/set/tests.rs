@@ -304,6 +304,119 @@ fn bpf_filters_are_ored_and_a_broken_one_lets_nothing_through() {
     assert!(none.is_open() && none.passes(&[1]));
 }
 
+#[test]
+fn what_bpf_filters_mean_is_known_before_the_first_packet_and_one_that_means_nothing_anywhere_is_told() {
+    /// As [`Ports`], but nothing on cooked frames.
+    struct NotCooked;
+    impl BpfCompiler for NotCooked {
+        fn compile(&self, link: LinkType, expr: &str) -> Result<Box<dyn PacketTest>, String> {
+            if link == LinkType::LINUX_SLL { Err("odd".into()) } else { Ports.compile(link, expr) }
+        }
+    }
+    let (mut set, _) = FilterSet::compile(
+        &[filter("one", FilterKind::Bpf, "1"), filter("bad", FilterKind::Bpf, "x")],
+        &CompileOptions::default(),
+    );
+
+    let errors = set.compile_bpf(&NotCooked);
+
+    assert_eq!(errors, [FilterError { id: "bad".into(), reason: "no port: x".into() }]);
+    let passes = |link, byte| set.gate(link).map(|gate| gate.passes(&[byte]));
+    assert_eq!((passes(LinkType::ETHERNET, 1), passes(LinkType::ETHERNET, 2)), (Some(true), Some(false)));
+    assert_eq!((passes(LinkType::RAW, 1), passes(LinkType::LINUX_SLL, 1)), (Some(true), Some(false)));
+    assert_eq!(passes(LinkType::NULL, 1), None, "unusual");
+    assert!(compile(&[]).compile_bpf(&Ports).is_empty());
+}
+
+/// Xorshift: the same filters in every run.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % n
+    }
+
+    fn text(&mut self) -> String {
+        const PIECES: [&str; 24] = [
+            "*",
+            "**",
+            "\\*",
+            "\\",
+            "alice",
+            "@",
+            "example.org",
+            "sip:",
+            "tel:",
+            "+49",
+            "030",
+            "192.0.2.7",
+            "/24",
+            "/129",
+            "::",
+            "fe80::1",
+            "PCMA",
+            "26201",
+            " ",
+            "\u{0}",
+            "\u{202e}",
+            "é",
+            "7",
+            "ffffffffffffffffffffffffffffffff",
+        ];
+        if self.below(50) == 0 {
+            return "x".repeat(self.below(5000));
+        }
+        (0..self.below(6)).map(|_| PIECES[self.below(PIECES.len())]).collect()
+    }
+
+    fn filter(&mut self, n: usize) -> Filter {
+        let kind = super::super::KINDS[self.below(super::super::KINDS.len())].kind;
+        // an id now and then twice, or none, or a bad one
+        let id = match self.below(6) {
+            0 => format!("f{}", n / 2),
+            1 => self.text(),
+            _ => format!("f{n}"),
+        };
+        Filter {
+            enabled: self.below(10) > 0,
+            dialect: Dialect::ALL[self.below(2)],
+            target_hunters: vec![self.text()],
+            ..Filter::new(id, kind, self.text())
+        }
+    }
+}
+
+#[test]
+fn of_a_hundred_thousand_filters_of_any_sort_each_is_in_force_or_named_with_what_is_wrong() {
+    let mut rng = Rng(0x1ced_c0ff_ee00_0009);
+    let (mut applied, mut refused) = (0, 0);
+    for round in 0..100 {
+        let filters: Vec<Filter> = (0..1000).map(|n| rng.filter(n)).collect();
+        let mode = [Mode::Voip, Mode::Generic][round % 2];
+
+        let (set, errors) = FilterSet::compile(&filters, &CompileOptions { mode, ..CompileOptions::default() });
+
+        for f in filters.iter().filter(|f| f.enabled) {
+            assert!(set.has_id(&f.id) || errors.iter().any(|e| e.id == f.id && !e.reason.is_empty()), "{f:?}");
+        }
+        assert!(!set.is_empty(), "what failed is still asked for");
+        let mut hits = Hits::new();
+        for _ in 0..20 {
+            let (user, host) = (rng.text(), rng.text());
+            set.match_identity(Field::SipFrom, user.as_bytes(), host.as_bytes(), Some(&user), &mut hits);
+            set.match_call_id(user.as_bytes(), &mut hits);
+            set.match_codec(&host, &mut hits);
+        }
+        assert!(hits.as_slice().iter().all(|i| set.filter(*i).is_some()));
+        applied += set.len();
+        refused += errors.len();
+    }
+    assert!(applied > 5000 && refused > 10_000, "{applied} applied, {refused} refused");
+}
+
 /// Exact users, prefixes, suffixes, numbers and URIs, as a mixed list has them.
 fn mixed(i: u32) -> Filter {
     let (kind, pattern) = match i % 6 {
