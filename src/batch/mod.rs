@@ -51,6 +51,12 @@ impl Epoch {
         Self(if value == 0 { 1 } else { value })
     }
 
+    /// When its process started, to the millisecond.
+    #[must_use]
+    pub fn began(self) -> Timestamp {
+        Timestamp::from_nanos(i64::try_from(self.0 >> 20).unwrap_or(i64::MAX).saturating_mul(1_000_000))
+    }
+
     /// An epoch of this process that starts at `now`, of what batches so.
     #[must_use]
     pub fn starting(now: Timestamp, batcher: impl Hash) -> Self {

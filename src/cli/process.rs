@@ -228,7 +228,7 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
     };
     let recovered = recover(&state_dir, durability, min_free, places(config)?);
     let Recovered { state, commit } = recovered.map_err(|e| Stop::new(Exit::Failure, e))?;
-    let State { acked, calls: known, unified: trusted, memory, .. } = state;
+    let State { acked, calls: known, unified: trusted, memory, losses, .. } = state;
     let calls = if p.per_call_pcap.enabled {
         let pattern = Pattern::parse(&p.per_call_pcap.file_pattern, Purpose::Call).map_err(|e| Stop::new(Exit::Usage, e))?;
         let mut cfg = CallFilesConfig::new(pattern);
@@ -264,7 +264,7 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
     } else {
         None
     };
-    let outputs = Outputs { unified, calls, rotating, memory, grace: p.pcap_grace_period, retain_age: p.retain_age };
+    let outputs = Outputs { unified, calls, rotating, memory, losses, grace: p.pcap_grace_period, retain_age: p.retain_age };
     Ok((outputs, commit, acked))
 }
 

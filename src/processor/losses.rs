@@ -1,102 +1,275 @@
-//! When each hunter's kernel or interfaces lost packets: any call alive then may miss some. Kept by time, since a hunter's word of a loss may come
-//! before the packets of the calls it touched: those may still wait on its disk.
+//! When packets of each hunter were lost, or have not come yet: any call alive then may miss some. Kept by time, since a hunter's word of a loss
+//! may come before the packets of the calls it touched, or after their files were closed.
+//!
+//! | reason | is | ends when |
+//! |---|---|---|
+//! | `kernel_dropped`, `interface_dropped` | what a run of the hunter counts more than it said before | |
+//! | a drop reason | batches that were given up, as declared | |
+//! | `pending` | packets that did not come in their turn and may come by another processor below this one | they have come |
+//! | `undeclared` | the same where there is no other way, or where too many are missing to be told apart | they have come, where they are told apart |
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
 
+use crate::batch::{BatchSeq, Epoch};
 use crate::packet::Timestamp;
 use crate::record::json::{self, Hole};
+use crate::record::losses::{Gap, HunterLosses, LossWindow, RunLosses};
 
 /// Windows remembered per hunter; of more, the two that are closest become one.
 const WINDOWS: usize = 64;
-/// Hunters remembered; the one whose last loss is oldest goes.
-const HUNTERS: usize = 1000;
+/// Hunters remembered; the one silent for longest goes.
+const HUNTERS: usize = 10_000;
+/// Runs, epochs and declarations remembered per hunter.
+const RUNS: usize = 16;
+const EPOCHS: usize = 16;
+const DECLARED: usize = 64;
+/// Records of closed calls that a window may still change; of more, those of calls that are still known.
+const RECORDS: usize = 1000;
+/// Changes that nobody has looked at; of more, the calls they touched say so when their records are next written.
+const NEWS: usize = 1024;
 /// A call whose first packet comes this long after a loss may have begun in it: a request is sent again after half a second, one and two.
 const BEGAN_BEFORE: Duration = Duration::from_secs(2);
 
-/// A time in which packets were lost, by the hunter's clock.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// `kernel_dropped`, `interface_dropped`.
-    pub reason: &'static str,
-    /// Since when; none: since the hunter began.
-    pub from: Option<Timestamp>,
-    /// Until when.
-    pub until: Timestamp,
-    /// How many.
-    pub packets: u64,
+/// Batches that did not come in their turn, and why that may be.
+pub(super) const UNDECLARED: &str = "undeclared";
+/// The same while they may come by another way.
+pub(super) const PENDING: &str = "pending";
+
+const fn ts(ns: i64) -> Timestamp {
+    Timestamp::from_nanos(ns)
 }
 
-impl Loss {
+impl LossWindow {
     /// Whether it can touch what was alive from `first` to `last`.
     fn meets(&self, first: Timestamp, last: Timestamp) -> bool {
-        first <= self.until.saturating_add(BEGAN_BEFORE) && self.from.is_none_or(|from| from <= last)
+        first <= ts(self.until).saturating_add(BEGAN_BEFORE) && self.from.is_none_or(|from| ts(from) <= last)
     }
 
     fn hole(&self, hunter: &str) -> Hole {
         Hole {
-            reason: self.reason.to_owned(),
-            from: self.from.map(json::time),
-            until: Some(json::time(self.until)),
+            reason: self.reason.clone(),
+            from: self.from.map(|from| json::time(ts(from))),
+            until: Some(json::time(ts(self.until))),
             packets: Some(self.packets),
             hunter: hunter.to_owned(),
         }
     }
 
-    /// Takes in a later one of the same reason.
+    /// Takes in a later one of the same reason. Which of them come after all is not told any more.
     fn join(&mut self, later: &Self) {
         self.until = self.until.max(later.until);
         self.packets = self.packets.saturating_add(later.packets);
+        if self.gap.take().is_some() {
+            UNDECLARED.clone_into(&mut self.reason);
+        }
+    }
+
+    /// Of one kind: what may still come is told apart for as long as there is room.
+    fn is_like(&self, other: &Self) -> bool {
+        let lost = |w: &Self| w.gap.is_some() || w.reason == UNDECLARED;
+        self.reason == other.reason || (lost(self) && lost(other))
     }
 
     fn follows(&self, earlier: &Self) -> bool {
-        self.reason == earlier.reason && self.from.is_some_and(|from| from <= earlier.until)
+        let touch = self.from.is_some_and(|from| from <= earlier.until) && earlier.from.is_none_or(|from| from <= self.until);
+        self.gap.is_none() && earlier.gap.is_none() && touch
+    }
+}
+
+/// A time in which the losses of a hunter changed, for whoever keeps records of its calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct News {
+    pub(super) hunter: Arc<str>,
+    /// As it is now; of one that is no loss any more, as it was.
+    window: LossWindow,
+    /// All of it has come.
+    came: bool,
+}
+
+impl News {
+    /// Whether it is about a call that was alive from `first` to `last`.
+    pub(super) fn meets(&self, first: Timestamp, last: Timestamp) -> bool {
+        self.window.meets(first, last)
+    }
+
+    /// Records of closed calls, and the hole that is none any more.
+    pub(super) fn filled(&self) -> Option<(&[String], Hole)> {
+        self.came.then(|| (&*self.window.records, self.window.hole(&self.hunter)))
     }
 }
 
 /// The losses of all hunters.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    by_hunter: HashMap<Arc<str>, Vec<Loss>, RandomState>,
+    by_hunter: HashMap<Arc<str>, HunterLosses, RandomState>,
+    news: Vec<News>,
+}
+
+/// The last time anything was heard of a hunter, by its clock.
+fn heard(h: &HunterLosses) -> Option<i64> {
+    let windows = h.windows.iter().map(|w| w.until);
+    windows.chain(h.runs.iter().map(|r| r.at)).chain(h.last.iter().map(|(_, at)| *at)).max()
 }
 
 impl Losses {
-    /// Notes one; those of a hunter come in order.
-    pub(super) fn note(&mut self, hunter: &Arc<str>, loss: Loss) {
+    fn of(&mut self, hunter: &Arc<str>) -> &mut HunterLosses {
         if !self.by_hunter.contains_key(hunter) && self.by_hunter.len() >= HUNTERS {
-            let last = |all: &[Loss]| all.last().map(|l| l.until);
-            let idle = self.by_hunter.iter().min_by_key(|(_, all)| last(all)).map(|(h, _)| Arc::clone(h));
-            idle.and_then(|h| self.by_hunter.remove(&h));
+            let idle = self.by_hunter.iter().min_by_key(|(_, h)| heard(h)).map(|(id, _)| Arc::clone(id));
+            idle.and_then(|id| self.by_hunter.remove(&id));
         }
-        let all = self.by_hunter.entry(Arc::clone(hunter)).or_default();
-        match all.iter_mut().rev().find(|l| l.reason == loss.reason) {
-            Some(earlier) if loss.follows(earlier) => earlier.join(&loss),
-            _ => all.push(loss),
+        self.by_hunter.entry(Arc::clone(hunter)).or_default()
+    }
+
+    /// Notes one; those of a hunter come in order.
+    pub(super) fn note(&mut self, hunter: &Arc<str>, window: LossWindow) {
+        self.tell(hunter, &window, false);
+        let all = &mut self.of(hunter).windows;
+        match all.iter_mut().rev().find(|w| w.reason == window.reason) {
+            Some(earlier) if window.follows(earlier) => earlier.join(&window),
+            _ => all.push(window),
         }
         if all.len() > WINDOWS {
             merge_closest(all);
         }
     }
 
-    /// Whether this hunter has lost any.
+    fn tell(&mut self, hunter: &Arc<str>, window: &LossWindow, came: bool) {
+        if self.news.len() < NEWS {
+            self.news.push(News { hunter: Arc::clone(hunter), window: window.clone(), came });
+        }
+    }
+
+    /// What changed since the last call.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// A run of a hunter says how much its kernel and its interfaces have lost since it `began`, if anybody knows when that was. What it said
+    /// before is no news.
+    pub(super) fn hear(&mut self, hunter: &Arc<str>, began: Option<Timestamp>, said: RunLosses) {
+        let runs = &mut self.of(hunter).runs;
+        let known = runs.iter_mut().find(|r| r.run == said.run);
+        // one that counts from 0 again is another
+        let goes_on = known.as_ref().is_some_and(|r| r.kernel <= said.kernel && r.interface <= said.interface);
+        let before = known.map(|r| std::mem::replace(r, RunLosses { at: said.at.max(r.at), ..said }));
+        if before.is_none() {
+            if runs.len() >= RUNS {
+                let oldest = runs.iter().enumerate().min_by_key(|(_, r)| r.at).map(|(n, _)| n);
+                oldest.map(|n| runs.swap_remove(n));
+            }
+            runs.push(said);
+        }
+        let before = before.filter(|_| goes_on);
+        let from = before.map_or(began.map(Timestamp::as_nanos), |r| Some(r.at)).map(|from| from.min(said.at));
+        let before = before.unwrap_or_default();
+        for (reason, now, then) in
+            [("kernel_dropped", said.kernel, before.kernel), ("interface_dropped", said.interface, before.interface)]
+        {
+            let packets = now.saturating_sub(then);
+            if packets > 0 {
+                let window = LossWindow { reason: reason.to_owned(), from, until: said.at, packets, ..LossWindow::default() };
+                self.note(hunter, window);
+            }
+        }
+    }
+
+    /// Packets of an epoch did not come before one of the time `until`; `gap` says which, if they may still.
+    pub(super) fn missing(
+        &mut self,
+        hunter: &Arc<str>,
+        epoch: Epoch,
+        reason: &str,
+        packets: u64,
+        until: Timestamp,
+        gap: Option<Gap>,
+    ) {
+        let last = &self.of(hunter).last;
+        let of_it = last.iter().find(|(e, _)| *e == epoch.0).map(|(_, at)| *at);
+        let from = of_it.or_else(|| last.iter().map(|(_, at)| *at).max()).map(|from| from.min(until.as_nanos()));
+        let window =
+            LossWindow { reason: reason.to_owned(), from, until: until.as_nanos(), packets, gap, ..LossWindow::default() };
+        self.note(hunter, window);
+    }
+
+    /// Whether these batches are said to be given up for the first time: every way that a hunter tries is told.
+    pub(super) fn is_declared_first(&mut self, hunter: &Arc<str>, epoch: Epoch, (from, to): (BatchSeq, BatchSeq)) -> bool {
+        let declared = &mut self.of(hunter).declared;
+        let range = (epoch.0, from.0, to.0);
+        if declared.contains(&range) {
+            return false;
+        }
+        if declared.len() >= DECLARED {
+            declared.remove(0);
+        }
+        declared.push(range);
+        true
+    }
+
+    /// A batch of an epoch came, the last packet of which is of the time `last`, and whose packets are `packets` from index `first` on. Whether
+    /// any of them had been missing.
+    pub(super) fn came(&mut self, hunter: &Arc<str>, epoch: Epoch, last: Timestamp, first: u64, packets: u64) -> bool {
+        let h = self.of(hunter);
+        if let Some((_, at)) = h.last.iter_mut().find(|(e, _)| *e == epoch.0) {
+            *at = last.as_nanos().max(*at);
+        } else {
+            if h.last.len() >= EPOCHS {
+                h.last.remove(0);
+            }
+            h.last.push((epoch.0, last.as_nanos()));
+        }
+        let in_gap = |w: &LossWindow| w.gap.is_some_and(|g| g.epoch == epoch.0 && (g.first..g.end).contains(&first));
+        let Some(at) = h.windows.iter().position(in_gap) else { return false };
+        let Some(window) = h.windows.get_mut(at) else { return false };
+        if window.packets > packets {
+            window.packets = window.packets.saturating_sub(packets);
+        } else {
+            let window = h.windows.remove(at);
+            self.tell(hunter, &window, true);
+        }
+        true
+    }
+
+    /// Whether anything of this hunter is missing.
     pub(super) fn has(&self, hunter: &str) -> bool {
-        self.by_hunter.contains_key(hunter)
+        self.by_hunter.get(hunter).is_some_and(|h| !h.windows.is_empty())
     }
 
     /// What a call of this hunter may miss that was alive from `first` to `last`.
     pub(super) fn holes(&self, hunter: &str, first: Timestamp, last: Timestamp) -> impl Iterator<Item = Hole> {
-        let all = self.by_hunter.get(hunter).into_iter().flatten();
-        all.filter(move |loss| loss.meets(first, last)).map(move |loss| loss.hole(hunter))
+        let all = self.by_hunter.get(hunter).into_iter().flat_map(|h| &h.windows);
+        all.filter(move |w| w.meets(first, last)).map(move |w| w.hole(hunter))
+    }
+
+    /// The call of a record whose files are closed was alive from `first` to `last`: what it waits for may still come.
+    pub(super) fn remember_record(&mut self, hunter: &str, first: Timestamp, last: Timestamp, stem: &str) {
+        let all = self.by_hunter.get_mut(hunter).into_iter().flat_map(|h| &mut h.windows);
+        for w in all.filter(|w| w.gap.is_some() && w.records.len() < RECORDS && w.meets(first, last)) {
+            if w.records.iter().all(|known| known != stem) {
+                w.records.push(stem.to_owned());
+            }
+        }
+    }
+
+    /// All of it, for a restart.
+    pub(super) fn snapshot(&self) -> Vec<HunterLosses> {
+        let by_id: BTreeMap<&Arc<str>, &HunterLosses> = self.by_hunter.iter().collect();
+        by_id.into_iter().map(|(id, h)| HunterLosses { hunter: id.to_string(), ..h.clone() }).collect()
+    }
+
+    /// As it was at the checkpoint from which everything since is taken again.
+    pub(super) fn restore(&mut self, all: Vec<HunterLosses>) {
+        self.by_hunter = all.into_iter().map(|h| (Arc::from(h.hunter.as_str()), h)).collect();
     }
 }
 
-/// Makes one of the two windows of one reason that lie closest together.
-fn merge_closest(all: &mut Vec<Loss>) {
-    let gap = |a: &Loss, b: &Loss| b.from.map_or(Duration::ZERO, |from| from.since(a.until));
-    let next_of = |n: usize, a: &Loss| all.iter().enumerate().skip(n.saturating_add(1)).find(|(_, b)| b.reason == a.reason);
+/// Makes one of the two windows of one kind that lie closest together.
+fn merge_closest(all: &mut Vec<LossWindow>) {
+    let gap = |a: &LossWindow, b: &LossWindow| b.from.map_or(Duration::ZERO, |from| ts(from).since(ts(a.until)));
+    let next_of = |n: usize, a: &LossWindow| all.iter().enumerate().skip(n.saturating_add(1)).find(|(_, b)| b.is_like(a));
     let pairs = all.iter().enumerate().filter_map(|(n, a)| next_of(n, a).map(|(m, b)| (gap(a, b), n, m)));
     let Some((_, n, m)) = pairs.min() else { return };
     let later = all.remove(m);
@@ -104,67 +277,4 @@ fn merge_closest(all: &mut Vec<Loss>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(secs: i64) -> Timestamp {
-        Timestamp::from_nanos(secs * 1_000_000_000)
-    }
-
-    fn loss(from: i64, until: i64, packets: u64) -> Loss {
-        Loss { reason: "kernel_dropped", from: Some(at(from)), until: at(until), packets }
-    }
-
-    fn seen(losses: &Losses, first: i64, last: i64) -> Vec<u64> {
-        losses.holes("edge", at(first), at(last)).map(|h| h.packets.unwrap()).collect()
-    }
-
-    #[test]
-    fn a_loss_touches_what_was_alive_in_it_or_began_right_after() {
-        let mut losses = Losses::default();
-        let edge: Arc<str> = "edge".into();
-        losses.note(&edge, loss(100, 101, 7));
-
-        assert_eq!([seen(&losses, 0, 99), seen(&losses, 104, 200)], [[0; 0]; 2], "over before, begun later");
-        for (first, last) in [(0, 100), (0, 1000), (100, 101), (101, 110), (103, 110)] {
-            assert_eq!(seen(&losses, first, last), [7], "{first} to {last}");
-        }
-        assert_eq!(losses.holes("other", at(0), at(1000)).count(), 0);
-    }
-
-    #[test]
-    fn losses_without_a_pause_are_one_and_another_reason_is_another() {
-        let mut losses = Losses::default();
-        let edge: Arc<str> = "edge".into();
-        losses.note(&edge, loss(100, 101, 7));
-        losses.note(&edge, Loss { reason: "interface_dropped", from: Some(at(100)), until: at(101), packets: 2 });
-        losses.note(&edge, loss(101, 102, 1));
-        losses.note(&edge, loss(110, 111, 3));
-
-        let all: Vec<_> = losses.holes("edge", at(0), at(999)).map(|h| (h.reason, h.packets)).collect();
-        let expected = [("kernel_dropped", Some(8)), ("interface_dropped", Some(2)), ("kernel_dropped", Some(3))];
-        assert_eq!(all, expected.map(|(r, n)| (r.to_owned(), n)));
-    }
-
-    #[test]
-    fn many_losses_lose_precision_and_no_packet() {
-        let mut losses = Losses::default();
-        let edge: Arc<str> = "edge".into();
-        for n in 0..1000 {
-            losses.note(&edge, loss(n * 10, n * 10 + 1, 1));
-        }
-        for n in 0..2000 {
-            losses.note(&Arc::from(format!("h{n}")), loss(20_000 + n, 20_001 + n, 1));
-        }
-
-        let all = seen(&losses, 0, 99_999);
-        assert_eq!(losses.by_hunter.len(), HUNTERS);
-        assert!(all.is_empty(), "the one whose last loss is oldest went");
-        let mut losses = Losses::default();
-        for n in 0..1000 {
-            losses.note(&edge, loss(n * 10, n * 10 + 1, 1));
-        }
-        let all = seen(&losses, 0, 99_999);
-        assert_eq!((all.len(), all.iter().sum::<u64>()), (WINDOWS, 1000));
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
 use super::upstream::UpstreamFigures;
 use crate::net::{PeerInfo, Role};
-use crate::packet::Timestamp;
+use crate::record::losses::RunLosses;
 use crate::telemetry::{Escaped, clock};
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{
@@ -330,15 +330,12 @@ impl Shared {
         let status = beat.status();
         let mut roster = self.roster.lock();
         let Some(h) = roster.heard(&beat.hunter_id, clock::wall()) else { return };
-        let at = Timestamp::from_nanos(beat.timestamp_ns);
-        let lost = beat.stats.as_ref().map(|stats| h.losses(at, stats)).unwrap_or_default();
-        if !lost.is_empty() {
-            let (hunter, mut losses) = (Arc::from(beat.hunter_id.as_str()), self.losses.lock());
-            for loss in lost {
-                losses.note(&hunter, loss);
-            }
+        if let Some(stats) = &beat.stats {
+            let (run, at, kernel, interface) =
+                (h.registration.instance, beat.timestamp_ns, stats.kernel_dropped, stats.interface_dropped);
+            let hunter = Arc::from(beat.hunter_id.as_str());
+            self.losses.lock().hear(&hunter, h.began(), RunLosses { run, at, kernel, interface });
         }
-        h.beat = Some(at);
         if h.filter_version != beat.filter_version {
             tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");
         }

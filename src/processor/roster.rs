@@ -7,7 +7,7 @@ use std::time::Duration;
 use prost::Message;
 
 use super::filters::Subscriber;
-use super::losses::Loss;
+use crate::batch::Epoch;
 use crate::packet::Timestamp;
 use crate::wire::management::{HunterCapabilities, HunterRegistration, HunterStats, HunterStatus};
 
@@ -39,8 +39,6 @@ pub struct Hunter {
     pub status: HunterStatus,
     /// Last statistics it reported.
     pub stats: HunterStats,
-    /// When it said so, by its clock; none before its first heartbeat.
-    pub beat: Option<Timestamp>,
     /// How far its clock was ahead of ours at its last heartbeat, the way of that included.
     pub clock_skew_ms: i64,
     /// Filter version it reported.
@@ -50,17 +48,9 @@ pub struct Hunter {
 }
 
 impl Hunter {
-    /// What its kernel and its interfaces have lost since its last heartbeat, when `now` was its time and `said` what it says.
-    pub fn losses(&self, now: Timestamp, said: &HunterStats) -> Vec<Loss> {
-        let grown = |now: u64, before: u64| Some(now.saturating_sub(before)).filter(|n| *n > 0);
-        let found = [
-            ("kernel_dropped", grown(said.kernel_dropped, self.stats.kernel_dropped)),
-            ("interface_dropped", grown(said.interface_dropped, self.stats.interface_dropped)),
-        ];
-        let loss = |(reason, packets): (&'static str, Option<u64>)| {
-            Some(Loss { reason, from: self.beat, until: now, packets: packets? })
-        };
-        found.into_iter().filter_map(loss).collect()
+    /// When its process began, as its newest batcher says; none for peers without our extensions.
+    pub fn began(&self) -> Option<Timestamp> {
+        self.registration.epochs.iter().max().map(|epoch| Epoch(*epoch).began())
     }
 
     /// Filter kinds it announced; an old hunter that announced nothing knows two.
@@ -147,12 +137,12 @@ impl Roster {
                 return Err(Refusal::Taken { id: r.hunter_id, owner: text(old.remote), you: text(remote) });
             }
             // another process counts from 0
-            Some(old) if old.registration.instance != r.instance => Some((old.streaming, HunterStats::default(), None)),
-            Some(old) => Some((old.streaming, old.stats.clone(), old.beat)),
+            Some(old) if old.registration.instance != r.instance => Some((old.streaming, HunterStats::default())),
+            Some(old) => Some((old.streaming, old.stats.clone())),
             None if self.hunters.len() >= self.max => return Err(Refusal::Full(self.max)),
             None => None,
         };
-        let (streaming, stats, beat) = before.unwrap_or_default();
+        let (streaming, stats) = before.unwrap_or_default();
         let id = r.hunter_id.clone();
         let hunter = Hunter {
             registration: r,
@@ -162,7 +152,6 @@ impl Roster {
             streaming,
             status: HunterStatus::StatusHealthy,
             stats,
-            beat,
             clock_skew_ms: 0,
             filter_version: 0,
             filter_errors: Vec::new(),

@@ -247,6 +247,26 @@ impl CallRecord {
         dir.note(&name);
         Ok(())
     }
+
+    /// Takes a hole out of the record beside the files of this stem, whatever is left of the packets that it counts: all of them have come. Nothing
+    /// where there is no such record, or no such hole.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`], [`RecordError::Full`], [`RecordError::Unreadable`]; the record is as it was then.
+    pub fn fill(dir: &Dir, stem: &str, hole: &Hole) -> Result<(), RecordError> {
+        let name = name(stem);
+        let Some(bytes) = dir.read_whole(&name, MAX_BYTES)? else { return Ok(()) };
+        let mut record: Self = serde_json::from_slice(&bytes)
+            .map_err(|e| RecordError::Unreadable { path: dir.said(&name), reason: e.to_string() })?;
+        let before = record.holes.len();
+        let same = |h: &Hole| (&h.reason, &h.from, &h.until, &h.hunter) == (&hole.reason, &hole.from, &hole.until, &hole.hunter);
+        record.holes.retain(|h| !same(h));
+        if record.holes.len() == before {
+            return Ok(());
+        }
+        record.complete = record.holes.is_empty();
+        record.save(dir, stem)
+    }
 }
 
 /// The name of the record of the files that begin with `stem`.

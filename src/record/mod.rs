@@ -31,6 +31,7 @@ mod error;
 pub(crate) mod fault;
 mod file;
 pub mod json;
+pub mod losses;
 pub mod name;
 pub mod pcap;
 pub mod pcapng;

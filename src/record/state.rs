@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use super::calls::CallState;
 use super::dir::{Dir, PART, sync_data};
 use super::json::Hole;
+use super::losses::HunterLosses;
 use super::unified::Length;
 use super::{RecordError, fault};
 use crate::batch::SeqRanges;
@@ -51,6 +52,9 @@ pub struct State {
     /// Where all these files are.
     #[serde(default)]
     pub places: Places,
+    /// What hunters lost, or have not sent yet.
+    #[serde(default)]
+    pub losses: Vec<HunterLosses>,
     /// The last entry of the commit log that is in it.
     #[serde(default)]
     pub log: u64,
@@ -86,7 +90,7 @@ pub struct CallMemory {
     /// Packets that came for another call before.
     #[serde(default)]
     pub shared: u64,
-    /// What is missing of it.
+    /// What is missing of it, as programs wrote it that kept no [`State::losses`].
     #[serde(default)]
     pub holes: Vec<Hole>,
     /// Hunters of its that had stopped.
@@ -134,6 +138,7 @@ impl Default for State {
             memory: Vec::new(),
             rotating: Vec::new(),
             places: Places::default(),
+            losses: Vec::new(),
             log: 0,
             clean: false,
         }
@@ -194,6 +199,7 @@ struct Short<'a> {
     unified: &'a [Length],
     rotating: &'a [Length],
     places: &'a Places,
+    losses: &'a [HunterLosses],
     log: u64,
     clean: bool,
 }
@@ -236,9 +242,12 @@ impl Saving {
         while self.text.len() < SLICE && !matches!(self.next, Next::Nothing) {
             self.next = match self.next {
                 Next::Head => {
-                    let State { version, acked, unified, rotating, places, log, clean, .. } = state;
+                    let State { version, acked, unified, rotating, places, losses, log, clean, .. } = state;
                     let (version, log, clean) = (*version, *log, *clean);
-                    serde_json::to_writer(&mut self.text, &Short { version, acked, unified, rotating, places, log, clean })?;
+                    serde_json::to_writer(
+                        &mut self.text,
+                        &Short { version, acked, unified, rotating, places, losses, log, clean },
+                    )?;
                     // the object goes on
                     self.text.pop();
                     self.text.extend_from_slice(b",\"calls\":[");

@@ -18,9 +18,9 @@ use crate::engine::{EngineConfig, Guarded, Mode};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp, defrag};
-use crate::processor::losses::Losses;
+use crate::processor::losses::{Losses, News};
 use crate::record::FileFact;
-use crate::record::json::{self, CallRecord, Hole};
+use crate::record::json::{CallRecord, Hole};
 use crate::record::state::CallMemory;
 use crate::voip::event::{CallFacts, Event};
 use crate::voip::output::{Output, Owner};
@@ -30,8 +30,6 @@ use crate::voip::table::{Limits, NoFilterPolicy, TableConfig};
 const REWRITE: Duration = Duration::from_mins(1);
 /// A call that the inspection does not know is over after this long without a packet: longer than media may wait there for its signalling.
 const UNKNOWN: Duration = Duration::from_secs(5);
-/// Holes one call remembers; further ones are added to the last.
-const HOLES: usize = 32;
 /// Later than anything.
 const FOREVER: Timestamp = Timestamp::from_nanos(i64::MAX);
 /// Filters named in a call's record.
@@ -173,8 +171,10 @@ pub(super) struct Entry {
     pub(super) said_holes: BTreeMap<Arc<str>, String>,
     /// Packets that came for another call before.
     pub(super) shared: u64,
-    /// What is missing of a hunter's packets, and why.
+    /// What is missing, as an earlier program wrote it down.
     pub(super) holes: Vec<Hole>,
+    /// When it was alive, once its files are closed.
+    done: Option<(Timestamp, Timestamp)>,
     written: Option<Timestamp>,
     /// What it takes, in bytes, when it was last weighed; 0 before.
     weight: usize,
@@ -256,7 +256,8 @@ impl Calls {
         } else {
             // a new call, or one that late packets wake
             let known = self.closed.remove_entry(call_id);
-            let (id, entry) = known.unwrap_or_else(|| (Arc::from(call_id), Entry::default()));
+            let (id, mut entry) = known.unwrap_or_else(|| (Arc::from(call_id), Entry::default()));
+            entry.done = None;
             self.open.entry(id).or_insert(entry)
         };
         for id in filters {
@@ -300,41 +301,32 @@ impl Calls {
         }
     }
 
-    /// Packets of a hunter will not come, the last of them before `until`: any of its calls may miss some.
-    pub(super) fn note_hole(&mut self, hunter: &Arc<str>, reason: &str, packets: u64, until: Timestamp) {
-        let from = self.clocks.get(hunter).map(|c| c.newest).filter(|t| *t > Timestamp::MIN);
-        for entry in self.open.values_mut().filter(|e| e.seen.contains_key(hunter)) {
-            let full = entry.holes.len() >= HOLES;
-            let until = Some(json::time(until));
-            if let Some(last) = entry.holes.last_mut().filter(|_| full) {
-                last.until = until;
-                last.packets = Some(last.packets.unwrap_or(0).saturating_add(packets));
-                continue;
-            }
-            entry.holes.push(Hole {
-                reason: reason.to_owned(),
-                from: from.map(json::time),
-                until,
-                packets: Some(packets),
-                hunter: hunter.to_string(),
-            });
-        }
+    /// When a call was alive; one whose end nobody saw may have lived on.
+    fn life(call_id: &str, entry: &Entry) -> Option<(Timestamp, Timestamp)> {
+        let mut facts = entry.seen.values().flat_map(|s| s.facts(call_id));
+        let over = facts.any(|f| !f.unfinished && f.ended_ns.is_some());
+        Some((entry.first?, entry.last.filter(|_| over).unwrap_or(FOREVER)))
     }
 
-    /// What a call misses by such losses, beyond the holes its entry has.
+    /// What a call misses by the losses of its hunters, beyond the holes its entry has.
     fn lost_of(&self, call_id: &str, entry: &Entry) -> Vec<Hole> {
-        let Some(first) = entry.first else { return Vec::new() };
         let losses = self.losses.lock();
         // almost always so; what is said of a call costs much more
         if !entry.seen.keys().any(|hunter| losses.has(hunter)) {
             return Vec::new();
         }
-        // one whose end nobody saw may have lived on
-        let mut facts = entry.seen.values().flat_map(|s| s.facts(call_id));
-        let over = facts.any(|f| !f.unfinished && f.ended_ns.is_some());
-        let last = entry.last.filter(|_| over).unwrap_or(FOREVER);
+        let Some((first, last)) = Self::life(call_id, entry) else { return Vec::new() };
         let all = entry.seen.keys().flat_map(|hunter| losses.holes(hunter, first, last));
-        all.filter(|hole| !entry.holes.contains(hole)).take(HOLES).collect()
+        all.filter(|hole| !entry.holes.contains(hole)).collect()
+    }
+
+    /// The losses of hunters changed: closed calls whose records say something else now. Those of open calls are written again in time.
+    pub(super) fn touched(&self, news: &[News]) -> Vec<Arc<str>> {
+        let is_touched = |(_, entry): &(&Arc<str>, &Entry)| {
+            let touches = |n: &News, (first, last)| n.meets(first, last) && entry.seen.contains_key(&n.hunter);
+            entry.done.is_some_and(|life| news.iter().any(|n| touches(n, life)))
+        };
+        self.closed.iter().filter(is_touched).map(|(id, _)| Arc::clone(id)).collect()
     }
 
     /// A hunter has stopped: its calls do not go on.
@@ -405,10 +397,16 @@ impl Calls {
         }
     }
 
-    /// A call's files are closed.
-    pub(super) fn close(&mut self, call_id: &str) {
-        if let Some((id, entry)) = self.open.remove_entry(call_id) {
+    /// A call's files are closed, and its record is written, named after this stem: whatever comes later of what it says is missing changes it.
+    pub(super) fn close(&mut self, call_id: &str, stem: &str) {
+        if let Some((id, mut entry)) = self.open.remove_entry(call_id) {
+            entry.done = Self::life(call_id, &entry);
             self.closed.insert(id, entry);
+        }
+        let Some((entry, (first, last))) = self.closed.get(call_id).and_then(|e| Some((e, e.done?))) else { return };
+        let mut losses = self.losses.lock();
+        for hunter in entry.seen.keys() {
+            losses.remember_record(hunter, first, last, stem);
         }
     }
 
@@ -444,7 +442,7 @@ impl Calls {
             phone_rule: entry.phone_rule.clone(),
             said_holes: entry.said_holes.iter().map(|(h, text)| (h.to_string(), text.clone())).collect(),
             shared: entry.shared,
-            holes: [entry.holes.clone(), self.lost_of(id, entry)].concat(),
+            holes: entry.holes.clone(),
             gone: match &entry.unread {
                 Some(gone) => gone.iter().map(ToString::to_string).collect(),
                 None => entry.seen.iter().filter(|(_, s)| s.gone).map(|(h, _)| h.to_string()).collect(),

@@ -8,7 +8,7 @@
 
 mod durable;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,10 +23,13 @@ use crate::batch::PacketView;
 use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::processor::commit::{Group, Line};
+use crate::processor::losses::{News, PENDING, UNDECLARED};
 use crate::processor::roster::Hunter;
 use crate::processor::shared::{Incoming, Job, OpenFiles, Shared};
 use crate::protocols::sip;
 use crate::record::calls::{CallFiles, ClosedCall, Part, Written};
+use crate::record::json::CallRecord;
+use crate::record::losses::{Gap, HunterLosses};
 use crate::record::name::Parties;
 use crate::record::retain;
 use crate::record::rotate::Rotating;
@@ -58,6 +61,8 @@ pub struct Outputs {
     pub rotating: Option<Rotating>,
     /// Calls whose files are continued.
     pub memory: Vec<CallMemory>,
+    /// What hunters had lost, or had not sent yet.
+    pub losses: Vec<HunterLosses>,
     /// Files stay open this long after a call's end (packet time).
     pub grace: Duration,
     /// Closed call files older than this are deleted; zero: never.
@@ -81,6 +86,8 @@ struct Writer {
     left: Vec<Job>,
     /// Closed calls whose last record could not be written; tried again.
     unsaved: VecDeque<ClosedCall>,
+    /// Closed calls whose records are to be written again.
+    stale: BTreeSet<Arc<str>>,
     line: Line,
     /// What goes to the commit thread next.
     group: Group,
@@ -109,6 +116,7 @@ pub(in crate::processor) fn run(
 ) -> End {
     let mut calls = Calls::new(Arc::clone(&shared.losses));
     calls.restore(std::mem::take(&mut out.memory));
+    shared.losses.lock().restore(std::mem::take(&mut out.losses));
     let mut w = Writer {
         shared,
         out,
@@ -121,6 +129,7 @@ pub(in crate::processor) fn run(
         given_up: false,
         left: Vec::new(),
         unsaved: VecDeque::new(),
+        stale: BTreeSet::new(),
         line,
         group: Group::default(),
         at: durable::At::default(),
@@ -177,16 +186,53 @@ impl Writer {
         }
     }
 
-    /// What will not come stands in the records of the calls its hunter has.
+    /// What does not come, or comes after all, stands in the records of the calls that its hunter had then.
     fn note_missing(&mut self, batch: &Incoming) {
-        let Some(until) = batch.view.packets().next().map(|p| p.ts()) else { return };
-        let mut undeclared = batch.missing;
+        let times = || batch.view.packets().map(|p| p.ts());
+        let Some((until, last)) = times().next().zip(times().max()) else { return };
+        let (hunter, epoch) = (&batch.hunter, batch.epoch);
+        let mut losses = self.shared.losses.lock();
+        let mut missing = batch.missing;
         for range in batch.view.dropped_ranges() {
-            undeclared = undeclared.saturating_sub(range.packets);
-            self.calls.note_hole(&batch.hunter, range.reason, range.packets, until);
+            missing = missing.saturating_sub(range.packets);
+            if losses.is_declared_first(hunter, epoch, (range.from, range.to)) {
+                losses.missing(hunter, epoch, range.reason, range.packets, until, None);
+            }
         }
-        if undeclared > 0 {
-            self.calls.note_hole(&batch.hunter, "undeclared", undeclared, until);
+        let first = batch.view.first_packet_index();
+        if missing > 0 {
+            let gap = Gap { epoch: epoch.0, first: first.saturating_sub(batch.missing), end: first };
+            let other_ways = batch.view.is_passed_on() || self.shared.below.lock().iter().next().is_some();
+            let reason = if other_ways { PENDING } else { UNDECLARED };
+            losses.missing(hunter, epoch, reason, missing, until, Some(gap));
+        }
+        let filled = losses.came(hunter, epoch, last, first, batch.view.len() as u64);
+        // a restart must know it, too
+        self.at.has_calls |= filled && self.out.calls.is_some();
+    }
+
+    /// Writes the records again that say something else now.
+    fn hear_of_losses(&mut self) {
+        let news = self.shared.losses.lock().take_news();
+        if !news.is_empty() {
+            self.stale.extend(self.calls.touched(&news));
+        }
+        for (stems, hole) in news.iter().filter_map(News::filled) {
+            for stem in stems {
+                let Some(files) = &self.out.calls else { continue };
+                if let Err(e) = CallRecord::fill(files.dir(), stem, &hole) {
+                    self.say(&e, "a call's record still says that packets are missing that have come");
+                }
+            }
+        }
+        let began = clock::Moment::now();
+        while let Some(id) = self.stale.pop_first() {
+            if self.calls.is_closed(&id) {
+                self.close_call(&id);
+            }
+            if began.elapsed() >= READ_AGAIN {
+                break;
+            }
         }
     }
 
@@ -411,6 +457,7 @@ impl Writer {
                 self.save_record(&due.call_id);
             }
         }
+        self.hear_of_losses();
         self.tick_files(now);
         let counters = self.out.calls.as_ref().map(CallFiles::counters).unwrap_or_default();
         *self.shared.files.lock() = OpenFiles {
@@ -518,7 +565,7 @@ impl Writer {
         self.unsaved.retain(|older| older.call_id != c.call_id);
         let id = String::from_utf8_lossy(&c.call_id).into_owned();
         let record = self.calls.record(&id, c.files.clone(), true);
-        self.calls.close(&id);
+        self.calls.close(&id, &c.stem);
         let saved = self.out.calls.as_ref().map_or(Ok(()), |files| record.save(files.dir(), &c.stem));
         match &saved {
             Err(e) => {

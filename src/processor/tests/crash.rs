@@ -127,6 +127,7 @@ fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dy
         calls: Some(calls),
         rotating: Some(rotating),
         memory: state.memory,
+        losses: state.losses,
         grace: Duration::from_secs(5),
         retain_age: Duration::ZERO,
     };

@@ -22,6 +22,7 @@ use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
 use crate::record::state::Places;
+use crate::wire::management::ProcessorRegistration;
 
 /// One frame of a capture and what a hunter says of it.
 #[derive(Clone)]
@@ -152,6 +153,7 @@ impl Recorder {
             calls: Some(calls),
             rotating: None,
             memory: state.memory,
+            losses: state.losses,
             grace: setup.grace,
             retain_age: Duration::ZERO,
         };
@@ -383,6 +385,48 @@ fn packets_that_will_not_come_stand_in_the_records_of_their_hunters_calls() {
     assert_eq!((&hole["hunter"], &hole["until"]), (&"h".into(), &call[30].ts.to_string().into()));
     assert_eq!(hole["from"], call[..20].iter().map(|p| p.ts).max().unwrap().to_string());
     assert_eq!((&whole["complete"], whole.get("holes")), (&true.into(), None));
+}
+
+#[test]
+fn what_comes_by_another_way_is_pending_in_every_record_until_it_is_there_and_then_in_none() {
+    let tmp = tempfile::tempdir().unwrap();
+    let call = one_call("plain.pcap");
+    // another call at the same time, no packet of which is missing
+    let (id, same) = (call[0].call_id.clone(), call[0].call_id.replacen('1', "2", 1));
+    let renamed = |p: &Packet| {
+        let mut p = p.clone();
+        p.call_id.clone_from(&same);
+        while let Some(at) = p.data.windows(id.len()).position(|w| w == id.as_bytes()) {
+            p.data[at..at + id.len()].copy_from_slice(same.as_bytes());
+        }
+        p
+    };
+    let other: Vec<Packet> = call.iter().map(renamed).collect();
+    let mut hunter = Batcher::new("h", 1);
+    let mut next = |parts: [&[Packet]; 2]| hunter.batch(&parts.concat(), "h");
+    let (first, gap, rest) = (next([&call[..20], &other[..20]]), next([&call[20..30], &[]]), next([&call[30..], &other[20..]]));
+    let recorder = Recorder::start(tmp.path(), SPLIT);
+    let below = ProcessorRegistration { processor_id: "west".into(), ..ProcessorRegistration::default() };
+    recorder.shared.below.lock().register("mid", below, None, crate::telemetry::clock::wall()).unwrap();
+    recorder.send(first);
+    recorder.send(Incoming { missing: 10, ..rest });
+    let waiting = [&id, &same].map(|id| recorder.wait(id, is_closed));
+    recorder.stop();
+
+    // also to a process that knows of it from its state alone
+    let recorder = Recorder::start(tmp.path(), SPLIT);
+    recorder.send(gap);
+    let filled = [&id, &same].map(|id| recorder.wait(id, |r| r["complete"] == true && is_closed(r)));
+    recorder.stop();
+
+    for record in waiting {
+        let hole = &record["holes"][0];
+        assert_eq!((&record["complete"], &hole["reason"], &hole["packets"]), (&false.into(), &"pending".into(), &10.into()));
+    }
+    let packets = |r: &Value| r["packets"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>();
+    for record in filled {
+        assert_eq!((record.get("holes"), &record["closed"], packets(&record)), (None, &true.into(), call.len() as u64));
+    }
 }
 
 #[tokio::test]

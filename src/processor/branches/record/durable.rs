@@ -266,6 +266,7 @@ impl Writer {
             unified: self.out.unified.as_ref().map(Unified::lengths).unwrap_or_default(),
             rotating: self.out.rotating.as_ref().map(Rotating::lengths).unwrap_or_default(),
             memory: self.calls.memory(&unsaved),
+            losses: self.shared.losses.lock().snapshot(),
             places: self.line.places.clone(),
             clean: self.at.clean,
             ..State::default()

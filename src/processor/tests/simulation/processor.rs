@@ -204,6 +204,7 @@ fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
         calls: Some(calls),
         rotating: Some(rotating),
         memory: state.memory,
+        losses: state.losses,
         grace: Duration::from_secs(5),
         retain_age: Duration::ZERO,
     };
