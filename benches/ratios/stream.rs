@@ -107,6 +107,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             calls: None,
             rotating: None,
             memory: Vec::new(),
+            losses: Vec::new(),
             grace: Duration::from_secs(5),
             retain_age: Duration::ZERO,
         };
