@@ -22,6 +22,7 @@ pub mod legacy;
 mod protobuf;
 mod ranges;
 mod relay;
+mod select;
 mod view;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use self::declare::{DroppedRange, GRPC_PREFIX, grpc_prefix, with_ranges};
 pub use self::encode::{Encoder, EncoderConfig, Owner, Pushed};
 pub use self::ranges::SeqRanges;
 pub use self::relay::{BatchKey, HOPS_MAX, Relay, key_of, relayed};
+pub use self::select::{Selected, selected, skipped};
 pub use self::view::{BatchError, BatchView, ContextView, DroppedView, PacketView, ViewLimits};
 
 use crate::packet::Timestamp;

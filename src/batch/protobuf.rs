@@ -17,6 +17,7 @@ pub(super) mod batch {
     pub(crate) const FILTER_VERSION: u32 = 203;
     pub(crate) const CONTEXTS: u32 = 204;
     pub(crate) const RELAY: u32 = 205;
+    pub(crate) const SKIPPED_PACKETS: u32 = 206;
 }
 
 /// Field numbers of `BatchRelay`.
@@ -272,6 +273,11 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn within(whole: &'a [u8], span: Span) -> Self {
         Self { bytes: whole.get(..span.end as usize).unwrap_or_default(), at: span.start as usize }
+    }
+
+    /// Where it is in the whole.
+    pub(super) const fn position(&self) -> usize {
+        self.at
     }
 
     #[inline]

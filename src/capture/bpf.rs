@@ -220,6 +220,17 @@ pub(super) fn dlt(link: LinkType) -> pcap::Linktype {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Libpcap;
 
+impl Libpcap {
+    /// Compiles an expression for packets of any of these link types, as [`BpfFilter::compile`] does, within the same bounds.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words for whoever wrote it.
+    pub fn filter(self, expr: &str, links: &[LinkType]) -> Result<BpfFilter, String> {
+        bounds::check(expr)?;
+        BpfFilter::compile(expr, links).map_err(|e| e.to_string())
+    }
+}
+
 impl BpfCompiler for Libpcap {
     fn compile(&self, link: LinkType, expr: &str) -> Result<Box<dyn PacketTest>, String> {
         bounds::check(expr)?;

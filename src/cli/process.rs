@@ -182,6 +182,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
+        max_subscribers: usize::try_from(p.max_subscribers).unwrap_or(usize::MAX),
         outputs,
         commit,
         reopen: reopen(config.clone(), limit),
@@ -197,12 +198,13 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
     })
 }
 
-/// Each hunter has two connections, and two more while it makes others in their place; the rest is for everybody else.
+/// Each hunter has two connections, and two more while it makes others in their place; each monitor one; the rest is for everybody else.
 fn limits(p: &config::Processor) -> AcceptLimits {
     let usual = AcceptLimits::default();
     let hunters = usize::try_from(p.max_hunters).unwrap_or(usize::MAX);
+    let monitors = usize::try_from(p.max_subscribers).unwrap_or(usize::MAX);
     AcceptLimits {
-        connections: usual.connections.max(hunters.saturating_mul(2).saturating_add(64)),
+        connections: usual.connections.max(hunters.saturating_mul(2).saturating_add(monitors).saturating_add(64)),
         age: p.max_connection_age,
         ..usual
     }

@@ -82,6 +82,7 @@ fn status(a: &StatusAnswer) -> Listing {
         ("packets stored", a.stored.to_string()),
         ("packets received twice", a.duplicates.to_string()),
         ("filters", format!("{} (version {})", a.filters, a.filter_version)),
+        ("subscribers", format!("{} (packets skipped: {})", a.subscribers, a.skipped)),
     ];
     if !a.processors.is_empty() {
         rows.push(("processors below", a.processors.join(", ")));
@@ -99,7 +100,7 @@ fn status(a: &StatusAnswer) -> Listing {
     let json = serde_json::json!({
         "processor_id": a.processor, "status": a.status, "total_hunters": all, "healthy_hunters": healthy, "warning_hunters": warning,
         "error_hunters": error, "total_packets_received": a.received, "packets_stored": a.stored, "packets_duplicate": a.duplicates,
-        "total_filters": a.filters, "filter_version": a.filter_version, "processors": a.processors,
+        "total_filters": a.filters, "filter_version": a.filter_version, "subscribers": a.subscribers, "subscriber_skipped": a.skipped, "processors": a.processors,
         "upstream_processor": above, "upstream_connected": connected, "upstream_offered": offered, "upstream_recovered": recovered,
         "upstream_acked": acked, "upstream_backlog": waiting, "upstream_dropped": dropped
     });

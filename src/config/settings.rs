@@ -271,6 +271,8 @@ pub struct Processor {
     pub disk_buffer: UpstreamBuffer,
     /// Hunters connected at once.
     pub max_hunters: u32,
+    /// Monitors subscribed at once.
+    pub max_subscribers: u32,
     /// Connections older than this are rolled; zero is never.
     #[serde(deserialize_with = "nanos")]
     pub max_connection_age: Duration,

@@ -5,7 +5,7 @@
 //!                                                                            │ stored
 //! response body ◀─ Acks ◀────────────────────────────────────────────────────┘
 //! ```
-//! Everything else of the service answers UNIMPLEMENTED.
+//! Monitors are answered by [`super::monitors`]; everything else of the service answers UNIMPLEMENTED.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -27,6 +27,7 @@ use tower::Service;
 use super::counts::Refused;
 use super::feed::{Feed, MESSAGE_MAX, Whose};
 use super::ingest::{Arrival, Span};
+use super::monitors::{Offered, Watch};
 use super::shared::{Incoming, Job, Shared};
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
@@ -216,32 +217,42 @@ impl Service<Request<Body>> for DataService {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let answer = match accept(&request) {
-            Ok(()) => {
-                let peer = request.extensions().get::<PeerInfo>().cloned();
+        let peer = request.extensions().get::<PeerInfo>().cloned();
+        let body = accept(&request).map(|call| match call {
+            Call::Stream => {
                 let acks = Arc::new(Acks::default());
                 let work = Box::pin(read(Arc::clone(&self.shared), peer, request.into_body(), Arc::clone(&acks)));
-                let body = AckBody { work: Some(work), end: None, acks };
-                let mut response = Response::new(Body::new(body));
-                response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
-                response
+                Body::new(AckBody { work: Some(work), end: None, acks })
             }
-            Err(status) => status.into_http(),
-        };
+            Call::Subscribe => Body::new(Watch::answer(&self.shared, peer, request.into_body())),
+        });
+        let answer = body.map_or_else(Status::into_http, |body| {
+            let mut response = Response::new(body);
+            response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/grpc"));
+            response
+        });
         std::future::ready(Ok(answer))
     }
 }
 
-fn accept(request: &Request<Body>) -> Result<(), Status> {
+/// What is served.
+enum Call {
+    Stream,
+    Subscribe,
+}
+
+fn accept(request: &Request<Body>) -> Result<Call, Status> {
     let path = request.uri().path();
-    if path != "/lippycat.data.DataService/StreamPackets" {
-        return Err(Status::unimplemented(format!("{path} is not served by this processor")));
-    }
+    let call = match path.strip_prefix("/lippycat.data.DataService/") {
+        Some("StreamPackets") => Call::Stream,
+        Some("SubscribePackets") => Call::Subscribe,
+        _ => return Err(Status::unimplemented(format!("{path} is not served by this processor"))),
+    };
     let encoding = request.headers().get("grpc-encoding").map(http::HeaderValue::as_bytes);
     if encoding.is_some_and(|e| e != b"identity") {
-        return Err(Status::unimplemented("compressed batches are not accepted; send them uncompressed"));
+        return Err(Status::unimplemented("compressed messages are not accepted; send them uncompressed"));
     }
-    Ok(())
+    Ok(call)
 }
 
 type Work = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
@@ -395,6 +406,8 @@ async fn take(
         let status = Status::unavailable("the processor is stopping");
         return Err(Refusal { why: Refused::Stopping, packets, status });
     };
+    // nothing is copied, and nothing is done where nobody watches
+    let offered = shared.monitors.is_watched().then(|| Offered::of(&view, &hunter, &interfaces));
     let span = Span { first: view.first_packet_index(), packets };
     let declared = view.dropped_ranges().map(|r| r.packets).fold(0, u64::saturating_add);
     let hand_over = |missing| {
@@ -415,8 +428,14 @@ async fn take(
     // not when it is handed over: who tells what is stored has locked the answers, and asks the ingest
     acks.expect();
     match shared.ingest.arrive(&hunter, epoch, seq, span, passed_on, hand_over) {
-        Arrival::New => {}
-        Arrival::Late => shared.counters.late(packets),
+        arrived @ (Arrival::New | Arrival::Late) => {
+            if arrived == Arrival::Late {
+                shared.counters.late(packets);
+            }
+            if let Some(batch) = offered {
+                shared.monitors.offer(batch);
+            }
+        }
         Arrival::Duplicate => {
             acks.expect_no_more();
             shared.counters.duplicate(packets);

@@ -234,7 +234,7 @@ impl Distribution {
 }
 
 /// Ids for an audit line, as many as a line can bear.
-fn listed(ids: &[String]) -> String {
+pub(super) fn listed(ids: &[String]) -> String {
     let shown = ids.get(..LISTED).unwrap_or(ids).join(",");
     match ids.len().saturating_sub(LISTED) {
         0 => shown,

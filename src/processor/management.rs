@@ -209,7 +209,7 @@ impl ManagementService for Management {
             upstream_processor: above.as_ref().map(told_above).unwrap_or_default(),
             duplicates: counts.duplicate,
             committed: counts.committed,
-            subscriber_skipped: 0,
+            subscriber_skipped: self.shared.monitors.figures().skipped,
             upstream_backlog: above.as_ref().map_or(0, UpstreamFigures::waiting),
             filter_version: self.shared.filters.version(),
             upstream_offered: above.as_ref().map_or(0, |a| a.backlog.offered_packets),
@@ -217,6 +217,7 @@ impl ManagementService for Management {
             upstream_dropped: above.as_ref().map_or(0, |a| a.backlog.dropped()),
             upstream_connected: above.as_ref().is_some_and(|a| a.link.connected.is_some()),
             processors,
+            subscribers: u32::try_from(self.shared.monitors.len()).unwrap_or(u32::MAX),
         };
         Ok(Response::new(StatusResponse { hunters, processor_stats: Some(processor_stats) }))
     }

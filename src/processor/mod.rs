@@ -18,6 +18,7 @@
 //! | [`pressure`] | what is asked of the hunters |
 //! | [`pages`] | figures and health over HTTP |
 //! | [`management`], [`roster`], [`filters`] | the control plane |
+//! | [`monitors`] | live copies for whoever watches |
 //! | `branches/` | what becomes of a batch |
 //! | [`upstream`] | the road to the processor above |
 //!
@@ -36,6 +37,7 @@ pub mod ingest;
 pub mod intake;
 pub mod losses;
 pub mod management;
+pub mod monitors;
 pub mod pages;
 pub mod pressure;
 pub mod roster;
@@ -85,6 +87,8 @@ pub struct Parts {
     pub acceptor: Acceptor,
     /// Most hunters.
     pub max_hunters: usize,
+    /// Most monitors.
+    pub max_subscribers: usize,
     /// Files.
     pub outputs: Outputs,
     /// What an earlier run left, and the log that this one goes on with.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::counts::{Counts, LOSSES, Refused};
+use super::monitors::Figures;
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
 use super::shared::Shared;
@@ -49,6 +50,8 @@ struct Moment {
     /// Processors below, and whether their streams are open.
     below: Vec<(String, bool)>,
     connections: AcceptCounts,
+    /// Who watches: how many, and what became of the packets offered to them.
+    monitors: (usize, Figures),
     hunters: Vec<HunterLine>,
     now: Timestamp,
 }
@@ -83,6 +86,7 @@ impl ProcessorPages {
             above: self.shared.above(),
             below: self.shared.below.lock().iter().map(|(id, p)| (id.clone(), p.is_streaming())).collect(),
             connections: self.connections.read(),
+            monitors: (self.shared.monitors.len(), self.shared.monitors.figures()),
             hunters,
             now,
         }
@@ -117,6 +121,7 @@ impl Health for ProcessorPages {
         packets(&mut x, &m);
         pressure(&mut x, &m);
         connections(&mut x, &m.connections);
+        monitors(&mut x, m.monitors);
         if let Some(doors) = self.shared.doors.get() {
             calls(&mut x, &doors.access);
         }
@@ -177,6 +182,7 @@ impl Health for ProcessorPages {
             .collect();
         let difference = |n: i128| i64::try_from(n).unwrap_or(i64::MAX);
         let [waiting, room] = m.queue;
+        let w = m.monitors.1;
         let status = json!({
             "role": "processor", "id": self.shared.id, "version": env!("CARGO_PKG_VERSION"),
             "live": self.is_live(), "ready": trouble.is_none(), "trouble": trouble,
@@ -187,6 +193,8 @@ impl Health for ProcessorPages {
                        "difference": difference(p2)},
             },
             "declared": c.declared, "undeclared": c.undeclared, "late": c.late, "refused_streams": by_reason(&c.refusals), "lost": losses,
+            "subscribers": {"now": m.monitors.0, "limit": self.shared.monitors.max(), "offered": w.offered, "delivered": w.delivered, "skipped": w.skipped,
+                            "filtered": w.filtered, "waiting": w.waiting, "difference": difference(w.imbalance())},
             "flow_control": m.level.name(), "queue": {"batches": waiting, "limit": room},
             "hunters": m.hunters.iter().map(|h| json!({"id": h.id, "up": h.up})).collect::<Vec<Value>>(),
             "processors": m.below.iter().map(|(id, up)| json!({"id": id, "up": up})).collect::<Vec<Value>>(),
@@ -233,6 +241,7 @@ fn packets(x: &mut Exposition, m: &Moment) {
     for (equation, n) in ["p1", "p2"].into_iter().zip(c.imbalance()) {
         error.sample(&[("side", "processor"), ("equation", equation)], n);
     }
+    error.sample(&[("side", "subscriber"), ("equation", "offered")], m.monitors.1.imbalance());
     let mut lost = x.family("lc_lost_packets", Kind::Gauge, "Packets lost in the last second, minute and hour.");
     for (place, recent) in LOSSES.iter().zip(m.recent) {
         for (window, n) in recent.each() {
@@ -269,6 +278,16 @@ fn calls(x: &mut Exposition, access: &Access) {
         denied.sample(&[("reason", reason)], n);
     }
     x.gauge("lc_unfinished_message_bytes", "Bytes of messages that have begun and not ended.", under_way.bytes);
+}
+
+fn monitors(x: &mut Exposition, (now, f): (usize, Figures)) {
+    x.gauge("lc_subscribers", "Monitors that are subscribed to packets.", now);
+    x.counter("lc_subscriber_offered_packets_total", "Packets of hunters that monitors asked for, for each of them.", f.offered);
+    x.counter("lc_subscriber_delivered_packets_total", "Of these, handed to a monitor's connection.", f.delivered);
+    let help = "Of these, not looked at, since the monitor reads too slowly; told to it.";
+    x.counter("lc_subscriber_skipped_packets_total", help, f.skipped);
+    x.counter("lc_subscriber_filtered_packets_total", "Of these, not let through by the monitor's filter.", f.filtered);
+    x.gauge("lc_subscriber_waiting_packets", "Of these, waiting for their monitors.", f.waiting);
 }
 
 fn connections(x: &mut Exposition, c: &AcceptCounts) {

@@ -16,6 +16,7 @@ use super::data::{Acks, Awaited, ack, of_hunter};
 use super::filters::Distribution;
 use super::ingest::{Ingest, Told};
 use super::losses::Losses;
+use super::monitors::Monitors;
 use super::pressure::{Gauge, Level};
 use super::roster::Roster;
 use super::upstream::{Upstream, UpstreamFigures};
@@ -120,6 +121,8 @@ pub struct Shared {
     pub filters: Arc<Distribution>,
     /// Packet counters.
     pub counters: Counters,
+    /// Who watches.
+    pub monitors: Monitors,
     /// What an acknowledgement says.
     durability: Durability,
     /// The road to the processor above, once there is one.
@@ -220,6 +223,7 @@ impl Shared {
             ingest,
             filters: Arc::new(Distribution::new(filter_version)),
             counters: Counters::default(),
+            monitors: Monitors::default(),
             durability,
             upstream: OnceLock::new(),
             doors: OnceLock::new(),
@@ -234,6 +238,12 @@ impl Shared {
             files: Mutex::default(),
             recent: Mutex::default(),
         }
+    }
+
+    /// By so many monitors at most.
+    #[must_use]
+    pub fn watched_by(self, max: usize) -> Self {
+        Self { monitors: Monitors::new(max), ..self }
     }
 
     /// What an acknowledgement says here; durable means that the disk has confirmed it.

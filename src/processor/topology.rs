@@ -82,7 +82,8 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let ingest = Ingest::restore(&parts.acked);
     let durability = parts.commit.durability;
     let bound = parts.access.is_bound();
-    let shared = Arc::new(Shared::new(parts.id, bound, parts.max_hunters, ingest, parts.filter_version, durability, jobs));
+    let shared = Shared::new(parts.id, bound, parts.max_hunters, ingest, parts.filter_version, durability, jobs);
+    let shared = Arc::new(shared.watched_by(parts.max_subscribers));
     shared.filters.replace(parts.filters, "file").map_err(|e| ProcessorError::Filters(e.to_string()))?;
 
     let doors = Doors { connections: parts.acceptor.counters(), access: parts.access.clone() };
@@ -366,6 +367,11 @@ pub(super) async fn serve<I>(
     }
 }
 
+/// Does what takes long, as the filter of a monitor does, on a thread of its own; `None`: it panicked.
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 /// Puts the filter file in force whenever it changes or somebody asks; a bad one leaves the old set in force.
 async fn follow_file(path: Option<PathBuf>, shared: Arc<Shared>, mut orders: watch::Receiver<Order>) {
     let Some(path) = path else { return };
@@ -453,6 +459,8 @@ pub(super) async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
                 undeclared = c.undeclared,
                 lately = %shared.recent.lock().together(),
                 flow = shared.level().name(),
+                subscribers = shared.monitors.len(),
+                skipped = shared.monitors.figures().skipped,
                 refused = %c.refused(),
                 difference = %c.difference(),
                 "statistics"

@@ -45,14 +45,14 @@ pub fn look() -> Memory {
     Memory { short, ..memory }
 }
 
+/// Bytes this process may take, 0 when nobody has said; costs nothing.
+pub fn limit() -> u64 {
+    LIMIT.load(Ordering::Relaxed)
+}
+
 /// The figures of this moment.
 pub fn read() -> Memory {
-    Memory {
-        used: resident_bytes(),
-        limit: LIMIT.load(Ordering::Relaxed),
-        short: is_short(),
-        times: TIMES.load(Ordering::Relaxed),
-    }
+    Memory { used: resident_bytes(), limit: limit(), short: is_short(), times: TIMES.load(Ordering::Relaxed) }
 }
 
 /// Whether memory was short when somebody last looked; costs nothing.

@@ -39,8 +39,8 @@ impl Legacy {
     }
 }
 
-/// What a packet carries, from its own bytes.
-fn describe<'v>(p: &PacketView<'v>) -> LegacyMeta<'v> {
+/// What a packet carries, from its own bytes: what peers without our extensions want to be told.
+pub fn describe<'v>(p: &PacketView<'v>) -> LegacyMeta<'v> {
     let none = LegacyMeta { sip: None, rtp: None };
     let Ok(h) = headers::decode(p.link(), p.data(), &DecodeOptions::default()) else { return none };
     let payload = h.payload(p.data());

@@ -88,6 +88,10 @@ pub struct StatusAnswer {
     pub passed_on: [u64; 5],
     /// Ids of the processors below.
     pub processors: Vec<String>,
+    /// Monitors subscribed to packets; 0 from an old processor.
+    pub subscribers: u32,
+    /// Packets that monitors were too slow for.
+    pub skipped: u64,
     /// The hunters.
     pub all: Vec<HunterAnswer>,
 }
@@ -152,6 +156,8 @@ pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<St
         hunters: [p.total_hunters, p.healthy_hunters, p.warning_hunters, p.error_hunters],
         received: p.total_packets_received,
         duplicates: p.duplicates,
+        subscribers: p.subscribers,
+        skipped: p.subscriber_skipped,
         stored: p.committed,
         filters: p.total_filters,
         filter_version: p.filter_version,

@@ -31,6 +31,7 @@ pub use self::backlog::{
 };
 pub use self::breaker::BreakerState;
 pub use self::facts::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, Road, WireFilter};
+pub use self::legacy::describe;
 pub use self::run::{Ending, Party, SessionError, UplinkConfig, UplinkError, run};
 pub use self::spooler::Spooler;
 

@@ -175,6 +175,7 @@ fn batches() -> impl Strategy<Value = data::PacketBatch> {
             let n = u32::try_from(contexts.len()).unwrap();
             prop::collection::vec(packets(n), 0..6).prop_map(move |packets| data::PacketBatch {
                 relay: None,
+                skipped_packets: 0,
                 hunter_id: hunter_id.clone(),
                 sequence,
                 timestamp_ns,
@@ -285,6 +286,7 @@ fn shown(view: &BatchView) -> data::PacketBatch {
     let stats = view.stats();
     data::PacketBatch {
         relay: None,
+        skipped_packets: 0,
         hunter_id: view.hunter_id().into(),
         sequence: view.sequence().0,
         timestamp_ns: view.timestamp_ns(),

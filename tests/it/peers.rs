@@ -4,6 +4,7 @@
 //! Without them the tests say that they did not run; with `LC_REQUIRE_PEERS=1`, as in the gate, that is a failure.
 
 mod hunter;
+mod monitor;
 mod processor;
 
 use std::io::{BufRead, BufReader, Read, Write};

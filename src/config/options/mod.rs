@@ -224,7 +224,6 @@ pub const NOT_HERE: &[(&str, &str)] = &[
     ("hunter.buffer_size", "there is no packet queue between capture and analysis; see capture.pcap_buffer_size"),
     ("hunter.batch_queue_size", "unacknowledged batches are bounded in bytes by hunter.max_memory"),
     ("hunter.voip_filter.", "pattern search chooses its own method"),
-    ("processor.max_subscribers", "live monitors are not supported yet"),
     ("processor.enable_detection", "calls are always recognised"),
     ("processor.pcap_command", "commands run on events are not supported yet"),
     ("processor.voip_command", "commands run on events are not supported yet"),

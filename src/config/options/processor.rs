@@ -71,6 +71,10 @@ pub(super) const ROWS: &[Opt] = &[
         .short('m')
         .default("1000")
         .help("Hunters connected at once"),
+    process("processor.max_subscribers", Kind::Integer { min: 1, max: 1000 }, Group::Receiving)
+        .flag("max-subscribers")
+        .default("100")
+        .help("Monitors subscribed at once"),
     process("processor.max_connection_age", Kind::Duration { max_secs: 31_536_000 }, Group::Receiving)
         .flag("max-connection-age")
         .default("1h")

@@ -6,6 +6,7 @@ mod crash;
 mod durable;
 mod flow;
 mod losses;
+mod monitors;
 mod record;
 mod simulation;
 mod stream;

@@ -11,13 +11,18 @@ use crate::whole::{Processor, frames, lc};
 /// Old hunters and monitors receive this much (reference behaviour: 10 MiB and the library's 4 MiB).
 const HUNTER_MAX: u64 = 10 << 20;
 
-struct Old {
+pub(super) struct Old {
     peer: Peer,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Old {
-    fn at(processor: &Processor) -> Self {
+    /// One that has not connected yet.
+    pub(super) fn near(processor: &Processor) -> Self {
+        Self { peer: Peer::start("hunter.py"), address: format!("localhost:{}", processor.port) }
+    }
+
+    pub(super) fn at(processor: &Processor) -> Self {
         let mut old = Self { peer: Peer::start("hunter.py"), address: format!("127.0.0.1:{}", processor.port) };
         let limit = json!([["grpc.max_receive_message_length", HUNTER_MAX]]);
         for on in ["control", "data"] {
@@ -26,14 +31,14 @@ impl Old {
         old
     }
 
-    fn ask(&mut self, command: &Value) -> Value {
+    pub(super) fn ask(&mut self, command: &Value) -> Value {
         self.peer.tell(command);
         self.peer.hear()
     }
 
     /// A call's answer; fails the test when it is an error.
     #[track_caller]
-    fn call(&mut self, what: &str, message: &Value) -> Value {
+    pub(super) fn call(&mut self, what: &str, message: &Value) -> Value {
         let mut answer = self.ask(&json!({"call": what, "on": "control", "message": message}));
         assert!(answer.get("answer").is_some(), "{what}: {answer}");
         answer["answer"].take()
@@ -41,25 +46,25 @@ impl Old {
 
     /// A call's failure.
     #[track_caller]
-    fn failure(&mut self, what: &str, message: &Value) -> String {
+    pub(super) fn failure(&mut self, what: &str, message: &Value) -> String {
         let answer = self.ask(&json!({"call": what, "on": "control", "message": message}));
         format!("{} {}", answer["code"].as_str().unwrap(), answer["message"].as_str().unwrap())
     }
 
     #[track_caller]
-    fn register(&mut self, id: &str, kinds: &[&str]) -> Value {
+    pub(super) fn register(&mut self, id: &str, kinds: &[&str]) -> Value {
         self.call("RegisterHunter", &registration(id, kinds))
     }
 
     /// Sends on a stream and waits until it has received `count` messages in all; the newest.
     #[track_caller]
-    fn exchange(&mut self, stream: &str, message: &Value, count: usize) -> Value {
+    pub(super) fn exchange(&mut self, stream: &str, message: &Value, count: usize) -> Value {
         self.ask(&json!({"send": stream, "message": message}));
         self.read(stream, count).last().unwrap().clone()
     }
 
     #[track_caller]
-    fn read(&mut self, stream: &str, count: usize) -> Vec<Value> {
+    pub(super) fn read(&mut self, stream: &str, count: usize) -> Vec<Value> {
         let got = self.ask(&json!({"read": stream, "count": count}));
         let messages = got["messages"].as_array().unwrap().clone();
         assert!(messages.len() >= count, "{stream}: {} of {count}, ended {}", messages.len(), got["ended"]);
@@ -88,9 +93,9 @@ fn registration(id: &str, kinds: &[&str]) -> Value {
     })
 }
 
-const VOIP: &[&str] = &["bpf", "ip_address", "sip_user", "phone_number", "call_id", "codec", "sip_uri"];
+pub(super) const VOIP: &[&str] = &["bpf", "ip_address", "sip_user", "phone_number", "call_id", "codec", "sip_uri"];
 
-fn start(dir: &Path, filters: &str, more: &[&str]) -> Option<Processor> {
+pub(super) fn start(dir: &Path, filters: &str, more: &[&str]) -> Option<Processor> {
     if !there() {
         return None;
     }
@@ -101,7 +106,7 @@ fn start(dir: &Path, filters: &str, more: &[&str]) -> Option<Processor> {
     ))
 }
 
-const FILTERS: &str = "\
+pub(super) const FILTERS: &str = "\
 filters:
   - {id: user, type: sip_user, pattern: alice}
   - {id: url, type: http_url, pattern: /login*}
@@ -115,12 +120,12 @@ fn ids(filters: &Value) -> Vec<&str> {
 }
 
 /// A batch as an old hunter sends it.
-fn batch(sequence: usize, packets: &[Value]) -> Value {
+pub(super) fn batch(sequence: usize, packets: &[Value]) -> Value {
     let stats = json!({"total_captured": packets.len(), "filtered_matched": packets.len()});
     json!({"hunter_id": "edge", "sequence": sequence, "timestamp_ns": 1, "packets": packets, "stats": stats})
 }
 
-fn packet((ns, wire, data): &(i64, u32, Vec<u8>)) -> Value {
+pub(super) fn packet((ns, wire, data): &(i64, u32, Vec<u8>)) -> Value {
     json!({
         "data": base64(data), "timestamp_ns": ns, "capture_length": data.len(), "original_length": wire, "link_type": 1,
         "interface_name": "eth0"
@@ -519,7 +524,6 @@ fn what_is_not_served_says_so_and_who_is_not_registered_is_told() {
         "DeleteFilterOnProcessor",
         "GetFiltersFromProcessor",
         "RequestAuthToken",
-        "SubscribePackets",
         "SubscribeCorrelatedCalls",
     ] {
         assert!(old.failure(call, &json!({})).starts_with("UNIMPLEMENTED"), "{call}");
@@ -573,7 +577,7 @@ fn an_old_hunter_speaks_tls_with_its_own_library_and_is_who_its_certificate_says
         ["--tls-cert", "c/processor-mid.crt", "--tls-key", "c/processor-mid.key", "--tls-ca", "c/ca.crt", "--tls-client-auth"];
     let processor = Processor::start(tmp.path(), &[&tls[..], &["--id", "mid", "--state-dir", "state"]].concat());
     let pem = |name: &str| tmp.path().join("c").join(name);
-    let mut old = Old { peer: Peer::start("hunter.py"), address: format!("localhost:{}", processor.port) };
+    let mut old = Old::near(&processor);
     let (ca, cert, key) = (pem("ca.crt"), pem("hunter-edge.crt"), pem("hunter-edge.key"));
     old.ask(&json!({"connect": old.address, "on": "control", "ca": ca, "cert": cert, "key": key}));
 

@@ -1,0 +1,89 @@
+//! A batch as it waits in rings: once, however many want it, with the form that monitors of the predecessor read beside it once one has
+//! asked for that.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::batch::legacy::rewrite;
+use crate::batch::{BatchError, BatchView, GRPC_PREFIX, ViewLimits};
+use crate::uplink::describe;
+
+/// A batch that was recognised as new.
+#[derive(Debug)]
+pub(in crate::processor) struct Offered {
+    /// Whose.
+    pub(super) hunter: Arc<str>,
+    /// As it came, without gRPC prefix.
+    pub(super) message: Bytes,
+    /// How many.
+    pub(super) packets: u64,
+    /// The names behind its interface indices.
+    interfaces: Arc<[String]>,
+    /// Whether its packets say less than old monitors want to read.
+    terse: bool,
+    old: OnceLock<Bytes>,
+    held: Held,
+}
+
+/// Bytes counted as long as they wait.
+#[derive(Debug, Default)]
+struct Held {
+    all: Arc<AtomicU64>,
+    mine: AtomicU64,
+}
+
+impl Held {
+    fn add(&self, bytes: usize) {
+        self.mine.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.all.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(*self.mine.get_mut(), Ordering::Relaxed);
+    }
+}
+
+impl Offered {
+    /// Shares the memory of `view`.
+    pub(in crate::processor) fn of(view: &BatchView, hunter: &Arc<str>, interfaces: &Arc<[String]>) -> Self {
+        Self {
+            hunter: Arc::clone(hunter),
+            message: view.message().clone(),
+            packets: view.len() as u64,
+            interfaces: Arc::clone(interfaces),
+            terse: view.epoch().is_some(),
+            old: OnceLock::new(),
+            held: Held::default(),
+        }
+    }
+
+    /// Counted in `all` from here on.
+    pub(super) fn held_in(mut self, all: &Arc<AtomicU64>) -> Self {
+        self.held = Held { all: Arc::clone(all), mine: AtomicU64::new(0) };
+        self.held.add(self.message.len());
+        self
+    }
+
+    /// Read again: what is looked at by few does not wait in memory.
+    pub(super) fn view(&self) -> Result<BatchView, BatchError> {
+        BatchView::parse(self.message.clone(), &ViewLimits::default())
+    }
+
+    /// The message for monitors that read contexts, or for those that do not; made once.
+    pub(super) fn form(&self, contexts: bool) -> Bytes {
+        if contexts || !self.terse {
+            return self.message.clone();
+        }
+        let make = || {
+            let Ok(view) = self.view() else { return self.message.clone() };
+            let made = rewrite(&view, view.sequence(), &self.interfaces, describe).bytes;
+            self.held.add(made.len());
+            made.slice(GRPC_PREFIX.min(made.len())..)
+        };
+        self.old.get_or_init(make).clone()
+    }
+}
