@@ -137,6 +137,7 @@ fn assemble(
             memory_limit: shares.limit,
             instance,
             epochs: Vec::new(),
+            earlier: Vec::new(),
         },
         compile,
         local,

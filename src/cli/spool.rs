@@ -15,7 +15,7 @@ use crate::processor::{self, UpstreamParts};
 use crate::record::dir::MinFree;
 use crate::record::unified::Unified;
 use crate::record::{self, Packet};
-use crate::spool::{self, Disk, Item, LastRun, Listed, Queue, SpoolConfig, SpoolError, SpoolFull, StateFile};
+use crate::spool::{self, Disk, Item, LastRun, Listed, Queue, RunRecord, SpoolConfig, SpoolError, SpoolFull, StateFile};
 use crate::telemetry::clock;
 use crate::uplink::{BacklogConfig, BacklogSnapshot, Durability, Ending, Party, UplinkConfig};
 
@@ -78,15 +78,18 @@ pub(super) fn of_hunter(config: &HuntConfig) -> Result<Opened, Stop> {
 fn in_memory(config: &HuntConfig) -> Option<Account> {
     let base = config.hunter.disk_buffer.dir.as_ref().filter(|_| config.capture.read.is_empty())?;
     let opened = Disk::lock(&spool::directory(base, &config.id)).map_err(std::io::Error::other).and_then(|disk| {
-        let (file, last) = StateFile::open(&disk, &config.id)?;
-        Ok((file.holding(disk), last))
+        let (file, last, runs) = StateFile::open(&disk, &config.id)?;
+        Ok((file.holding(disk), last, runs))
     });
     account(opened, |_, _| 0)
 }
 
 /// No start fails for it.
-fn account(opened: std::io::Result<(StateFile, LastRun)>, found: impl Fn(Epoch, BatchSeq) -> u64) -> Option<Account> {
-    let (file, last) = match opened {
+fn account(
+    opened: std::io::Result<(StateFile, LastRun, Vec<RunRecord>)>,
+    found: impl Fn(Epoch, BatchSeq) -> u64,
+) -> Option<Account> {
+    let (file, last, runs) = match opened {
         Ok(opened) => opened,
         Err(e) => {
             tracing::warn!(error = %e, "should this hunter be killed, what it loses is not known: its state cannot be written down");
@@ -94,7 +97,7 @@ fn account(opened: std::io::Result<(StateFile, LastRun)>, found: impl Fn(Epoch, 
         }
     };
     let now = clock::wall().as_nanos();
-    Some(Account { file, before: Before::of(&last, found, now, hunter::booted_ns(now)) })
+    Some(Account::new(file, Before::of(&last, found, now, hunter::booted_ns(now)), runs))
 }
 
 /// What is asked for, and whether it must be had.
@@ -389,6 +392,7 @@ async fn send(
         memory_limit: 0,
         instance,
         epochs: Vec::new(),
+        earlier: Vec::new(),
     };
     hunter::drain(queue, room, facts, uplink, ending).await.map_err(hunt::stopped)
 }

@@ -31,6 +31,8 @@ pub struct Facts {
     pub instance: u64,
     /// Epochs of the capture threads.
     pub epochs: Vec<crate::batch::Epoch>,
+    /// What earlier runs lost before their inspection.
+    pub earlier: Vec<crate::spool::RunRecord>,
 }
 
 /// The hunter as the uplink sees it.
@@ -99,6 +101,7 @@ impl Control for Plane {
             max_buffer_bytes: self.facts.max_memory,
             instance: self.facts.instance,
             epochs: self.facts.epochs.clone(),
+            earlier: self.facts.earlier.clone(),
             ..RegistrationFacts::default()
         }
     }

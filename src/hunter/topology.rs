@@ -107,7 +107,10 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
     let shared = Arc::new(Shared::of(Arc::clone(&backlog), parts.sources.iter().map(|source| name(&**source)).collect()));
     let epochs: Vec<Epoch> =
         (0..parts.sources.len()).map(|n| Epoch::starting(clock::wall(), (parts.facts.instance, n))).collect();
-    let account = parts.account.take().map(|account| spawn_account(account, epochs.clone(), &shared)).transpose()?;
+    let account = parts.account.take();
+    parts.facts.earlier = account.as_ref().map(|account| account.earlier.clone()).unwrap_or_default();
+    let instance = parts.facts.instance;
+    let account = account.map(|account| spawn_account(account, epochs.clone(), instance, &shared)).transpose()?;
     let seconds = tokio::spawn(every_second(Arc::clone(&shared)));
     let pages = parts.pages.take().map(|listener| {
         let (id, transport) = (Arc::clone(&parts.uplink.hunter_id), std::mem::take(&mut parts.transport));
@@ -147,8 +150,8 @@ fn spawn_spool(queue: Queue<Disk>, backlog: &Arc<Backlog>) -> Result<std::thread
     std::thread::Builder::new().name("lc-spool".to_owned()).spawn(move || spooler.run()).map_err(HunterError::Thread)
 }
 
-fn spawn_account(account: Account, epochs: Vec<Epoch>, shared: &Arc<Shared>) -> Result<Accounting, HunterError> {
-    let recorder = Recorder::new(account, epochs, Arc::clone(shared));
+fn spawn_account(account: Account, epochs: Vec<Epoch>, instance: u64, shared: &Arc<Shared>) -> Result<Accounting, HunterError> {
+    let recorder = Recorder::new(account, epochs, instance, Arc::clone(shared));
     let (told, end) = sync_channel(1);
     let thread = std::thread::Builder::new().name("lc-state".to_owned()).spawn(move || recorder.run(&end));
     Ok((told, thread.map_err(HunterError::Thread)?))

@@ -20,11 +20,14 @@ use std::time::Duration;
 
 use super::inspect::Shared;
 use crate::batch::{BatchSeq, Epoch};
-use crate::spool::{LastRun, StateFile, StateRecord};
+use crate::capture::KernelStats;
+use crate::spool::{LastRun, RunRecord, StateFile, StateRecord};
 use crate::telemetry::clock::{self, Moment};
 
 /// Packets that may come between two looks at a quiet hunter: a batch.
 pub const UNSEEN: u64 = 1024;
+/// Runs before the last whose losses are handed on.
+const RUNS: usize = 3;
 /// A record is written this often.
 const EVERY: Duration = Duration::from_secs(1);
 /// Figures are looked at this often.
@@ -119,6 +122,19 @@ pub struct Account {
     pub file: StateFile,
     /// What was found there.
     pub before: Before,
+    /// What the kernels of earlier runs lost, the last run among them: no processor may have heard all of it.
+    pub earlier: Vec<RunRecord>,
+}
+
+impl Account {
+    /// What was found, as far as it is handed on.
+    pub fn new(file: StateFile, before: Before, mut runs: Vec<RunRecord>) -> Self {
+        let last = runs.pop();
+        runs.retain(|r| r.kernel_dropped > 0 || r.interface_dropped > 0);
+        let from = runs.len().saturating_sub(RUNS);
+        let earlier = runs.into_iter().skip(from).chain(last).collect();
+        Self { file, before, earlier }
+    }
 }
 
 /// Writes the record.
@@ -129,18 +145,21 @@ pub(super) struct Recorder {
     shared: Arc<Shared>,
     rate: Rate,
     written: Vec<StateRecord>,
+    /// Those before this one, and this one.
+    runs: Vec<RunRecord>,
     failing: bool,
 }
 
 impl Recorder {
     /// Says what was found, and writes the first record: from here on this run is accounted for.
-    pub(super) fn new(account: Account, epochs: Vec<Epoch>, shared: Arc<Shared>) -> Self {
-        let Account { file, before } = account;
+    pub(super) fn new(account: Account, epochs: Vec<Epoch>, instance: u64, shared: Arc<Shared>) -> Self {
+        let Account { file, before, earlier: mut runs } = account;
+        runs.push(RunRecord { instance, began_ns: clock::wall().as_nanos(), ..RunRecord::default() });
         before.tell();
         *shared.before.lock() = before;
         shared.state_errors.fetch_add(u64::from(before.unreadable), Ordering::Relaxed);
         let (carried, rate) = (before.at_most(), Rate::new());
-        let mut this = Self { file, carried, epochs, shared, rate, written: Vec::new(), failing: false };
+        let mut this = Self { file, carried, epochs, shared, rate, written: Vec::new(), runs, failing: false };
         this.write(false);
         this
     }
@@ -161,12 +180,18 @@ impl Recorder {
     }
 
     fn write(&mut self, stopped: bool) {
-        let (mut records, taken) = self.shared.records(&self.epochs);
+        let (mut records, taken, kernel) = self.shared.records(&self.epochs);
         let rate = self.rate.note(taken);
         let written_ns = clock::wall().as_nanos();
         records.first_mut().into_iter().for_each(|first| first.rate = rate);
         records.push(StateRecord { at_risk: self.carried, ..StateRecord::default() });
-        if records == self.written && !stopped {
+        let lost = self.runs.last_mut().is_some_and(|run| {
+            let now = (kernel.kernel_dropped, kernel.interface_dropped);
+            let before = (run.kernel_dropped, run.interface_dropped);
+            (run.kernel_dropped, run.interface_dropped) = now;
+            now != before
+        });
+        if records == self.written && !lost && !stopped {
             // nothing comes, nothing goes: what stands there is still so, whatever its age
             return;
         }
@@ -174,7 +199,8 @@ impl Recorder {
         for record in &mut records {
             record.written_ns = written_ns;
         }
-        let done = self.file.write(&records, stopped);
+        self.runs.last_mut().into_iter().for_each(|run| run.written_ns = written_ns);
+        let done = self.file.write(&records, &self.runs, stopped);
         if let Err(e) = &done {
             self.shared.state_errors.fetch_add(1, Ordering::Relaxed);
             self.written.clear();
@@ -227,15 +253,17 @@ impl Shared {
         self.progress.iter().map(of).fold(0, u64::saturating_add)
     }
 
-    /// A record of each capture thread, all of one instant, without rate and time; and what [`Self::taken`] is then.
-    fn records(&self, epochs: &[Epoch]) -> (Vec<StateRecord>, u64) {
+    /// A record of each capture thread, all of one instant, without rate and time; and what [`Self::taken`] and the kernel say then.
+    fn records(&self, epochs: &[Epoch]) -> (Vec<StateRecord>, u64, KernelStats) {
         // no thread hands anything over while all of this is read
         let slots: Vec<_> = self.progress.iter().map(parking_lot::Mutex::lock).collect();
         let exposed = self.backlog.exposed();
         let (mut at_risk, mut taken) = (exposed.packets, 0_u64);
+        let mut kernel = KernelStats::default();
         let mut records = Vec::with_capacity(slots.len().saturating_add(1));
         for (slot, epoch) in slots.iter().zip(epochs) {
             let e = &slot.engine;
+            kernel = kernel.plus(slot.kernel);
             taken = taken.saturating_add(e.forwarded).saturating_add(e.held);
             at_risk = at_risk.saturating_add(slot.open).saturating_add(e.held).saturating_add(slot.kernel.in_ring);
             let seq = exposed.logged.get(epoch).copied().unwrap_or_default();
@@ -246,7 +274,7 @@ impl Shared {
         if let Some(first) = records.first_mut() {
             (first.acked, first.at_risk) = (exposed.acked_packets, at_risk);
         }
-        (records, taken)
+        (records, taken, kernel)
     }
 }
 

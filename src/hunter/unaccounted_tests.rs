@@ -70,6 +70,24 @@ async fn a_record_is_due_every_second_and_at_once_when_more_comes_than_the_last_
     assert_eq!(rate.note(1000), 0, "but not for ever");
 }
 
+#[test]
+fn what_a_killed_runs_kernel_lost_is_handed_on_by_the_next_and_by_the_one_after() {
+    let tmp = tempfile::tempdir().unwrap();
+    let lost = |run: &RunRecord| (run.instance, run.kernel_dropped, run.interface_dropped);
+    let mut handed_on = Vec::new();
+    for n in 1..=7 {
+        let mut run = Run::start(tmp.path(), n, Durability::Memory);
+        handed_on.push(run.earlier.iter().map(lost).collect::<Vec<_>>());
+        // the second loses nothing
+        let kernel_dropped = if n == 2 { 0 } else { 10 + n };
+        run.shared.progress[0].lock().kernel = KernelStats { kernel_dropped, interface_dropped: 0, ..KernelStats::default() };
+        run.recorder.write(false);
+    }
+
+    assert_eq!(handed_on[..3], [vec![], vec![(1, 11, 0)], vec![(1, 11, 0), (2, 0, 0)]]);
+    assert_eq!(handed_on[6], [(3, 13, 0), (4, 14, 0), (5, 15, 0), (6, 16, 0)]);
+}
+
 /// One run of a hunter, in one thread, with what is true of its packets.
 struct Run {
     shared: Arc<Shared>,
@@ -77,6 +95,7 @@ struct Run {
     recorder: Recorder,
     epoch: Epoch,
     before: Before,
+    earlier: Vec<RunRecord>,
     next: u64,
 }
 
@@ -84,8 +103,8 @@ impl Run {
     fn start(dir: &Path, n: u64, durability: Durability) -> Self {
         let disk = unlocked(|| Disk::lock(dir)).unwrap();
         let (account, queue) = if durability == Durability::Memory {
-            let (file, last) = StateFile::open(&disk, "h").unwrap();
-            (Account { file: file.holding(disk), before: before(&last, 0, 0) }, None)
+            let (file, last, runs) = StateFile::open(&disk, "h").unwrap();
+            (Account::new(file.holding(disk), before(&last, 0, 0), runs), None)
         } else {
             let config = SpoolConfig {
                 hunter_id: "h".into(),
@@ -97,19 +116,19 @@ impl Run {
                 sync_bytes: u64::MAX,
             };
             let queue = Queue::open(disk.volatile(), config).unwrap();
-            let (file, last) = StateFile::open(queue.fs(), "h").unwrap();
+            let (file, last, runs) = StateFile::open(queue.fs(), "h").unwrap();
             let now = clock::wall().as_nanos();
             let before = Before::of(&last, |epoch, seq| queue.packets_after(epoch, seq), now, None);
-            (Account { file, before }, Some(queue))
+            (Account::new(file, before, runs), Some(queue))
         };
-        let before = account.before;
+        let (before, earlier) = (account.before, account.earlier.clone());
         // eight batches in memory, some more on their way to the disk
         let room = BacklogConfig { max_bytes: 8 * 1100, durability, ..BacklogConfig::default() };
         let shared = Arc::new(Shared::new(Arc::new(Backlog::new(room)), 1));
         let spooler = queue.map(|queue| Spooler::new(queue, Arc::clone(&shared.backlog)));
         let epoch = Epoch(n);
-        let recorder = Recorder::new(account, vec![epoch], Arc::clone(&shared));
-        Self { shared, spooler, recorder, epoch, before, next: 1 }
+        let recorder = Recorder::new(account, vec![epoch], n, Arc::clone(&shared));
+        Self { shared, spooler, recorder, epoch, before, earlier, next: 1 }
     }
 
     fn capture(&mut self) {

@@ -102,6 +102,7 @@ fn plane(shared: &Arc<Shared>) -> Arc<Plane> {
         memory_limit: 0,
         instance: 1,
         epochs: vec![Epoch(1)],
+        earlier: Vec::new(),
     };
     let options = CompileOptions { mode: filter::Mode::Generic, ..CompileOptions::default() };
     Arc::new(Plane::new(facts, Arc::clone(shared), options, Vec::new()))

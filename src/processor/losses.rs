@@ -4,6 +4,7 @@
 //! | reason | is | ends when |
 //! |---|---|---|
 //! | `kernel_dropped`, `interface_dropped` | what a run of the hunter counts more than it said before | |
+//! | `hunter_down` | from the last word of one run to the beginning of the next | |
 //! | a drop reason | batches that were given up, as declared | |
 //! | `pending` | packets that did not come in their turn and may come by another processor below this one | they have come |
 //! | `undeclared` | the same where there is no other way, or where too many are missing to be told apart | they have come, where they are told apart |
@@ -34,6 +35,8 @@ const NEWS: usize = 1024;
 /// A call whose first packet comes this long after a loss may have begun in it: a request is sent again after half a second, one and two.
 const BEGAN_BEFORE: Duration = Duration::from_secs(2);
 
+/// Nobody captured.
+const DOWN: &str = "hunter_down";
 /// Batches that did not come in their turn, and why that may be.
 pub(super) const UNDECLARED: &str = "undeclared";
 /// The same while they may come by another way.
@@ -54,7 +57,7 @@ impl LossWindow {
             reason: self.reason.clone(),
             from: self.from.map(|from| json::time(ts(from))),
             until: Some(json::time(ts(self.until))),
-            packets: Some(self.packets),
+            packets: Some(self.packets).filter(|n| *n > 0),
             hunter: hunter.to_owned(),
         }
     }
@@ -155,7 +158,8 @@ impl Losses {
         let known = runs.iter_mut().find(|r| r.run == said.run);
         // one that counts from 0 again is another
         let goes_on = known.as_ref().is_some_and(|r| r.kernel <= said.kernel && r.interface <= said.interface);
-        let before = known.map(|r| std::mem::replace(r, RunLosses { at: said.at.max(r.at), ..said }));
+        let before =
+            known.map(|r| std::mem::replace(r, RunLosses { at: said.at.max(r.at), stopped: said.stopped || r.stopped, ..said }));
         if before.is_none() {
             if runs.len() >= RUNS {
                 let oldest = runs.iter().enumerate().min_by_key(|(_, r)| r.at).map(|(n, _)| n);
@@ -174,6 +178,22 @@ impl Losses {
                 let window = LossWindow { reason: reason.to_owned(), from, until: said.at, packets, ..LossWindow::default() };
                 self.note(hunter, window);
             }
+        }
+    }
+
+    /// A run of a hunter begins. Since the run before it was last heard of, nobody captured; where that said that it stops, its calls are said to be
+    /// unfinished.
+    pub(super) fn begin(&mut self, hunter: &Arc<str>, run: u64, began: Timestamp) {
+        let began = began.as_nanos();
+        let runs = &mut self.of(hunter).runs;
+        if runs.iter().any(|r| r.run == run) {
+            return;
+        }
+        let before = runs.iter().filter(|r| r.at < began).max_by_key(|r| r.at).filter(|r| !r.stopped).map(|r| r.at);
+        self.hear(hunter, None, RunLosses { run, at: began, ..RunLosses::default() });
+        if let Some(from) = before {
+            let window = LossWindow { reason: DOWN.to_owned(), from: Some(from), until: began, ..LossWindow::default() };
+            self.note(hunter, window);
         }
     }
 

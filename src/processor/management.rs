@@ -13,9 +13,10 @@ use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
 use super::upstream::UpstreamFigures;
 use crate::net::{PeerInfo, Role};
+use crate::packet::Timestamp;
 use crate::record::losses::RunLosses;
 use crate::telemetry::{Escaped, clock};
-use crate::wire::management::management_service_server::ManagementService;
+use crate::wire::management::{self as wire, management_service_server::ManagementService};
 use crate::wire::management::{
     AuthTokenRequest, AuthorizationToken, AvailableHunter, ConnectedHunter, FilterDeleteRequest, FilterError, FilterRequest,
     FilterResponse, FilterUpdate, FilterUpdateResult, HunterHeartbeat, HunterRegistration, HunterStatus, ListHuntersRequest,
@@ -33,6 +34,8 @@ const FILTER_BYTES_SHOWN: usize = 2 << 20;
 const ERRORS_KEPT: usize = 1000;
 /// And said in the log.
 const ERRORS_SAID: usize = 10;
+/// Earlier runs whose losses a registration may tell.
+const EARLIER: usize = 8;
 
 /// At a stop, how often it is looked whether everything received is stored, and how many times at most.
 const ACKS_LOOK: Duration = Duration::from_millis(10);
@@ -82,7 +85,7 @@ impl ManagementService for Management {
         let (remote, peer) = remote_of(&request);
         let r = request.into_inner();
         self.shared.check_identity(peer.as_ref(), &r.hunter_id)?;
-        let (id, epochs) = (r.hunter_id.clone(), r.epochs.clone());
+        let (id, epochs, instance, earlier) = (r.hunter_id.clone(), r.epochs.clone(), r.instance, r.earlier.clone());
         let registered = self.shared.roster.lock().register(r, remote, clock::wall());
         let subscriber = registered.map_err(|e| {
             tracing::warn!(hunter = %Escaped(id.as_bytes()), why = e.name(), "registration refused");
@@ -92,6 +95,9 @@ impl ManagementService for Management {
                 Refusal::BadId | Refusal::TooLarge(_) => Status::invalid_argument(e.to_string()),
             }
         })?;
+        if instance != 0 {
+            self.shared.note_run(&id, instance, &earlier);
+        }
         let extended = subscriber.extended;
         let (filter_version, filters) = self.shared.filters.give(&subscriber);
         let acked = self.shared.ingest.resume_points(&id, &epochs);
@@ -326,6 +332,21 @@ fn not_yet(what: &str) -> Status {
 }
 
 impl Shared {
+    /// A run of a hunter registers, and says what those before it lost.
+    pub(super) fn note_run(&self, id: &str, instance: u64, earlier: &[wire::RunLosses]) {
+        let Some(began) = self.roster.lock().get(id).and_then(Hunter::began) else { return };
+        let (hunter, mut losses) = (Arc::from(id), self.losses.lock());
+        for e in earlier.iter().take(EARLIER) {
+            let (run, at, kernel, interface) = (e.instance, e.until_ns, e.kernel_dropped, e.interface_dropped);
+            losses.hear(
+                &hunter,
+                Some(Timestamp::from_nanos(e.began_ns)),
+                RunLosses { run, at, kernel, interface, stopped: false },
+            );
+        }
+        losses.begin(&hunter, instance, began);
+    }
+
     /// Takes what a hunter says of itself, and what it has lost since it last did.
     pub(super) fn note_heartbeat(&self, beat: HunterHeartbeat) {
         let status = beat.status();
@@ -335,7 +356,8 @@ impl Shared {
             let (run, at, kernel, interface) =
                 (h.registration.instance, beat.timestamp_ns, stats.kernel_dropped, stats.interface_dropped);
             let hunter = Arc::from(beat.hunter_id.as_str());
-            self.losses.lock().hear(&hunter, h.began(), RunLosses { run, at, kernel, interface });
+            let stopped = status == HunterStatus::StatusStopping;
+            self.losses.lock().hear(&hunter, h.began(), RunLosses { run, at, kernel, interface, stopped });
         }
         if h.filter_version != beat.filter_version {
             tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");

@@ -56,4 +56,7 @@ pub struct RunLosses {
     pub kernel: u64,
     /// Frames dropped by its interfaces.
     pub interface: u64,
+    /// It said that it stops.
+    #[serde(default)]
+    pub stopped: bool,
 }

@@ -53,7 +53,7 @@ pub use self::fs::{Disk, DiskFile, Fs, FsFile, Space};
 pub use self::queue::{Queue, Stats};
 pub use self::record::MAX_PAYLOAD;
 pub use self::recover::{Listed, list};
-pub use self::state::{LastRun, StateFile, StateRecord};
+pub use self::state::{LastRun, RunRecord, StateFile, StateRecord};
 
 use crate::batch::{BatchSeq, DroppedRange, Epoch, GRPC_PREFIX};
 use crate::record::dir::MinFree;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::breaker::BreakerState;
 use crate::batch::Epoch;
 use crate::reason::DropReason;
+use crate::spool::RunRecord;
 use crate::telemetry::Exposition;
 use crate::telemetry::exposition::Kind;
 
@@ -27,6 +28,8 @@ pub struct RegistrationFacts {
     pub instance: u64,
     /// Epochs in use beyond those of which batches wait.
     pub epochs: Vec<Epoch>,
+    /// What earlier runs of this hunter lost before their inspection, the last run among them.
+    pub earlier: Vec<RunRecord>,
     /// Of a processor: where it listens.
     pub listen_address: String,
     /// Of a processor: those below it, however deep.

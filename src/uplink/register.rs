@@ -13,10 +13,11 @@ use super::legacy::Legacy;
 use super::run::{SessionError, UplinkConfig};
 use crate::batch::{BatchSeq, Epoch};
 use crate::net::Target;
+use crate::spool::RunRecord;
 use crate::wire::management::management_service_client::ManagementServiceClient;
 use crate::wire::management::{
     Filter, FilterRequest, FilterUpdate, FilterUpdateType, HunterCapabilities, HunterRegistration, ProcessorRegistration,
-    ProcessorRegistrationResponse,
+    ProcessorRegistrationResponse, RunLosses,
 };
 
 /// An unary call takes this long at most.
@@ -74,6 +75,7 @@ pub(super) async fn hunter(
         epochs,
         durable_acks: true,
         instance: facts.instance,
+        earlier: facts.earlier.iter().map(earlier).collect(),
     };
     let answer = called(target, "RegisterHunter", client.register_hunter(request)).await?;
     if !answer.accepted {
@@ -87,6 +89,16 @@ pub(super) async fn hunter(
         resume: answer.acked.iter().map(|p| (Epoch(p.epoch), BatchSeq(p.ack_sequence))).collect(),
         legacy: legacy.then_some(Legacy { interfaces }),
     })
+}
+
+fn earlier(run: &RunRecord) -> RunLosses {
+    RunLosses {
+        instance: run.instance,
+        began_ns: run.began_ns,
+        until_ns: run.written_ns,
+        kernel_dropped: run.kernel_dropped,
+        interface_dropped: run.interface_dropped,
+    }
 }
 
 /// Registers a processor. It needs no points to resume from: what is sent twice is recognised by its hunter's epoch and sequence.

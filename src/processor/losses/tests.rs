@@ -7,7 +7,7 @@ fn at(secs: i64) -> Timestamp {
 }
 
 fn run(run: u64, secs: i64, kernel: u64, interface: u64) -> RunLosses {
-    RunLosses { run, at: at(secs).as_nanos(), kernel, interface }
+    RunLosses { run, at: at(secs).as_nanos(), kernel, interface, stopped: false }
 }
 
 fn loss(from: i64, until: i64, packets: u64) -> LossWindow {
@@ -56,6 +56,26 @@ fn what_a_run_says_is_told_once_since_it_last_spoke_and_another_run_begins_anew(
     // losses without a pause are one, and another reason is another
     let expected = [kernel(100, 110, 11), interface, kernel(200, 205, 3), kernel(111, 112, 1)];
     assert_eq!(told(&losses), expected);
+}
+
+#[test]
+fn nobody_captured_between_a_run_that_did_not_say_that_it_stops_and_the_next() {
+    let mut losses = Losses::default();
+    let edge: Arc<str> = "edge".into();
+    losses.begin(&edge, 1, at(90));
+    losses.hear(&edge, None, run(1, 100, 0, 0));
+    for _ in 0..2 {
+        // its last record is younger than its last heartbeat; it registers again and again
+        losses.hear(&edge, Some(at(90)), run(1, 103, 4, 0));
+        losses.begin(&edge, 2, at(110));
+    }
+    losses.hear(&edge, None, RunLosses { stopped: true, ..run(2, 120, 0, 0) });
+    losses.hear(&edge, None, run(2, 120, 0, 0));
+    losses.begin(&edge, 3, at(130));
+
+    let expected = [("kernel_dropped".to_owned(), Some(100), 103, 4), ("hunter_down".to_owned(), Some(103), 110, 0)];
+    assert_eq!(told(&losses), expected);
+    assert_eq!(losses.holes("edge", at(0), at(200)).map(|h| h.packets).collect::<Vec<_>>(), [Some(4), None]);
 }
 
 #[test]

@@ -242,6 +242,7 @@ pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
         memory_limit: 0,
         instance: epoch.0,
         epochs: vec![epoch],
+        earlier: Vec::new(),
     };
     let shared = Arc::new(Shared::new(Arc::clone(&backlog), 0));
     let control: Arc<dyn Control> = Arc::new(Plane::new(facts, shared, CompileOptions::default(), Vec::new()));
