@@ -39,7 +39,7 @@ use tonic::Status;
 
 pub(super) use self::offered::Offered;
 pub use self::ring::Figures;
-use self::ring::Ring;
+use self::ring::{RING, Ring};
 pub(super) use self::watch::Watch;
 use self::wish::Wish;
 use crate::telemetry::memory;
@@ -53,6 +53,8 @@ const COMPILED_AT_ONCE: usize = 1;
 #[derive(Debug)]
 pub struct Monitors {
     max: usize,
+    /// Bytes that may wait for each.
+    ring: usize,
     /// Whether there is one; looked at for each batch.
     some: AtomicBool,
     seats: RwLock<Seats>,
@@ -82,11 +84,19 @@ impl Monitors {
     pub fn new(max: usize) -> Self {
         Self {
             max,
+            ring: RING,
             some: AtomicBool::new(false),
             seats: RwLock::default(),
             held: Arc::default(),
             compiling: Arc::new(Semaphore::new(COMPILED_AT_ONCE)),
         }
+    }
+
+    /// With smaller rings, where little is played.
+    #[cfg(test)]
+    #[must_use]
+    pub(super) fn with_rings(self, bytes: usize) -> Self {
+        Self { ring: bytes, ..self }
     }
 
     /// Whether anybody watches.
@@ -135,7 +145,7 @@ impl Monitors {
             return Err(Status::resource_exhausted(text));
         }
         seats.numbers = seats.numbers.saturating_add(1);
-        let ring = Arc::new(Ring::new(seats.numbers, wish));
+        let ring = Arc::new(Ring::new(seats.numbers, wish, self.ring));
         seats.rings.push(Arc::clone(&ring));
         self.some.store(true, Ordering::Release);
         Ok(ring)

@@ -62,6 +62,8 @@ pub(super) struct Ring {
     pub(super) number: u64,
     /// What it asked for.
     pub(super) wish: Wish,
+    /// Bytes that may wait.
+    room: usize,
     state: Mutex<State>,
 }
 
@@ -96,8 +98,8 @@ pub(super) enum Next {
 }
 
 impl Ring {
-    pub(super) fn new(number: u64, wish: Wish) -> Self {
-        Self { number, wish, state: Mutex::default() }
+    pub(super) fn new(number: u64, wish: Wish, room: usize) -> Self {
+        Self { number, wish, room, state: Mutex::default() }
     }
 
     /// A batch that may be wanted; `fits`: all rings together have room for it.
@@ -111,7 +113,7 @@ impl Ring {
             return;
         }
         s.figures.offered = s.figures.offered.saturating_add(batch.packets);
-        if !fits || s.bytes.saturating_add(cost) > RING {
+        if !fits || s.bytes.saturating_add(cost) > self.room {
             s.figures.skipped = s.figures.skipped.saturating_add(batch.packets);
             s.gap = s.gap.saturating_add(batch.packets);
             return;

@@ -55,6 +55,7 @@ impl Watch {
         let (of, whose) = (Arc::clone(shared), peer.clone());
         let over = async move {
             tokio::select! {
+                biased;
                 () = of.ending.wait() => {}
                 () = PeerInfo::rolled(whose) => {}
             }

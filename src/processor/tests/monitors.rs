@@ -253,6 +253,31 @@ async fn a_monitor_too_many_is_refused_and_one_that_leaves_makes_room() {
     assert_eq!(shared.monitors.len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn as_many_as_may_get_a_seat_however_many_ask_at_once() {
+    let (mut shared, _queue) = processor(1);
+    Arc::get_mut(&mut shared).unwrap().monitors = Monitors::new(5);
+    let ask = |_| {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let mut monitor = Monitor::open(&shared, &anything());
+            (monitor.next().await, monitor)
+        })
+    };
+    let asked: Vec<_> = (0..40).map(ask).collect();
+
+    let mut seated = Vec::new();
+    for asked in asked {
+        let (seen, monitor) = asked.await.unwrap();
+        match seen {
+            Seen::Silence => seated.push(monitor),
+            other => assert!(matches!(other, Seen::End(Code::ResourceExhausted, _)), "{other:?}"),
+        }
+    }
+
+    assert_eq!((seated.len(), shared.monitors.len()), (5, 5));
+}
+
 /// Each ring holds 8 MiB; three times as much is brought.
 #[tokio::test(start_paused = true)]
 async fn fifty_monitors_that_read_nothing_stop_nobody_and_are_told_what_they_missed_once_they_read() {

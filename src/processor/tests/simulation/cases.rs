@@ -43,6 +43,7 @@ fn one_and_one(faults: &[(u64, u64, What)]) -> Scene {
         calm: ms(8000),
         hostile: false,
         idler: false,
+        monitor: None,
     }
 }
 

@@ -8,7 +8,7 @@
 //! | `hunter` | real backlog, spool and uplink; made packets |
 //! | `processor` | real services, ingest, pressure, record and commit threads |
 //! | `network`, `disk` | turmoil's network and file system as ours |
-//! | `strangers` | a hunter that lies, a subscriber that reads nothing |
+//! | `strangers` | a hunter that lies, a subscriber that reads nothing, a monitor that reads slowly |
 //! | `packets` | numbered packets |
 //! | `oracle` | what must be true at the end |
 //!
@@ -310,6 +310,10 @@ fn add_strangers(sim: &mut turmoil::Sim<'_>, scene: &Scene, seed: u64, calm: &Rc
     if scene.idler {
         let calm = Rc::clone(calm);
         sim.host(strangers::IDLER, move || strangers::idle(all, Rc::clone(&calm)));
+    }
+    if let Some(pause) = scene.monitor {
+        let calm = Rc::clone(calm);
+        sim.host(strangers::MONITOR, move || strangers::watch(all, seed, pause, Rc::clone(&calm)));
     }
 }
 

@@ -156,7 +156,11 @@ pub(super) async fn listen(
         while let Ok((stream, remote)) = listener.accept().await {
             let local = stream.local_addr().unwrap_or(remote);
             let id = turmoil::reverse_lookup(remote.ip()).unwrap_or_default();
-            let role = if id.starts_with('p') { Role::Processor } else { Role::Hunter };
+            let role = match id.chars().next() {
+                Some('p') => Role::Processor,
+                Some('s') => Role::Subscriber,
+                _ => Role::Hunter,
+            };
             let identity = PeerIdentity { role, id };
             let rolls = age.and_then(|age| Instant::now().checked_add(age));
             let peer = PeerInfo { rolls, ..PeerInfo::new(remote, local, Some(identity), true) };

@@ -23,6 +23,7 @@ use crate::processor::access::Access;
 use crate::processor::branches::record::{self, Outputs};
 use crate::processor::commit::{Ask, Commit, Committer, Durability, Line, Progress, Recovered, recover};
 use crate::processor::ingest::Ingest;
+use crate::processor::monitors::Monitors;
 use crate::processor::shared::{Job, Shared};
 use crate::processor::topology::{serve, tell_stats, watch_pressure};
 use crate::processor::upstream::{Plane, Upstream};
@@ -97,16 +98,18 @@ impl Node {
         })
     }
 
-    /// P1 and P2 of this instant.
+    /// P1 and P2 of this instant, the equations of the road upwards and of monitors.
     pub(super) fn check(&self, way: &mut impl Hasher) -> Result<(), String> {
         let Some(shared) = &*self.shared.borrow() else { return Ok(()) };
         let counts = shared.counters.counts();
         [counts.received, counts.unique, counts.committed, counts.in_queue].hash(way);
         let above = shared.above().map_or(0, |a| a.imbalance());
-        if counts.imbalance() == [0, 0] && above == 0 {
+        let watched = shared.monitors.figures();
+        [watched.offered, watched.delivered, watched.skipped].hash(way);
+        if counts.imbalance() == [0, 0] && above == 0 && watched.imbalance() == 0 {
             Ok(())
         } else {
-            Err(format!("{}: {}: {counts:?}", self.name, counts.difference()))
+            Err(format!("{}: {}: {counts:?} {watched:?}", self.name, counts.difference()))
         }
     }
 
@@ -174,6 +177,10 @@ impl Node {
 
 /// Bytes in the queue for the processor above.
 const QUEUE: u64 = 1 << 20;
+/// Monitors at once.
+const MONITORS: usize = 3;
+/// Bytes that wait for one: some batches.
+const RING: usize = 2000;
 
 /// The files, as they are found.
 fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
@@ -265,7 +272,9 @@ fn climb(node: &Node, crash: Arc<Crash>, shared: &Arc<Shared>, queue: Queue<Disk
 fn records(name: String, root: &Path, kind: Kind, begun: &SyncSender<Begun>) {
     let (known, outputs, commit) = open(root, kind);
     let (jobs, mut queue): (_, mpsc::Receiver<Job>) = mpsc::channel(kind.jobs);
-    let shared = Arc::new(Shared::new(name, true, 100, Ingest::restore(&known), 1, kind.durability, jobs));
+    let mut shared = Shared::new(name, true, 100, Ingest::restore(&known), 1, kind.durability, jobs);
+    shared.monitors = Monitors::new(MONITORS).with_rings(RING);
+    let shared = Arc::new(shared);
     let (ask, asked) = sync_channel(4);
     let progress = Arc::new(Progress::default());
     let (again, places) = (commit.again.clone(), commit.places.clone());

@@ -68,6 +68,8 @@ pub(super) struct Scene {
     pub(super) hostile: bool,
     /// Somebody asks for streams and reads none of them.
     pub(super) idler: bool,
+    /// Somebody watches, and waits so long at most before it reads on.
+    pub(super) monitor: Option<Duration>,
 }
 
 fn ms(n: u64) -> Duration {
@@ -105,6 +107,7 @@ impl Scene {
             calm,
             hostile: d.roll(3) == 0,
             idler: d.roll(3) == 0,
+            monitor: [None, None, Some(ms(20)), Some(ms(400))][index(d.roll(4))],
             hunters,
             processors,
             faults,

@@ -1,6 +1,7 @@
-//! Who takes part to disturb: a hunter that lies, and one that asks for everything and reads nothing.
+//! Who takes part to disturb: a hunter that lies, one that asks for everything and reads nothing, a monitor that reads slowly.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::oracle::STRANGERS;
 use super::packets::push;
 use crate::batch::{BatchStats, Encoder, EncoderConfig, Epoch, Limits};
 use crate::wire::data::data_service_client::DataServiceClient;
-use crate::wire::data::{DroppedRange, PacketBatch};
+use crate::wire::data::{DroppedRange, PacketBatch, SubscribeRequest};
 use crate::wire::management::management_service_client::ManagementServiceClient;
 use crate::wire::management::{FilterRequest, HunterRegistration, StatusRequest};
 
@@ -25,6 +26,10 @@ use crate::wire::management::{FilterRequest, HunterRegistration, StatusRequest};
 pub(super) const LIAR: &str = "x0";
 /// The name of the one that reads nothing.
 pub(super) const IDLER: &str = "w0";
+/// The name of the one that watches.
+pub(super) const MONITOR: &str = "s0";
+/// What it lets the processor send before it has read: little is played, and it is to be too much.
+const UNREAD: u32 = 700;
 /// Nothing is waited for longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -34,7 +39,7 @@ async fn channel(to: &str) -> Option<Channel> {
     let connector = tower::service_fn(move |_: http::Uri| {
         std::future::ready(io.take().ok_or_else(|| std::io::Error::other("the connection is gone")))
     });
-    Endpoint::from_static("http://processor").connect_with_connector(connector).await.ok()
+    Endpoint::from_static("http://processor").initial_stream_window_size(UNREAD).connect_with_connector(connector).await.ok()
 }
 
 fn registration(id: &str, instance: u64) -> HunterRegistration {
@@ -134,6 +139,41 @@ pub(super) async fn idle(processors: usize, calm: Rc<Cell<bool>>) -> turmoil::Re
             kept.push(stream);
         }
         if kept.len() > 8 {
+            kept.remove(0);
+        }
+    }
+}
+
+/// Watches one processor after the other, some of them for long; no batch comes twice in one subscription.
+pub(super) async fn watch(processors: usize, seed: u64, pause: Duration, calm: Rc<Cell<bool>>) -> turmoil::Result {
+    let mut dice = Dice(seed ^ 0x5ee);
+    let mut kept = Vec::new();
+    loop {
+        sleep(Duration::from_millis(20 + dice.roll(500))).await;
+        if calm.get() {
+            continue;
+        }
+        let to = format!("p{}", dice.roll(processors as u64));
+        let Some(channel) = channel(&to).await else { continue };
+        let request =
+            SubscribeRequest { client_id: "one name for all".into(), contexts: dice.roll(2) == 0, ..SubscribeRequest::default() };
+        let asked = timeout(PATIENCE, DataServiceClient::new(channel).subscribe_packets(request)).await;
+        let Ok(Ok(stream)) = asked else { continue };
+        let (mut stream, mut came) = (stream.into_inner(), HashSet::new());
+        for _ in 0..dice.roll(40) {
+            match timeout(PATIENCE, stream.message()).await {
+                Ok(Ok(Some(b))) if !b.packets.is_empty() => {
+                    let first = b.packets[0].timestamp_ns;
+                    assert!(came.insert((b.hunter_id.clone(), b.epoch, b.sequence, first)), "twice: {b:?}");
+                }
+                Ok(Ok(Some(b))) => assert!(b.skipped_packets > 0, "nothing is said: {b:?}"),
+                _ => break,
+            }
+            sleep(pause * u32::try_from(dice.roll(100)).unwrap() / 100).await;
+        }
+        // it stays, and reads nothing more
+        kept.push(stream);
+        if kept.len() > 3 {
             kept.remove(0);
         }
     }
