@@ -25,6 +25,7 @@
 mod counting;
 mod inspect;
 mod media;
+mod monitors;
 mod process;
 mod push;
 mod rows;

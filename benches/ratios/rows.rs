@@ -13,6 +13,7 @@ use lippycat::record::name::{Pattern, Purpose};
 use lippycat::record::state::{self, Saving, State};
 
 use crate::Bench;
+use crate::monitors::Stalled;
 use crate::process::{self, Cost, Processor, lc};
 use crate::steady::{Flow, Steady};
 use crate::table::{Goal, Row, Spread, Unit};
@@ -21,7 +22,7 @@ use crate::{counting, inspect, media, push, stream};
 
 /// Measures every wanted row and hands it over as soon as it is there.
 pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
-    if ["inspect", "voip", "forward", "durable", "filters", "stream"].iter().any(|k| bench.wants(k)) {
+    if ["inspect", "voip", "forward", "durable", "filters", "stream", "monitors"].iter().any(|k| bench.wants(k)) {
         let voip = Kind::Voip.make(&bench.dir, bench.bytes).unwrap();
         with_voip(bench, &voip, done);
         fs::remove_file(&voip.path).unwrap();
@@ -79,6 +80,9 @@ fn with_voip(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
     }
     if bench.wants("forward") {
         forward(bench, voip, done);
+    }
+    if bench.wants("monitors") {
+        monitors(bench, voip, done);
     }
     if bench.wants("durable") {
         durable(bench, voip, done);
@@ -174,6 +178,24 @@ fn forward(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
         done(Row::speed(&what, Goal::AtLeast(goal), bench.rounds, ours, theirs));
         done(cpu.row(&format!("forward: CPU of the hunter per packet, {name}")));
     }
+}
+
+/// What monitors that read nothing cost those who store.
+fn monitors(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
+    let dir = fresh(bench, "monitors");
+    let stored = |stalled: u32| {
+        let _old = fs::remove_file(dir.join("all.pcap"));
+        let _old = fs::remove_dir_all(dir.join("state"));
+        let processor = Processor::start(&dir, &["--insecure", "-w", "all.pcap"]);
+        let monitors = Stalled::at(&processor.address(), stalled);
+        let hunter = hunt(&dir, &[], &processor, &["--insecure", "--no-filter-policy", "allow"], voip);
+        drop(monitors);
+        processor.stop();
+        assert_eq!(fs::metadata(dir.join("all.pcap")).unwrap().len(), voip.bytes, "every packet is in the file");
+        hunter.wall
+    };
+    let what = "monitors: everything to lc process -w beside 50 stalled ones : beside none";
+    done(Row::speed(what, Goal::AtLeast(0.98), bench.rounds, || stored(50), || stored(0)));
 }
 
 /// What it costs that nothing is lost: everything to a processor that writes it, in plain text.
