@@ -175,6 +175,16 @@ fn more_packets_than_the_limit_refuse_the_batch() {
 }
 
 #[test]
+fn a_batch_weighs_what_was_noted_of_it_too() {
+    let empty = Bytes::from([0x22, 0].repeat(10_000));
+
+    let view = BatchView::parse(empty, &ViewLimits::default()).unwrap();
+
+    assert_eq!(view.len(), 10_000);
+    assert!(view.bytes() > 20_000 + 10_000 * 40, "{}", view.bytes());
+}
+
+#[test]
 fn an_old_peer_means_ethernet_by_link_type_zero() {
     let plain = BatchView::parse(Bytes::from_static(&[0x22, 0]), &ViewLimits::default()).unwrap();
     let ours = BatchView::parse(Bytes::from_static(&[0x22, 0, 0xc1, 0x0c, 1, 0, 0, 0, 0, 0, 0, 0]), &ViewLimits::default());

@@ -404,6 +404,17 @@ impl BatchView {
         self.hunter_id.text(&self.message)
     }
 
+    /// What it takes in memory, beside the message what was noted of it: thousands of packets without a byte are a short message.
+    pub fn bytes(&self) -> usize {
+        fn of<T>(all: &Vec<T>) -> usize {
+            all.capacity().saturating_mul(size_of::<T>())
+        }
+        let noted =
+            [of(&self.packets), of(&self.contexts), of(&self.ranges), of(&self.texts), of(&self.shared), of(&self.legacy)];
+        let way = [of(&self.path), of(&self.interfaces)];
+        noted.into_iter().chain(way).fold(self.message.len(), usize::saturating_add)
+    }
+
     /// The batch's number in its epoch, or in its connection for peers without epochs.
     pub const fn sequence(&self) -> BatchSeq {
         BatchSeq(self.sequence)

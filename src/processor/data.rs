@@ -380,25 +380,18 @@ async fn take_all(
             let text = format!("batch of {bytes} bytes is larger than {}", s.message_max);
             return Err(refuse((Refused::TooLarge, Status::resource_exhausted(text))));
         }
-        take(shared, whose, view, bytes, acks, now).await?;
+        take(shared, whose, view, acks, now).await?;
     }
     Ok(())
 }
 
-async fn take(
-    shared: &Arc<Shared>,
-    whose: Whose,
-    view: BatchView,
-    bytes: usize,
-    acks: &Arc<Acks>,
-    now: Timestamp,
-) -> Result<(), Refusal> {
+async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Acks>, now: Timestamp) -> Result<(), Refusal> {
     let packets = view.len() as u64;
     let mut waiting = Waiting { shared, packets };
     let Whose { hunter, interfaces, epoch, announced, seq } = whose;
     let passed_on = view.is_passed_on();
     // Room first: a batch that is known to have come is on its way to the record thread, whatever becomes of this stream while it waits.
-    let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, shared.queue_kib)).unwrap_or(1);
+    let kib = u32::try_from(view.bytes().div_ceil(1024).clamp(1, shared.queue_kib)).unwrap_or(1);
     let bytes = Arc::clone(&shared.queue).acquire_many_owned(kib).await;
     let room = shared.jobs.reserve().await;
     waiting.packets = 0;

@@ -58,6 +58,24 @@ async fn a_batch_that_came_again_before_it_was_stored_is_acknowledged_where_it_c
 }
 
 #[tokio::test]
+async fn a_batch_waits_with_all_that_it_takes_in_memory() {
+    let (shared, mut queue) = processor(4);
+    register(&shared, "edge");
+    let mut stream = Stream::open(&shared);
+    // the name, the epoch, the number, and 10 000 packets without a byte
+    let batch = [&b"\x0a\x04edge\x10\x01\xc1\x0c\x07\0\0\0\0\0\0\0"[..], &[0x22, 0].repeat(10_000)].concat();
+    let framed = [&[0][..], &u32::try_from(batch.len()).unwrap().to_be_bytes(), &batch].concat();
+    stream.send(framed.into());
+    assert_eq!(stream.answer().await, Answer::Silence);
+
+    let taken = shared.queue_kib - shared.queue.available_permits();
+
+    assert!(taken > 500, "{taken} KiB for a message of 20");
+    drop(queue.recv().await);
+    assert_eq!(shared.queue.available_permits(), shared.queue_kib);
+}
+
+#[tokio::test]
 async fn a_stream_that_opens_in_a_pause_is_told_of_it() {
     let (shared, _queue) = processor(4);
     register(&shared, "edge");

@@ -147,7 +147,7 @@ impl Writer {
     /// Puts a batch that is written into the group; one that calls have a part of is logged.
     pub(super) fn group_batch(&mut self, batch: Incoming, dropped: u64, left_out: [u64; 2]) {
         let kept = std::mem::take(&mut self.at.kept);
-        self.at.bytes = self.at.bytes.saturating_add(batch.view.message().len());
+        self.at.bytes = self.at.bytes.saturating_add(batch.view.bytes());
         let holes = self.out.calls.is_some() && (batch.missing > 0 || batch.view.dropped_ranges().len() > 0);
         if std::mem::take(&mut self.at.has_calls) || holes {
             let head = BatchHead {
@@ -178,7 +178,7 @@ impl Writer {
     }
 
     pub(super) fn is_group_full(&self) -> bool {
-        self.group.batches.len() >= GROUP_BATCHES || self.at.bytes >= GROUP_BYTES
+        self.group.batches.len().saturating_add(self.group.gone.len()) >= GROUP_BATCHES || self.at.bytes >= GROUP_BYTES
     }
 
     /// Sends the group when the one before is durable, or it is full.
