@@ -14,14 +14,16 @@
 //! | bound | value | beyond it |
 //! |---|---|---|
 //! | ranges of one epoch | 4096 | its lowest gap is closed: what comes for it later is taken for a repetition; counted |
-//! | ranges of all beyond one each | 262 144 | half of those of the epoch that has most, likewise |
+//! | ranges of all beyond one each | 262 144 | half of those of every epoch that has half as many as the one that has most, likewise |
 //! | epochs of a hunter; of all | 64; 100 000 | the one untouched for longest goes |
 //! | hunters | 10 000 | the same |
 //! | time without a batch | 7 days of this process | its epoch is not in the next checkpoint, and unknown after a restart |
 //!
-//! That is 40 MB at most: 200 bytes an epoch, 32 a range, names of 256 bytes.
+//! That is 50 MB at most: 300 bytes an epoch, 32 a range, names of 256 bytes. Who goes is found without looking at the others: whoever makes
+//! others go with every batch takes no time from those that stay.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -84,6 +86,8 @@ struct Marks {
     /// Index of the packet that comes next, once a batch of this process's time has told.
     next_index: Option<u64>,
     touched: Moment,
+    /// Its place among those touched.
+    turn: u64,
 }
 
 impl Marks {
@@ -95,6 +99,7 @@ impl Marks {
             through: 0,
             next_index: None,
             touched: Moment::now(),
+            turn: 0,
         }
     }
 
@@ -126,9 +131,19 @@ impl Marks {
 }
 
 #[derive(Debug, Default)]
+struct Known {
+    epochs: BTreeMap<Epoch, Marks>,
+    /// Its place among those touched.
+    turn: u64,
+}
+
+#[derive(Debug, Default)]
 struct State {
-    hunters: HashMap<String, BTreeMap<Epoch, Marks>>,
-    epochs: usize,
+    hunters: HashMap<Arc<str>, Known>,
+    turn: u64,
+    /// All of them, and every epoch, the one untouched for longest first.
+    hunters_by_turn: BTreeMap<u64, Arc<str>>,
+    epochs_by_turn: BTreeMap<u64, (Arc<str>, Epoch)>,
     /// Ranges beyond one per epoch.
     ranges: usize,
     closed: u64,
@@ -214,7 +229,7 @@ impl Ingest {
     /// What whoever sent this batch is told: its hunter, or a processor that passed it on. It is stored if that reaches so far.
     pub fn told(&self, hunter: &str, epoch: Epoch, seq: BatchSeq, passed_on: bool) -> Told {
         let state = self.state.lock();
-        let marks = state.hunters.get(hunter).and_then(|e| e.get(&epoch));
+        let marks = state.hunters.get(hunter).and_then(|known| known.epochs.get(&epoch));
         let told = |m: &Marks| if passed_on { m.stored_around(seq.0) } else { Some(Told { from: 0, through: m.through }) };
         marks.and_then(told).unwrap_or_default()
     }
@@ -228,10 +243,10 @@ impl Ingest {
     /// What is stored. What was accepted and is not stored yet is left out: after a restart it is sent again.
     pub fn snapshot(&self) -> Vec<Acked> {
         let state = self.state.lock();
-        let each = state.hunters.iter().flat_map(|(h, epochs)| epochs.iter().map(move |(e, m)| (h, e, m)));
+        let each = state.hunters.iter().flat_map(|(h, known)| known.epochs.iter().map(move |(e, m)| (h, e, m)));
         let young = each.filter(|(_, _, m)| m.touched.elapsed() < KEPT);
         let mut all: Vec<Acked> = young
-            .map(|(h, e, m)| Acked { hunter: h.clone(), epoch: e.0, through: m.through, stored: Some(m.stored()) })
+            .map(|(h, e, m)| Acked { hunter: h.to_string(), epoch: e.0, through: m.through, stored: Some(m.stored()) })
             .collect();
         all.sort_by(|a, b| (&a.hunter, a.epoch).cmp(&(&b.hunter, b.epoch)));
         all
@@ -247,73 +262,91 @@ impl State {
     /// Changes the marks of an epoch, within the bounds.
     fn change<T>(&mut self, hunter: &str, epoch: Epoch, change: impl FnOnce(&mut Marks) -> T) -> T {
         self.make_room(hunter, epoch);
-        let epochs = self.hunters.entry(hunter.to_owned()).or_default();
-        let before = epochs.len();
-        let marks = epochs.entry(epoch).or_insert_with(Marks::new);
-        marks.touched = Moment::now();
+        self.touch(hunter, epoch);
+        let Some(marks) = self.hunters.get_mut(hunter).and_then(|known| known.epochs.get_mut(&epoch)) else {
+            debug_assert!(false, "what is touched is there");
+            return change(&mut Marks::new());
+        };
         let ranges = marks.spare_ranges();
         let changed = change(marks);
         while marks.arrived.len() > RANGES {
             self.closed = self.closed.saturating_add(marks.arrived.close_first_gap());
         }
         self.ranges = self.ranges.saturating_sub(ranges).saturating_add(marks.spare_ranges());
-        self.epochs = self.epochs.saturating_add(epochs.len().saturating_sub(before));
         if self.ranges > RANGES_ALL {
             self.close_gaps();
         }
         changed
     }
 
+    /// Puts an epoch and its hunter behind all others, anew if they are new.
+    fn touch(&mut self, hunter: &str, epoch: Epoch) {
+        self.turn = self.turn.wrapping_add(1);
+        let known = self.hunters.get_key_value(hunter).map(|(id, known)| (Arc::clone(id), known.turn));
+        let (id, before) = known.unwrap_or_else(|| (Arc::from(hunter), 0));
+        self.hunters_by_turn.remove(&before);
+        self.hunters_by_turn.insert(self.turn, Arc::clone(&id));
+        let known = self.hunters.entry(Arc::clone(&id)).or_default();
+        known.turn = self.turn;
+        let marks = known.epochs.entry(epoch).or_insert_with(Marks::new);
+        marks.touched = Moment::now();
+        let before = std::mem::replace(&mut marks.turn, self.turn);
+        self.epochs_by_turn.remove(&before);
+        self.epochs_by_turn.insert(self.turn, (id, epoch));
+    }
+
     /// Forgets somebody, if this epoch is one too many.
     fn make_room(&mut self, hunter: &str, epoch: Epoch) {
         let known = self.hunters.get(hunter);
-        if known.is_some_and(|e| e.contains_key(&epoch)) {
+        if known.is_some_and(|k| k.epochs.contains_key(&epoch)) {
             return;
         }
-        if known.is_some_and(|e| e.len() >= EPOCHS) {
-            self.forget_epoch(Some(hunter));
+        if let Some(known) = known.filter(|k| k.epochs.len() >= EPOCHS) {
+            let idle = known.epochs.iter().min_by_key(|(_, m)| m.turn).map(|(e, _)| *e);
+            if let Some(idle) = idle {
+                self.forget_epoch(hunter, idle);
+            }
         } else if known.is_none() && self.hunters.len() >= HUNTERS {
-            let touched = |e: &BTreeMap<Epoch, Marks>| e.values().map(|m| m.touched).max();
-            let idle = self.hunters.iter().min_by_key(|(_, e)| touched(e)).map(|(h, _)| h.clone());
-            let gone = idle.and_then(|h| self.hunters.remove(&h)).unwrap_or_default();
-            for marks in gone.into_values() {
+            let idle = self.hunters_by_turn.pop_first();
+            let gone = idle.and_then(|(_, id)| self.hunters.remove(&id)).unwrap_or_default();
+            for marks in gone.epochs.into_values() {
                 self.note_gone(&marks);
             }
         }
-        if self.epochs >= EPOCHS_ALL {
-            self.forget_epoch(None);
+        if self.epochs_by_turn.len() >= EPOCHS_ALL
+            && let Some((_, (hunter, epoch))) = self.epochs_by_turn.pop_first()
+        {
+            self.forget_epoch(&hunter, epoch);
+            if let Some(known) = self.hunters.get(&hunter).filter(|k| k.epochs.is_empty()) {
+                self.hunters_by_turn.remove(&known.turn);
+                self.hunters.remove(&hunter);
+            }
         }
     }
 
-    /// Forgets the epoch untouched for longest, of one hunter or of all.
-    fn forget_epoch(&mut self, of: Option<&str>) {
-        let all = self.hunters.iter().filter(|(h, _)| of.is_none_or(|of| of == *h));
-        let each = all.flat_map(|(h, epochs)| epochs.iter().map(move |(e, m)| (m.touched, *e, h)));
-        let Some((epoch, hunter)) = each.min().map(|(_, e, h)| (e, h.clone())) else { return };
-        let Some(epochs) = self.hunters.get_mut(&hunter) else { return };
-        let gone = epochs.remove(&epoch);
-        if epochs.is_empty() && of.is_none() {
-            self.hunters.remove(&hunter);
-        }
-        if let Some(marks) = gone {
+    fn forget_epoch(&mut self, hunter: &str, epoch: Epoch) {
+        if let Some(marks) = self.hunters.get_mut(hunter).and_then(|known| known.epochs.remove(&epoch)) {
             self.note_gone(&marks);
         }
     }
 
     fn note_gone(&mut self, marks: &Marks) {
-        self.epochs = self.epochs.saturating_sub(1);
         self.ranges = self.ranges.saturating_sub(marks.spare_ranges());
+        self.epochs_by_turn.remove(&marks.turn);
     }
 
-    /// Closes the lower half of the gaps of the epoch that has most.
+    /// Closes the lower half of the gaps of the epoch that has most, and of those that have half as many: it looks at all, and makes room for long.
     fn close_gaps(&mut self) {
-        let most = self.hunters.values_mut().flat_map(BTreeMap::values_mut).max_by_key(|m| m.arrived.len());
-        let Some(marks) = most else { return };
-        let half = marks.spare_ranges().div_ceil(2);
-        for _ in 0..half {
-            self.closed = self.closed.saturating_add(marks.arrived.close_first_gap());
+        let all = self.hunters.values_mut().flat_map(|known| known.epochs.values_mut());
+        let many: Vec<&mut Marks> = all.filter(|m| m.spare_ranges() > 0).collect();
+        let most = many.iter().map(|m| m.spare_ranges()).max().unwrap_or(0);
+        for marks in many.into_iter().filter(|m| m.spare_ranges() >= most.div_ceil(2)) {
+            let half = marks.spare_ranges().div_ceil(2);
+            for _ in 0..half {
+                self.closed = self.closed.saturating_add(marks.arrived.close_first_gap());
+            }
+            self.ranges = self.ranges.saturating_sub(half);
         }
-        self.ranges = self.ranges.saturating_sub(half);
     }
 }
 

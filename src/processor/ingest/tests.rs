@@ -187,12 +187,12 @@ fn the_gaps_of_all_hunters_are_bounded_together_and_an_honest_one_keeps_its_own(
 
     let ranges = |hunter: &str| {
         let state = i.state.lock();
-        state.hunters[hunter].values().map(|m| m.arrived.len()).sum::<usize>()
+        state.hunters[hunter].epochs.values().map(|m| m.arrived.len()).sum::<usize>()
     };
     assert!(ranges("a") + ranges("b") <= RANGES_ALL + EPOCHS + 2, "{} {}", ranges("a"), ranges("b"));
     let state = i.state.lock();
-    let spare: usize = state.hunters.values().flat_map(BTreeMap::values).map(Marks::spare_ranges).sum();
-    assert_eq!((state.ranges, state.epochs), (spare, EPOCHS + 2));
+    let spare: usize = state.hunters.values().flat_map(|k| k.epochs.values()).map(Marks::spare_ranges).sum();
+    assert_eq!((state.ranges, state.epochs_by_turn.len()), (spare, EPOCHS + 2));
     drop(state);
     assert!(ranges("honest") == 2 && i.closed() > 0);
 }
@@ -205,6 +205,40 @@ fn hunters_are_bounded_and_the_one_silent_for_longest_goes() {
     }
 
     let state = i.state.lock();
-    assert_eq!((state.hunters.len(), state.epochs), (HUNTERS, HUNTERS));
-    assert!(!state.hunters.contains_key("h0") && state.hunters.contains_key(&format!("h{}", HUNTERS + 4)));
+    assert_eq!((state.hunters.len(), state.epochs_by_turn.len()), (HUNTERS, HUNTERS));
+    assert!(!state.hunters.contains_key("h0") && state.hunters.contains_key(&*format!("h{}", HUNTERS + 4)));
+}
+
+/// Looking at all epochs is dear: it must not be due again soon.
+#[test]
+fn gaps_that_are_evenly_spread_are_closed_by_many_at_once() {
+    let i = Ingest::default();
+    let spread = 3000;
+    for n in 0..=(RANGES_ALL / spread + 1) as u64 {
+        for h in 0..spread as u64 {
+            comes(&i, &format!("h{}", h / 60), Epoch(h % 60), 2 * (n + 1));
+        }
+    }
+
+    let state = i.state.lock();
+    assert!(state.ranges < RANGES_ALL * 6 / 10, "{}", state.ranges);
+    assert_eq!((state.epochs_by_turn.len(), state.hunters.len()), (spread, spread / 60));
+}
+
+#[test]
+fn the_epoch_untouched_for_longest_goes_first_and_its_hunter_with_its_last() {
+    let i = Ingest::default();
+    for e in 0..EPOCHS_ALL as u64 {
+        comes(&i, &format!("h{}", e / 50), Epoch(e), 1);
+    }
+    comes(&i, "h0", Epoch(0), 2);
+    for e in 0..100_u64 {
+        comes(&i, &format!("n{}", e / 50), Epoch(e), 1);
+    }
+
+    let state = i.state.lock();
+    assert_eq!(state.epochs_by_turn.len(), EPOCHS_ALL);
+    assert_eq!(state.hunters["h0"].epochs.keys().collect::<Vec<_>>(), [&Epoch(0)], "touched again");
+    assert!(!state.hunters.contains_key("h1") && state.hunters["h2"].epochs.len() == 49, "{:?}", state.hunters.get("h2"));
+    assert_eq!(state.hunters.len(), state.hunters_by_turn.len());
 }
