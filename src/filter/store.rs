@@ -151,14 +151,15 @@ impl Store {
         self.iter().filter(move |f| f.enabled && announced.contains(&f.kind) && f.targets(id))
     }
 
-    fn swap(&mut self, next: BTreeMap<String, Arc<Filter>>) -> Result<Change, StoreError> {
+    fn swap(&mut self, mut next: BTreeMap<String, Arc<Filter>>) -> Result<Change, StoreError> {
         check_totals(next.len(), next.values().filter(|f| f.kind == FilterKind::Bpf).count())?;
         let mut change = Change::default();
-        for (id, filter) in &next {
+        for (id, filter) in &mut next {
             match self.filters.get(id) {
                 None => change.added.push(id.clone()),
                 Some(before) if before != filter => change.modified.push(id.clone()),
-                Some(_) => {}
+                // whoever holds it goes on holding the same
+                Some(before) => *filter = Arc::clone(before),
             }
         }
         change.removed = self.filters.keys().filter(|id| !next.contains_key(*id)).cloned().collect();

@@ -31,6 +31,10 @@ const ADDED_MAX: usize = 128 << 10;
 pub(super) const MESSAGE_MAX: usize = OLD_BATCH_MAX + ADDED_MAX;
 /// Hunters remembered per stream of a processor; with more, they are looked at anew.
 const HUNTERS: usize = 10_000;
+/// Bytes of their names and of those of their interfaces, likewise: three interfaces of each.
+const HUNTER_BYTES: usize = 2 << 20;
+/// A name beside its bytes.
+const NAME: usize = 32;
 
 /// Why a stream ends, and what it is told.
 pub(super) type Refusal = (Refused, Status);
@@ -51,7 +55,7 @@ enum From {
     },
     Processor {
         id: String,
-        hunters: HashMap<Box<str>, Named>,
+        hunters: Known,
     },
     /// One of the predecessor: its batches are numbered by their hunters' connections to it, which say nothing here.
     OldProcessor {
@@ -65,6 +69,13 @@ struct Counted {
     hunter: Arc<str>,
     epoch: Epoch,
     last: u64,
+}
+
+/// Hunters whose batches came on one stream.
+#[derive(Default)]
+struct Known {
+    hunters: HashMap<Box<str>, Named>,
+    bytes: usize,
 }
 
 /// A hunter, and the names behind its packets' interface indices.
@@ -129,7 +140,7 @@ impl Feed {
             let text = format!("processor '{id}' is not registered; call RegisterProcessor first");
             return Err((Refused::Unregistered, Status::failed_precondition(text)));
         }
-        let from = From::Processor { id: id.to_owned(), hunters: HashMap::new() };
+        let from = From::Processor { id: id.to_owned(), hunters: Known::default() };
         Ok(Self { shared: Arc::clone(shared), from, message_max: MESSAGE_MAX })
     }
 
@@ -176,11 +187,12 @@ impl Feed {
                     let text = format!("a batch that was passed on names no epoch, or no hunter of 1 to {ID_MAX} bytes");
                     return Err((Refused::Malformed, Status::invalid_argument(text)));
                 };
-                let Named { hunter, interfaces } = remember(hunters, view);
+                let Named { hunter, interfaces } = hunters.remember(view);
                 Ok(Whose { hunter, interfaces, epoch, announced: Some(epoch), seq })
             }
             From::OldProcessor { id, hunters } => {
-                if view.epoch().is_some() || view.is_passed_on() || view.hunter_id().is_empty() {
+                let named = (1..=ID_MAX).contains(&view.hunter_id().len());
+                if view.epoch().is_some() || view.is_passed_on() || !named {
                     let text = format!("this stream is processor '{id}'s");
                     return Err((Refused::Foreign, Status::permission_denied(text)));
                 }
@@ -220,17 +232,67 @@ fn check_way(own: &str, from: &str, view: &BatchView) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn remember(hunters: &mut HashMap<Box<str>, Named>, view: &BatchView) -> Named {
-    let known = hunters.get(view.hunter_id());
-    let same = |n: &&Named| n.interfaces.iter().map(String::as_str).eq(view.relay_interfaces());
-    if let Some(named) = known.filter(same) {
-        return named.clone();
+impl Known {
+    fn remember(&mut self, view: &BatchView) -> Named {
+        let known = self.hunters.get(view.hunter_id());
+        let same = |n: &&Named| n.interfaces.iter().map(String::as_str).eq(view.relay_interfaces());
+        if let Some(named) = known.filter(same) {
+            return named.clone();
+        }
+        let interfaces: Arc<[String]> = view.relay_interfaces().map(str::to_owned).collect();
+        let named = Named { hunter: Arc::from(view.hunter_id()), interfaces };
+        let weight = named.weight();
+        if self.hunters.len() >= HUNTERS || self.bytes.saturating_add(weight) > HUNTER_BYTES {
+            *self = Self::default();
+        }
+        if weight <= HUNTER_BYTES {
+            let before = self.hunters.insert(view.hunter_id().into(), named.clone());
+            self.bytes = self.bytes.saturating_add(weight).saturating_sub(before.map_or(0, |n| n.weight()));
+        }
+        named
     }
-    if hunters.len() >= HUNTERS {
-        hunters.clear();
+}
+
+impl Named {
+    fn weight(&self) -> usize {
+        let names = self.interfaces.iter().map(|name| name.len().saturating_add(NAME)).fold(0, usize::saturating_add);
+        // its id is a key, too
+        self.hunter.len().saturating_add(NAME).saturating_mul(2).saturating_add(names)
     }
-    let interfaces = view.relay_interfaces().map(str::to_owned).collect();
-    let named = Named { hunter: Arc::from(view.hunter_id()), interfaces };
-    hunters.insert(view.hunter_id().into(), named.clone());
-    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::ViewLimits;
+    use crate::wire::data::{BatchRelay, PacketBatch};
+    use prost::Message;
+
+    fn passed_on(hunter: &str, interfaces: &[String]) -> BatchView {
+        let relay = BatchRelay { path: vec!["west".to_owned()], interfaces: interfaces.to_vec(), ..BatchRelay::default() };
+        let batch = PacketBatch { hunter_id: hunter.to_owned(), relay: Some(relay), ..PacketBatch::default() };
+        BatchView::parse(batch.encode_to_vec().into(), &ViewLimits::default()).unwrap()
+    }
+
+    #[test]
+    fn what_a_stream_remembers_of_hunters_is_bounded_in_bytes() {
+        let mut known = Known::default();
+        let (few, many) = (vec!["eth0".to_owned(); 3], vec!["x".repeat(1000); 100]);
+
+        let mut most = 0;
+        for n in 0..1000 {
+            let named = known.remember(&passed_on(&format!("h{n}"), if n % 2 == 0 { &many } else { &few }));
+            assert_eq!(named.interfaces.len(), if n % 2 == 0 { 100 } else { 3 });
+            let bytes: usize = known.hunters.values().map(Named::weight).sum();
+            assert_eq!(bytes, known.bytes);
+            most = most.max(bytes);
+        }
+        assert!((1 << 20..=HUNTER_BYTES).contains(&most), "{most}");
+
+        let whole = known.hunters.len();
+        let again = known.remember(&passed_on("h999", &few));
+        assert_eq!((known.hunters.len(), again.interfaces.len()), (whole, 3), "it is known");
+        let named = known.remember(&passed_on("huge", &["x".repeat(3 << 20)]));
+        assert_eq!((known.hunters.contains_key("huge"), named.interfaces.len()), (false, 1));
+    }
 }

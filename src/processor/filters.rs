@@ -1,8 +1,13 @@
 //! The filters in force and how hunters learn of them: each subscription compares what its hunter holds with what it should hold.
 //!
 //! There is no queue of updates that could overflow: a slow hunter finds, whenever it reads on, the difference to the newest set.
+//!
+//! Promises: what hunters hold, and the steps from there to what they are to hold, are in memory once for all hunters of which they are true;
+//! a hunter has one subscription, an earlier one ends; of a hunter that is not registered nothing is remembered.
 
-use std::collections::{HashMap, VecDeque};
+mod shared;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +21,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
+use self::shared::{Held, Shared, Steps};
 use crate::capture::Libpcap;
 use crate::filter::{self, Change, Filter, FilterKind, MediaPolicy, Store, Update};
 use crate::wire::management::{self as wire, FilterUpdate, FilterUpdateType};
@@ -79,12 +85,11 @@ impl Subscriber {
     }
 }
 
-/// Filters a hunter holds, by id.
-type Held = Vec<Arc<Filter>>;
-
 /// What a hunter holds.
 #[derive(Debug)]
 struct Remembered {
+    /// Its subscription, while there is one, ends with this.
+    follows: Option<watch::Sender<()>>,
     /// Tells the later from the earlier.
     turn: u64,
     /// From its registration, which it surely has; else from a subscription that ended, of which the last words may be lost.
@@ -97,8 +102,9 @@ struct Remembered {
 pub struct Distribution {
     store: RwLock<Store>,
     version: watch::Sender<u64>,
-    /// What each hunter holds while it is not subscribed.
+    /// What each registered hunter holds while it is not subscribed.
     held: Mutex<HashMap<String, Remembered>>,
+    shared: Mutex<Shared>,
     turn: AtomicU64,
 }
 
@@ -109,6 +115,7 @@ impl Distribution {
             store: RwLock::new(Store::new(version)),
             version: watch::Sender::new(version),
             held: Mutex::default(),
+            shared: Mutex::default(),
             turn: AtomicU64::new(0),
         }
     }
@@ -156,7 +163,8 @@ impl Distribution {
 
     fn wanted(&self, s: &Subscriber) -> (u64, Held) {
         let store = self.store.read();
-        (store.version(), store.for_hunter(&s.id, &s.capabilities).cloned().collect())
+        let wanted = store.for_hunter(&s.id, &s.capabilities).cloned().collect();
+        (store.version(), self.shared.lock().held(wanted))
     }
 
     /// What an old hunter is to select, with the version, and whether it cannot say all of that and selects more.
@@ -191,33 +199,42 @@ impl Distribution {
     /// What a hunter is to hold, remembered as given: its subscription starts from there. What does not fit into one message
     /// comes with the subscription.
     pub fn give(&self, s: &Subscriber) -> (u64, Vec<wire::Filter>) {
-        let (version, mut wanted) = self.wanted(s);
+        let (version, wanted) = self.wanted(s);
         let mut room = if s.extended { GIVEN_MAX } else { GIVEN_MAX_LEGACY };
         let mut told = Vec::with_capacity(wanted.len());
-        for f in &wanted {
+        for f in wanted.iter() {
             let (f, _) = s.tell(f);
             let Some(left) = room.checked_sub(f.encoded_len().saturating_add(PREFIX_MAX)) else { break };
             room = left;
             told.push(f);
         }
-        wanted.truncate(told.len());
-        let given = Remembered { turn: self.turn(), given: true, filters: wanted };
+        let filters = if told.len() == wanted.len() { wanted } else { wanted.iter().take(told.len()).cloned().collect() };
+        let given = Remembered { follows: None, turn: self.turn(), given: true, filters };
         self.held.lock().insert(s.id.clone(), given);
         (version, told)
     }
 
-    /// Follows the set for one hunter.
+    /// Follows the set for one hunter, which was given something before and is not forgotten; its subscription from before ends.
     pub fn follow(self: &Arc<Self>, s: Subscriber) -> Following {
-        let remembered = self.held.lock().remove(&s.id);
-        // an old hunter expects the current set first, and finds repetitions harmless
-        let repeat = !s.extended || !remembered.as_ref().is_some_and(|r| r.given);
+        let follows = watch::Sender::new(());
+        let ended = WatchStream::from_changes(follows.subscribe());
+        let mut held = self.held.lock();
+        let remembered = held.get_mut(&s.id).map(|r| {
+            r.follows = Some(follows);
+            (std::mem::take(&mut r.given), std::mem::take(&mut r.filters))
+        });
+        drop(held);
+        let (given, from) = remembered.unwrap_or_default();
         Following {
             changes: WatchStream::new(self.version.subscribe()),
+            ended,
+            // an old hunter expects the current set first, and finds repetitions harmless
+            repeat: !s.extended || !given,
             set: Arc::clone(self),
             s,
-            held: remembered.map(|r| r.filters).unwrap_or_default(),
-            repeat,
-            queue: VecDeque::new(),
+            held: from,
+            steps: Steps::default(),
+            at: 0,
             version: 0,
             turn: self.turn(),
         }
@@ -245,12 +262,16 @@ pub(super) fn listed(ids: &[String]) -> String {
 /// One hunter's subscription.
 pub struct Following {
     changes: WatchStream<u64>,
+    /// The hunter has another.
+    ended: WatchStream<()>,
     set: Arc<Distribution>,
     s: Subscriber,
     held: Held,
     /// The first answer is the whole set.
     repeat: bool,
-    queue: VecDeque<(Update, bool)>,
+    /// How it gets there, and how many of these steps were told.
+    steps: Steps,
+    at: usize,
     version: u64,
     turn: u64,
 }
@@ -259,9 +280,12 @@ impl Stream for Following {
     type Item = Result<FilterUpdate, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if Pin::new(&mut self.ended).poll_next(cx).is_ready() {
+            return Poll::Ready(None);
+        }
         loop {
-            if let Some((update, more)) = self.queue.pop_front() {
-                return Poll::Ready(Some(Ok(self.tell(update, more))));
+            if let Some(told) = self.step() {
+                return Poll::Ready(Some(Ok(told)));
             }
             match Pin::new(&mut self.changes).poll_next(cx) {
                 Poll::Ready(Some(_)) => self.compare(),
@@ -276,12 +300,9 @@ impl Following {
     /// Queues the difference between what the hunter holds and what it should hold, as one group.
     fn compare(&mut self) {
         let (version, wanted) = self.set.wanted(&self.s);
-        let mut updates = filter::diff(&self.held, &wanted);
-        if std::mem::take(&mut self.repeat) {
-            updates.retain(|u| matches!(u, Update::Delete(_)));
-            updates.splice(..0, wanted.iter().map(|f| Update::Add(Arc::clone(f))));
-        }
-        let new = updates.iter().filter_map(|u| match u {
+        let repeat = std::mem::take(&mut self.repeat);
+        let steps = self.set.shared.lock().steps(&self.held, &wanted, repeat);
+        let new = steps.iter().filter_map(|u| match u {
             Update::Add(f) | Update::Modify(f) => Some(f),
             Update::Delete(_) => None,
         });
@@ -289,34 +310,45 @@ impl Following {
         if inexact > 0 {
             tracing::warn!(hunter = %self.s.id, filters = inexact, "an old hunter cannot apply these filters exactly; it selects more");
         }
-        let last = updates.len();
-        self.queue = (1..).map(|n: usize| n < last).zip(updates).map(|(more, update)| (update, more)).collect();
+        (self.steps, self.at) = (steps, 0);
         self.version = version;
         self.held = wanted;
     }
 
-    fn tell(&self, update: Update, more: bool) -> FilterUpdate {
+    fn step(&mut self) -> Option<FilterUpdate> {
+        let Some(update) = self.steps.get(self.at) else {
+            self.steps = Steps::default();
+            return None;
+        };
+        self.at = self.at.saturating_add(1);
+        let more = self.at < self.steps.len();
         let (kind, filter) = match update {
             Update::Add(f) => (FilterUpdateType::UpdateAdd, f),
             Update::Modify(f) => (FilterUpdateType::UpdateModify, f),
             Update::Delete(f) => (FilterUpdateType::UpdateDelete, f),
         };
-        FilterUpdate { update_type: kind.into(), filter: Some(self.s.tell(&filter).0), version: self.version, more }
+        Some(FilterUpdate { update_type: kind.into(), filter: Some(self.s.tell(filter).0), version: self.version, more })
     }
 }
 
 impl Drop for Following {
     /// A hunter that subscribes again without registering is told the whole set, and what went while it was away.
     fn drop(&mut self) {
+        let rest = self.steps.get(self.at..).unwrap_or_default();
         let mut filters = std::mem::take(&mut self.held);
-        filters.extend(self.queue.drain(..).filter_map(|(update, _)| match update {
-            Update::Delete(f) => Some(f),
-            Update::Add(_) | Update::Modify(_) => None,
-        }));
-        filters.sort_by(|a, b| a.id.cmp(&b.id));
+        if !rest.is_empty() {
+            let untold = rest.iter().filter_map(|update| match update {
+                Update::Delete(f) => Some(f),
+                Update::Add(_) | Update::Modify(_) => None,
+            });
+            let mut all: Vec<Arc<Filter>> = filters.iter().chain(untold).cloned().collect();
+            all.sort_by(|a, b| a.id.cmp(&b.id));
+            filters = self.set.shared.lock().held(all);
+        }
         let mut held = self.set.held.lock();
-        if held.get(&self.s.id).is_none_or(|later| later.turn < self.turn) {
-            held.insert(self.s.id.clone(), Remembered { turn: self.turn, given: false, filters });
+        // one that has gone for good is not remembered again
+        if let Some(r) = held.get_mut(&self.s.id).filter(|r| r.turn < self.turn) {
+            *r = Remembered { follows: r.follows.take(), turn: self.turn, given: false, filters };
         }
     }
 }
@@ -456,5 +488,62 @@ mod tests {
         let (shown, all) = set.shown(&hunter("h", true), 5, &mut room);
 
         assert_eq!((all, shown.len() < 5, room < 10), (10, true, true));
+    }
+
+    #[test]
+    fn what_many_hunters_hold_and_are_to_be_told_is_in_memory_once() {
+        let set = set((0..100).map(|n| user(&format!("{n:03}"), "x")).collect());
+        let h = |n: usize| hunter(&format!("h{n}"), true);
+        let mut all: Vec<Following> = (0..50)
+            .map(|n| {
+                drop(set.give(&h(n)));
+                set.follow(h(n))
+            })
+            .collect();
+        set.replace((0..100).map(|n| user(&format!("{n:03}"), "y")).collect(), "test").unwrap();
+
+        for f in &mut all {
+            assert!(f.next().now_or_never().is_some());
+        }
+
+        let one = all[0].steps.as_ptr();
+        assert_eq!(all[0].steps.len(), 100);
+        assert!(all.iter().all(|f| f.steps.as_ptr() == one && f.held.as_ptr() == all[0].held.as_ptr()));
+        drop(all);
+        let held: Vec<_> = set.held.lock().values().map(|r| r.filters.as_ptr()).collect();
+        assert_eq!((held.len(), held.iter().all(|p| *p == held[0])), (50, true));
+    }
+
+    #[test]
+    fn a_hunter_has_one_subscription_and_the_one_before_ends() {
+        let set = set(vec![user("a", "x")]);
+        let h = hunter("h", true);
+        drop(set.give(&h));
+        let mut first = set.follow(h.clone());
+        assert_eq!(said(&mut first), "");
+
+        let mut second = set.follow(h);
+
+        assert_eq!(first.next().now_or_never().map(|end| end.is_none()), Some(true), "it ends");
+        assert_eq!(said(&mut second), "+a|");
+        drop(first);
+        set.replace(vec![user("b", "x")], "test").unwrap();
+        assert_eq!(said(&mut second), "+b-a|");
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_a_hunter_that_is_gone() {
+        let set = set(vec![user("a", "x")]);
+        let mut all = Vec::new();
+        for n in 0..100 {
+            let h = hunter(&format!("h{n}"), true);
+            drop(set.give(&h));
+            all.push(set.follow(h));
+        }
+        (0..100).for_each(|n| set.forget(&format!("h{n}")));
+
+        drop(all);
+
+        assert_eq!(set.held.lock().len(), 0);
     }
 }

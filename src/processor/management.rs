@@ -30,9 +30,7 @@ use crate::wire::management::{
 const FILTERS_SHOWN: usize = 100;
 /// Bytes of them over all hunters: the answer stays below what old monitors receive (4 MiB).
 const FILTER_BYTES_SHOWN: usize = 2 << 20;
-/// Filters a hunter could not apply that are kept of one heartbeat.
-const ERRORS_KEPT: usize = 1000;
-/// And said in the log.
+/// Filters a hunter could not apply that are said in the log, of one heartbeat.
 const ERRORS_SAID: usize = 10;
 /// Earlier runs whose losses a registration may tell.
 const EARLIER: usize = 8;
@@ -90,7 +88,7 @@ impl ManagementService for Management {
         let subscriber = registered.map_err(|e| {
             tracing::warn!(hunter = %Escaped(id.as_bytes()), why = e.name(), "registration refused");
             match e {
-                Refusal::Full(_) => Status::resource_exhausted(e.to_string()),
+                Refusal::Full(_) | Refusal::Crowded(_) => Status::resource_exhausted(e.to_string()),
                 Refusal::Taken { .. } => Status::already_exists(e.to_string()),
                 Refusal::BadId | Refusal::TooLarge(_) => Status::invalid_argument(e.to_string()),
             }
@@ -129,10 +127,8 @@ impl ManagementService for Management {
             async move {
                 let beat = beat?;
                 shared.check_identity(peer.as_ref(), &beat.hunter_id)?;
-                let stops = beat.status() == HunterStatus::StatusStopping;
                 let hunter: Arc<str> = Arc::from(beat.hunter_id.as_str());
-                shared.note_heartbeat(beat);
-                if stops {
+                if shared.note_heartbeat(beat) {
                     let _sent = shared.jobs.send(Job::Stopping { hunter }).await;
                 }
                 Ok(ProcessorHeartbeat {
@@ -347,38 +343,32 @@ impl Shared {
         losses.begin(&hunter, instance, began);
     }
 
-    /// Takes what a hunter says of itself, and what it has lost since it last did.
-    pub(super) fn note_heartbeat(&self, beat: HunterHeartbeat) {
-        let status = beat.status();
+    /// Takes what a hunter says of itself, and what it has lost since it last did; true when it says that it stops.
+    pub(super) fn note_heartbeat(&self, mut beat: HunterHeartbeat) -> bool {
+        let (version, status) = (self.filters.version(), beat.status());
         let mut roster = self.roster.lock();
-        let Some(h) = roster.heard(&beat.hunter_id, clock::wall()) else { return };
-        if let Some(stats) = &beat.stats {
+        let before = roster.get(&beat.hunter_id).map_or(0, |h| h.filter_version);
+        if let Some((h, stats)) = roster.get(&beat.hunter_id).zip(beat.stats.as_ref()) {
             let (run, at, kernel, interface) =
                 (h.registration.instance, beat.timestamp_ns, stats.kernel_dropped, stats.interface_dropped);
             let hunter = Arc::from(beat.hunter_id.as_str());
             let stopped = status == HunterStatus::StatusStopping;
             self.losses.lock().hear(&hunter, h.began(), RunLosses { run, at, kernel, interface, stopped });
         }
-        if h.filter_version != beat.filter_version {
+        let Some(noted) = roster.beat(&mut beat, clock::wall()) else { return false };
+        // a line for each version there is, whatever a hunter says
+        if beat.filter_version > before && beat.filter_version <= version {
             tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");
         }
-        h.status = status;
-        h.clock_skew_ms = beat.timestamp_ns.saturating_sub(h.heard.as_nanos()) / 1_000_000;
-        h.filter_version = beat.filter_version;
-        let errors: Vec<(String, String)> = beat.filter_errors.into_iter().take(ERRORS_KEPT).map(|e| (e.id, e.reason)).collect();
-        if errors != h.filter_errors {
-            for (id, reason) in errors.iter().take(ERRORS_SAID) {
-                let (id, reason) = (Escaped(id.as_bytes()), Escaped(reason.as_bytes()));
-                tracing::warn!(hunter = %beat.hunter_id, filter = %id, %reason, "hunter cannot apply a filter");
-            }
-            if let Some(more) = errors.len().checked_sub(ERRORS_SAID).filter(|n| *n > 0) {
-                tracing::warn!(hunter = %beat.hunter_id, more, "hunter cannot apply further filters");
-            }
-            h.filter_errors = errors;
+        let errors = roster.get(&beat.hunter_id).map(|h| h.filter_errors.as_slice()).filter(|_| noted.errors).unwrap_or_default();
+        for (id, reason) in errors.iter().take(ERRORS_SAID) {
+            let (id, reason) = (Escaped(id.as_bytes()), Escaped(reason.as_bytes()));
+            tracing::warn!(hunter = %beat.hunter_id, filter = %id, %reason, "hunter cannot apply a filter");
         }
-        if let Some(stats) = beat.stats {
-            h.stats = stats;
+        if let Some(more) = errors.len().checked_sub(ERRORS_SAID).filter(|n| *n > 0) {
+            tracing::warn!(hunter = %beat.hunter_id, more, "hunter cannot apply further filters");
         }
+        noted.stops
     }
 
     /// How this processor is: what its hunters and monitors are told.

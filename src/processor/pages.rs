@@ -10,7 +10,7 @@ use super::access::Access;
 use super::counts::{Counts, LOSSES, Refused};
 use super::monitors::Figures;
 use super::pressure::{Gauge, Level};
-use super::roster::Roster;
+use super::roster::{Refusal, Roster};
 use super::shared::Shared;
 use super::upstream::UpstreamFigures;
 use crate::net::{AcceptCounters, AcceptCounts, Health, Transport};
@@ -53,7 +53,15 @@ struct Moment {
     /// Who watches: how many, and what became of the packets offered to them.
     monitors: (usize, Figures),
     hunters: Vec<HunterLine>,
+    said: Said,
     now: Timestamp,
+}
+
+/// What hunters say of themselves.
+struct Said {
+    bytes: usize,
+    refused: [u64; Refusal::NAMES.len()],
+    cut: u64,
 }
 
 impl Moment {
@@ -76,7 +84,10 @@ impl ProcessorPages {
             skew: Duration::from_millis(h.clock_skew_ms.unsigned_abs()).as_secs_f64()
                 * if h.clock_skew_ms < 0 { -1.0 } else { 1.0 },
         };
-        let hunters = self.shared.roster.lock().iter().map(line).collect();
+        let roster = self.shared.roster.lock();
+        let hunters = roster.iter().map(line).collect();
+        let said = Said { bytes: roster.bytes(), refused: roster.refused(), cut: roster.cut() };
+        drop(roster);
         Moment {
             counts: self.shared.counters.counts(),
             recent: self.shared.recent.lock().recent(),
@@ -88,6 +99,7 @@ impl ProcessorPages {
             connections: self.connections.read(),
             monitors: (self.shared.monitors.len(), self.shared.monitors.figures()),
             hunters,
+            said,
             now,
         }
     }
@@ -150,6 +162,7 @@ impl Health for ProcessorPages {
         let mut hunters = x.family("lc_hunters", Kind::Gauge, "Hunters, by whether their stream is open and they are heard.");
         hunters.sample(&[("up", "1")], up);
         hunters.sample(&[("up", "0")], m.hunters.len().saturating_sub(up));
+        registrations(&mut x, &m.said);
         let mut each = x.family("lc_hunter_up", Kind::Gauge, "Whether its stream is open and it is heard.");
         for h in m.hunters.iter().take(HUNTERS_TOLD) {
             each.sample(&[("hunter", &h.id)], u8::from(h.up));
@@ -258,6 +271,16 @@ fn pressure(x: &mut Exposition, m: &Moment) {
     x.family("lc_commit_duration_seconds", Kind::Histogram, help).histogram(&m.gauge.commits());
     x.gauge("lc_disk_full", "Whether the disk is full or cannot be written.", u8::from(m.gauge.is_disk_full()));
     x.state("lc_flow_control_state", "What the hunters are asked for.", &Level::NAMES, m.level.name());
+}
+
+fn registrations(x: &mut Exposition, said: &Said) {
+    let mut refused = x.family("lc_registrations_refused_total", Kind::Counter, "Registrations of hunters refused, by reason.");
+    for (reason, n) in Refusal::NAMES.iter().zip(said.refused) {
+        refused.sample(&[("reason", reason)], n);
+    }
+    x.gauge("lc_registration_bytes", "What the hunters say of themselves.", said.bytes);
+    let help = "Heartbeats that said more than is kept.";
+    x.counter("lc_heartbeats_cut_total", help, said.cut);
 }
 
 fn calls(x: &mut Exposition, access: &Access) {

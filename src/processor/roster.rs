@@ -1,5 +1,7 @@
 //! Who is connected: identity, liveness and what each hunter said last. Pure: time is an argument.
 
+pub(super) mod said;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use prost::Message;
 use super::filters::Subscriber;
 use crate::batch::Epoch;
 use crate::packet::Timestamp;
-use crate::wire::management::{HunterCapabilities, HunterRegistration, HunterStats, HunterStatus};
+use crate::wire::management::{HunterCapabilities, HunterHeartbeat, HunterRegistration, HunterStats, HunterStatus};
 
 /// Silent for this long: shown as in error.
 const SILENT: Duration = Duration::from_secs(30);
@@ -19,8 +21,10 @@ const GONE: Duration = Duration::from_mins(5);
 const TAKE_OVER: Duration = Duration::from_secs(5);
 /// Longest id: it stands in logs, records and file comments.
 pub(super) const ID_MAX: usize = 256;
-/// Most bytes of a registration, which is kept and shown: a thousand files to read and as many epochs.
+/// Most bytes of a registration: a thousand files to read and as many epochs.
 const REGISTRATION_MAX: usize = 256 << 10;
+/// Most bytes kept of one: many short texts take more here than on the wire.
+const KEPT_MAX: usize = 2 * REGISTRATION_MAX;
 
 /// One hunter.
 #[derive(Clone, Debug)]
@@ -83,6 +87,11 @@ pub enum Refusal {
     /// Too many.
     #[error("this processor takes {0} hunters at most; raise --max-hunters")]
     Full(usize),
+    /// What hunters say of themselves takes too much memory.
+    #[error(
+        "what the hunters here say of themselves takes {0} bytes, and more may not be kept; say less, or raise --memory-limit"
+    )]
+    Crowded(usize),
     /// Somebody else has this id.
     #[error("hunter id '{id}' is in use by {owner}; you are {you}: give each hunter an id of its own (--id)")]
     Taken {
@@ -96,14 +105,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// In a word, for the log: who has the id is said to who asks, not to everybody.
-    pub const fn name(&self) -> &'static str {
+    /// Every reason, in the order of the enum.
+    pub const NAMES: [&'static str; 5] = ["bad_id", "too_large", "full", "crowded", "id_in_use"];
+
+    const fn index(&self) -> usize {
         match self {
-            Self::BadId => "bad id",
-            Self::TooLarge(_) => "too large",
-            Self::Full(_) => "too many hunters",
-            Self::Taken { .. } => "id in use",
+            Self::BadId => 0,
+            Self::TooLarge(_) => 1,
+            Self::Full(_) => 2,
+            Self::Crowded(_) => 3,
+            Self::Taken { .. } => 4,
         }
+    }
+
+    /// In a word, for logs and metrics: who has the id is said to who asks, not to everybody.
+    pub fn name(&self) -> &'static str {
+        Self::NAMES.get(self.index()).copied().unwrap_or_default()
     }
 }
 
@@ -112,12 +129,41 @@ impl Refusal {
 pub struct Roster {
     hunters: BTreeMap<String, Hunter>,
     max: usize,
+    /// Bytes of what they say of themselves, and how many there may be.
+    bytes: usize,
+    max_bytes: usize,
+    refused: [u64; Refusal::NAMES.len()],
+    cut: u64,
+}
+
+/// What a heartbeat brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Beat {
+    /// The hunter says that it stops, and did not before.
+    pub stops: bool,
+    /// It says other filters than before that it cannot apply.
+    pub errors: bool,
 }
 
 impl Roster {
-    /// For at most `max` hunters.
-    pub const fn new(max: usize) -> Self {
-        Self { hunters: BTreeMap::new(), max }
+    /// For at most `max` hunters, who say at most `max_bytes` of themselves.
+    pub const fn new(max: usize, max_bytes: usize) -> Self {
+        Self { hunters: BTreeMap::new(), max, bytes: 0, max_bytes, refused: [0; Refusal::NAMES.len()], cut: 0 }
+    }
+
+    /// Bytes of what the hunters say of themselves.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Registrations refused, by [`Refusal::NAMES`].
+    pub const fn refused(&self) -> [u64; Refusal::NAMES.len()] {
+        self.refused
+    }
+
+    /// Heartbeats of which not everything was kept.
+    pub const fn cut(&self) -> u64 {
+        self.cut
     }
 
     /// Registers a hunter, or the same one again.
@@ -125,11 +171,25 @@ impl Roster {
     /// # Errors
     /// [`Refusal`].
     pub fn register(&mut self, r: HunterRegistration, remote: Option<SocketAddr>, now: Timestamp) -> Result<Subscriber, Refusal> {
+        let registered = self.admit(r, remote, now);
+        if let Err(e) = &registered {
+            self.refused.get_mut(e.index()).into_iter().for_each(|n| *n = n.saturating_add(1));
+        }
+        registered
+    }
+
+    fn admit(&mut self, mut r: HunterRegistration, remote: Option<SocketAddr>, now: Timestamp) -> Result<Subscriber, Refusal> {
         if r.hunter_id.is_empty() || r.hunter_id.len() > ID_MAX || r.hunter_id.chars().any(char::is_control) {
             return Err(Refusal::BadId);
         }
         if r.encoded_len() > REGISTRATION_MAX {
             return Err(Refusal::TooLarge(r.encoded_len()));
+        }
+        // told and answered; the newest tells when it began
+        r.earlier = Vec::new();
+        r.epochs = r.epochs.iter().max().copied().into_iter().collect();
+        if said::of_registration(&r) > KEPT_MAX {
+            return Err(Refusal::TooLarge(said::of_registration(&r)));
         }
         let text = |a: Option<SocketAddr>| a.map_or_else(|| "an unknown address".to_owned(), |a| a.to_string());
         let before = match self.hunters.get(&r.hunter_id) {
@@ -144,6 +204,11 @@ impl Roster {
         };
         let (streaming, stats) = before.unwrap_or_default();
         let id = r.hunter_id.clone();
+        let known = self.hunters.get(&id).map_or(0, Hunter::weight);
+        let others = self.bytes.saturating_sub(known);
+        if others.saturating_add(said::of_registration(&r)) > self.max_bytes {
+            return Err(Refusal::Crowded(self.bytes));
+        }
         let hunter = Hunter {
             registration: r,
             remote,
@@ -157,8 +222,29 @@ impl Roster {
             filter_errors: Vec::new(),
         };
         let subscriber = hunter.subscriber();
+        self.bytes = others.saturating_add(hunter.weight());
         self.hunters.insert(id, hunter);
         Ok(subscriber)
+    }
+
+    /// Takes what a hunter says of itself; nothing when it is not registered.
+    pub fn beat(&mut self, beat: &mut HunterHeartbeat, now: Timestamp) -> Option<Beat> {
+        let (bytes, max) = (self.bytes, self.max_bytes);
+        let h = self.heard(&beat.hunter_id, now)?;
+        let (before, errors) = (h.weight(), std::mem::take(&mut h.filter_errors));
+        let status = beat.status();
+        let stops = status == HunterStatus::StatusStopping && h.status != status;
+        let others = bytes.saturating_sub(before);
+        // half is for those who have still to come
+        let room = (max / 2).saturating_sub(others).saturating_sub(said::of_registration(&h.registration));
+        let kept = h.keep(beat, room);
+        h.status = status;
+        h.clock_skew_ms = beat.timestamp_ns.saturating_sub(h.heard.as_nanos()) / 1_000_000;
+        h.filter_version = beat.filter_version;
+        let (errors, after) = (errors != h.filter_errors, h.weight());
+        self.bytes = others.saturating_add(after);
+        self.cut = self.cut.saturating_add(u64::from(!kept));
+        Some(Beat { stops, errors })
     }
 
     /// A hunter by id.
@@ -205,7 +291,8 @@ impl Roster {
         let gone: Vec<String> =
             self.hunters.iter().filter(|(_, h)| now.since(h.heard) > GONE).map(|(id, _)| id.clone()).collect();
         for id in &gone {
-            self.hunters.remove(id);
+            let weight = self.hunters.remove(id).map_or(0, |h| h.weight());
+            self.bytes = self.bytes.saturating_sub(weight);
         }
         gone
     }
@@ -226,9 +313,14 @@ fn may_replace(old: &Hunter, new: &HunterRegistration, remote: Option<SocketAddr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::management::FilterError;
 
     fn reg(id: &str, instance: u64) -> HunterRegistration {
         HunterRegistration { hunter_id: id.to_owned(), instance, ..HunterRegistration::default() }
+    }
+
+    fn roster(max: usize) -> Roster {
+        Roster::new(max, 1 << 20)
     }
 
     fn at(secs: i64) -> Timestamp {
@@ -241,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_second_process_with_a_live_id_is_refused_by_name_and_the_same_one_is_not() {
-        let mut r = Roster::new(10);
+        let mut r = roster(10);
         r.register(reg("edge", 1), Some(from(1)), at(0)).unwrap();
         r.stream("edge", true);
 
@@ -253,7 +345,7 @@ mod tests {
 
     #[test]
     fn an_id_is_free_again_once_its_owner_is_gone_or_silent() {
-        let mut r = Roster::new(10);
+        let mut r = roster(10);
         r.register(reg("edge", 1), Some(from(1)), at(0)).unwrap();
         r.stream("edge", true);
 
@@ -264,7 +356,7 @@ mod tests {
 
     #[test]
     fn liveness_is_judged_by_our_clock() {
-        let mut r = Roster::new(10);
+        let mut r = roster(10);
         r.register(reg("edge", 1), Some(from(1)), at(0)).unwrap();
 
         assert_eq!(Roster::status(r.get("edge").unwrap(), at(30)), HunterStatus::StatusHealthy);
@@ -275,7 +367,7 @@ mod tests {
 
     #[test]
     fn more_hunters_than_allowed_are_refused() {
-        let mut r = Roster::new(1);
+        let mut r = roster(1);
         r.register(reg("a", 1), Some(from(1)), at(0)).unwrap();
 
         assert_eq!(r.register(reg("b", 2), Some(from(2)), at(0)).unwrap_err(), Refusal::Full(1));
@@ -283,12 +375,77 @@ mod tests {
 
     #[test]
     fn what_would_harm_logs_or_memory_is_refused() {
-        let mut r = Roster::new(10);
+        let mut r = roster(10);
         for id in ["", "a\nb", "a\u{1b}[2J", &"x".repeat(257)] {
             assert_eq!(r.register(reg(id, 1), None, at(0)).unwrap_err(), Refusal::BadId, "{id:?}");
         }
         let large = HunterRegistration { epochs: vec![1; 40_000], ..reg("a", 1) };
 
         assert!(matches!(r.register(large, None, at(0)), Err(Refusal::TooLarge(_))));
+        let short = HunterRegistration { interfaces: vec![String::new(); 100_000], ..reg("a", 1) };
+        assert!(matches!(r.register(short, None, at(0)), Err(Refusal::TooLarge(_))));
+    }
+
+    fn texts(n: usize, length: usize) -> Vec<String> {
+        (0..n).map(|i| format!("{i:0length$}")).collect()
+    }
+
+    #[test]
+    fn what_hunters_say_of_themselves_is_bounded_in_bytes_over_all_of_them_and_refusals_are_counted() {
+        let mut r = Roster::new(10_000, 1 << 20);
+        let says = |n: u32| HunterRegistration { interfaces: texts(100, 100), epochs: vec![1; 1000], ..reg(&format!("h{n}"), 1) };
+
+        let taken = (0..1000).filter(|n| r.register(says(*n), None, at(0)).is_ok()).count();
+
+        assert!((60..100).contains(&taken), "{taken} of some 14 KiB each");
+        assert!(r.bytes() <= 1 << 20 && r.refused() == [0, 0, 0, 1000 - taken as u64, 0], "{:?}", r.refused());
+        assert!(matches!(r.register(says(2000), None, at(0)), Err(Refusal::Crowded(_))));
+        assert!(r.register(says(0), None, at(1)).is_ok(), "who is here may come again");
+        assert_eq!(r.expire(at(400)).len(), taken);
+        assert_eq!(r.bytes(), 0);
+    }
+
+    #[test]
+    fn what_heartbeats_say_is_bounded_and_what_is_left_out_is_counted() {
+        let mut r = Roster::new(10_000, 1 << 20);
+        let error = |text: &str| FilterError { id: text.to_owned(), reason: text.to_owned() };
+        let mut taken = 0;
+        for n in 0..100 {
+            r.register(reg(&format!("h{n}"), 1), None, at(0)).unwrap();
+            let filter_errors = vec![error(&"\u{e9}".repeat(4000)); 1000];
+            let drops = texts(10_000, 200).into_iter().map(|t| (t, u64::MAX)).collect();
+            let stats = HunterStats { drops, packets_captured: u64::MAX, ..HunterStats::default() };
+            let mut said =
+                HunterHeartbeat { hunter_id: format!("h{n}"), stats: Some(stats), filter_errors, ..HunterHeartbeat::default() };
+            assert!(r.beat(&mut said, at(1)).is_some());
+            let h = r.get(&format!("h{n}")).unwrap();
+            assert!(h.stats.drops.is_empty() && h.stats.packets_captured == u64::MAX);
+            taken += usize::from(h.filter_errors.len() == 100);
+            assert!(h.filter_errors.iter().all(|(id, why)| id.len() == 256 && why.len() == 256));
+        }
+
+        assert!((5..12).contains(&taken), "{taken} of 57 KiB each");
+        assert!(r.bytes() <= 1 << 20 && r.cut() == 100, "{} {}", r.bytes(), r.cut());
+        let usual = HunterStats { drops: [("mem_full".to_owned(), 7)].into(), ..HunterStats::default() };
+        let mut said = HunterHeartbeat { hunter_id: "h1".into(), stats: Some(usual), ..HunterHeartbeat::default() };
+        r.beat(&mut said, at(2)).unwrap();
+        assert_eq!((r.get("h1").unwrap().stats.drops["mem_full"], r.cut()), (7, 100));
+        r.expire(at(400));
+        assert_eq!(r.bytes(), 0);
+    }
+
+    #[test]
+    fn a_hunter_stops_once_and_nobody_else_does() {
+        let mut r = roster(10);
+        let mut stopping = HunterHeartbeat { hunter_id: "edge".into(), ..HunterHeartbeat::default() };
+        stopping.set_status(HunterStatus::StatusStopping);
+        assert_eq!(r.beat(&mut stopping.clone(), at(0)), None, "not registered");
+
+        r.register(reg("edge", 1), None, at(0)).unwrap();
+        let mut stops = |r: &mut Roster| r.beat(&mut stopping, at(1)).unwrap().stops;
+
+        assert_eq!([stops(&mut r), stops(&mut r)], [true, false]);
+        r.register(reg("edge", 1), None, at(2)).unwrap();
+        assert!(stops(&mut r), "it was back");
     }
 }

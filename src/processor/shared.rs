@@ -18,7 +18,7 @@ use super::ingest::{Ingest, Told};
 use super::losses::Losses;
 use super::monitors::Monitors;
 use super::pressure::{Gauge, Level};
-use super::roster::Roster;
+use super::roster::{Roster, said};
 use super::upstream::{Upstream, UpstreamFigures};
 use crate::batch::{BatchSeq, BatchView, Epoch};
 use crate::net::{AcceptCounters, PeerInfo, Role};
@@ -218,7 +218,7 @@ impl Shared {
         Self {
             id,
             bound,
-            roster: Mutex::new(Roster::new(max_hunters)),
+            roster: Mutex::new(Roster::new(max_hunters, said::room(crate::telemetry::memory::read().limit))),
             below: Mutex::default(),
             ingest,
             filters: Arc::new(Distribution::new(filter_version)),
