@@ -88,7 +88,7 @@ impl Details {
         if let Start::Request { uri, .. } = msg.start()
             && self.request_uri.is_empty()
         {
-            self.request_uri = cut(uri);
+            self.request_uri = cut(&sip::without_password(uri));
         }
         self.note_identities(msg);
         match (step.method, step.status) {
@@ -172,7 +172,7 @@ impl Details {
 }
 
 fn side(a: &NameAddr<'_>) -> Side {
-    Side { display: cut(&a.display()), uri: cut(a.uri_bytes()) }
+    Side { display: cut(&a.display()), uri: cut(&sip::without_password(a.uri_bytes())) }
 }
 
 fn cut(bytes: &[u8]) -> Box<str> {

@@ -4,6 +4,7 @@
 
 mod access;
 mod bad_input;
+mod canaries;
 mod chaos;
 mod command_line;
 mod corpora;

@@ -42,7 +42,7 @@ pub use self::{
     message::{CSeq, Message},
     number::Number,
     start::{Probe, Start, begins_like_sip, probe},
-    uri::{Scheme, Uri, unescape},
+    uri::{Scheme, Uri, unescape, without_password},
     value::{Elements, Params, unfold, unquote},
 };
 

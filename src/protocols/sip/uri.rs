@@ -208,6 +208,15 @@ impl<'a> Uri<'a> {
     }
 }
 
+/// A SIP URI as written, without its password (RFC 3261 §19.1.1), which is for nobody to keep; any other URI as it is.
+pub fn without_password(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let Some(uri) = Uri::parse(bytes).filter(|uri| matches!(uri.scheme, Scheme::Sip | Scheme::Sips)) else { return bytes.into() };
+    let (userinfo, _) = split_userinfo(uri.opaque);
+    let Some((user, _password)) = split_once(userinfo, b':') else { return bytes.into() };
+    let scheme = sub(uri.raw, 0, uri.raw.len().saturating_sub(uri.opaque.len()));
+    [scheme, user, from(uri.opaque, userinfo.len())].concat().into()
+}
+
 /// Splits user information from the rest at the `@` (RFC 3261 §19.1.1). A user part may contain `;` and `?`, a host may not contain `@`; of
 /// several `@` the last one before the parameters counts, which keeps an unescaped `user@home` together.
 fn split_userinfo(opaque: &[u8]) -> (&[u8], &[u8]) {
@@ -289,6 +298,17 @@ mod tests {
     #[test]
     fn passwords_are_dropped() {
         assert_eq!(uri("sip:alice:secret@a.example").user().as_ref(), b"alice");
+        for (text, without) in [
+            ("sip:alice:secret@a.example:5060;x=y:z@w?h=v", "sip:alice@a.example:5060;x=y:z@w?h=v"),
+            ("SIPS:alice:@a.example", "SIPS:alice@a.example"),
+            ("sip:alice:a:b@a.example", "sip:alice@a.example"),
+            ("sip:a.example:5060", "sip:a.example:5060"),
+            ("tel:+49:1@x", "tel:+49:1@x"),
+            ("alice:secret@a.example", "alice:secret@a.example"),
+            ("*", "*"),
+        ] {
+            assert_eq!(without_password(text.as_bytes()).as_ref(), without.as_bytes());
+        }
     }
 
     #[test]
