@@ -146,6 +146,24 @@ pub(crate) fn patterns(count: u32) -> FilterSet {
     set
 }
 
+/// What a hunter does with one change among so many filters, sixteen of them `bpf`: everything is compiled anew.
+pub(crate) fn apply(count: u32) -> Duration {
+    let filter = |n: u32| match n % 4 {
+        _ if n < 16 => Filter::new(format!("f{n}"), FilterKind::Bpf, format!("udp port {} or host 192.0.2.{n}", 5060 + n)),
+        0 => Filter::new(format!("f{n}"), FilterKind::SipUser, format!("+4420{n:08}*")),
+        1 => Filter::new(format!("f{n}"), FilterKind::PhoneNumber, format!("+4930{n:07}")),
+        2 => Filter::new(format!("f{n}"), FilterKind::SipUri, format!("user{n}@example.org")),
+        _ => Filter::new(format!("f{n}"), FilterKind::SipUser, format!("*x{n}*")),
+    };
+    let filters: Vec<Filter> = (0..count).map(filter).collect();
+    let start = Instant::now();
+    let (mut set, mut errors) = FilterSet::compile(&filters, &CompileOptions::default());
+    errors.extend(set.compile_bpf(&Libpcap));
+    let took = start.elapsed();
+    assert!(errors.is_empty(), "{errors:?}");
+    took
+}
+
 /// Finds the identities in every message and holds them against the patterns.
 pub(crate) fn filter(set: &FilterSet, messages: &[Vec<u8>]) -> Duration {
     let mut hits = Hits::default();

@@ -18,7 +18,7 @@ use crate::process::{self, Cost, Processor, lc};
 use crate::steady::{Flow, Steady};
 use crate::table::{Goal, Row, Spread, Unit};
 use crate::traffic::{Kind, TARGETS, Traffic};
-use crate::{counting, inspect, media, push, stream};
+use crate::{counting, growth, inspect, media, push, stream};
 
 /// Measures every wanted row and hands it over as soon as it is there.
 pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
@@ -59,6 +59,9 @@ pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
     }
     if bench.wants("allocations") {
         allocations(done);
+    }
+    if bench.wants("growth") {
+        growth::rows(bench, done);
     }
 }
 
@@ -334,6 +337,15 @@ fn filters(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
         unit: Unit::Times,
         goal: Goal::AtMost(1.25),
         from: format!("{:.0} ns beside {:.0} ns, parsing included", nanos(&b), nanos(&a)),
+    });
+    let mut took: Vec<f64> = (0..100).map(|_| inspect::apply(10_000).as_secs_f64() * 1e3).collect();
+    took.sort_by(f64::total_cmp);
+    done(Row {
+        what: "filters: one change among 10 000 applied, p99".to_owned(),
+        figure: Spread::of(vec![took[98]]),
+        unit: Unit::Millis,
+        goal: Goal::AtMost(50.0),
+        from: format!("half of all: within {:.0} ms", took[50]),
     });
 }
 

@@ -65,15 +65,24 @@ impl Site {
 
     /// A certificate of this CA for localhost that ended in 2021, and its key.
     fn write_expired(&self) -> (PathBuf, PathBuf) {
+        self.write("old", Some("lc:hunter:old"), 2021)
+    }
+
+    /// One that is good, and names nobody.
+    fn write_nameless(&self) -> (PathBuf, PathBuf) {
+        self.write("nameless", None, 2099)
+    }
+
+    fn write(&self, name: &str, uri: Option<&str>, until: i32) -> (PathBuf, PathBuf) {
         let pem = |name: &str| std::fs::read_to_string(self.path(name)).unwrap();
         let issuer = Issuer::from_ca_cert_pem(&pem("ca.crt"), KeyPair::from_pem(&pem("ca.key")).unwrap()).unwrap();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI("lc:hunter:old".try_into().unwrap()));
+        params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "old");
-        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(until, 1, 1));
         let key = KeyPair::generate().unwrap();
-        let (cert_path, key_path) = (self.path("old.crt"), self.path("old.key"));
+        let (cert_path, key_path) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
         std::fs::write(&cert_path, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
         std::fs::write(&key_path, key.serialize_pem()).unwrap();
         (cert_path, key_path)
@@ -503,6 +512,7 @@ async fn several_addresses_take_turns() {
 }
 
 mod ends;
+mod matrix;
 
 mod served {
     //! The acceptor below tonic: what a service sees of its peer.
