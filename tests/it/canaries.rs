@@ -101,15 +101,15 @@ fn prepare(dir: &Path, canaries: &mut Canaries) -> Vec<(&'static str, String)> {
     for name in ["ca", "processor-mid", "hunter-edge", "admin-ops", "subscriber-view"] {
         canaries.key(&dir.join("c").join(name).with_extension("key"));
     }
-    let mut ring = String::new();
+    let mut ring = Vec::new();
     for (file, line) in [("hunter.key", "hunter edge"), ("admin.key", "admin ops"), ("wrong.key", "")] {
         let key = canaries.seed(file);
         private(&dir.join(file), &format!("{key}\n"));
         if !line.is_empty() {
-            ring += &format!("{line} sha256:{}\n", lippycat::net::keys::hash(key.as_bytes()));
+            ring.push(format!("{line} sha256:{}\n", lippycat::net::keys::hash(key.as_bytes())));
         }
     }
-    private(&dir.join("keys"), &ring);
+    private(&dir.join("keys"), &ring.concat());
     let filters = format!(
         "filters:\n  - {{id: f1, type: sip_user, pattern: {}, description: {}}}\n  - {{id: f2, type: phone_number, pattern: '+49301234567'}}\n  \
          - {{id: f3, type: sip_user, pattern: alice}}\n  - {{id: f4, type: sip_uri, pattern: {}@example.org}}\n",
@@ -221,7 +221,9 @@ fn fifty_secrets_stand_nowhere_but_where_they_were_put() {
     for output in shown.iter().chain([&hunted, &refused, &dump, &sniffed]) {
         canaries.are_not_in("what a command says", &said(output));
     }
-    pages.iter().for_each(|page| canaries.are_not_in("a page", page.as_bytes()));
+    for page in &pages {
+        canaries.are_not_in("a page", page.as_bytes());
+    }
     canaries.are_not_in("the command line", &line);
     canaries.are_not_in("the log", log.as_bytes());
     let mut records = 0;
