@@ -191,6 +191,9 @@ impl Backlog {
     fn takes(&self, state: &State, batch: &SealedBatch) -> bool {
         let cost = (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64);
         let room = self.has_room(state, cost);
+        if self.waits_for_acks(state, room) && state.disk.is_some() {
+            return false;
+        }
         let to_memory = room && !state.relays;
         state.disk.as_ref().map_or(room, |disk| disk.takes(cost, to_memory, self.config.stage_bytes()))
     }
@@ -256,6 +259,8 @@ impl Backlog {
         if state.connection == connection.0 {
             state.connected = false;
             state.wake();
+            // who waited for acknowledgements goes on over the disk
+            self.room.notify_all();
         }
     }
 

@@ -119,6 +119,29 @@ fn a_reader_of_files_waits_for_room() {
 }
 
 #[test]
+fn a_reader_of_files_with_a_spool_waits_for_a_peer_that_takes_and_not_for_one_that_does_not() {
+    let config =
+        BacklogConfig { max_bytes: 600, when_full: WhenFull::Block, durability: Durability::Spill, ..BacklogConfig::default() };
+    let backlog = Backlog::new(config);
+    let connection = backlog.begin(PeerKind::Extended, &[]);
+    assert!(matches!(backlog.offer(batch(A, 1)), Offer::Taken));
+    assert_eq!(drain(&backlog, connection), [(A, 1)]);
+
+    // memory is full and the peer will acknowledge
+    assert!(matches!(backlog.offer(batch(A, 2)), Offer::Full(_)));
+    backlog.pause(true);
+    assert!(matches!(backlog.offer(batch(A, 2)), Offer::Taken), "a paused peer is not waited for");
+    backlog.pause(false);
+    backlog.ack(connection, A, BatchSeq(1));
+    // what is on its way over the disk comes first, and then the quick way is open again
+    assert!(matches!(backlog.offer(batch(A, 3)), Offer::Full(_)));
+    backlog.end(connection);
+    let takes = backlog.takes(&backlog.state.lock(), &batch(A, 3));
+    assert_eq!(matches!(backlog.offer(batch(A, 3)), Offer::Taken), takes, "nobody waits for room that is there");
+    assert_eq!(backlog.snapshot().dropped(), 0);
+}
+
+#[test]
 fn credit_bounds_what_is_in_flight() {
     let backlog = backlog(100_000);
     offer(&backlog, [(A, 1), (A, 2), (A, 3)]);

@@ -257,8 +257,18 @@ impl Backlog {
         disk.publish(figures, epochs);
     }
 
+    /// Whether whoever offers, and can wait, waits for the peer to acknowledge: quicker than the way over the disk and back.
+    pub(super) fn waits_for_acks(&self, state: &State, has_room: bool) -> bool {
+        let is_behind = state.disk.as_ref().is_some_and(Disk::is_behind);
+        let can_wait = self.config.when_full == WhenFull::Block && !state.relays;
+        can_wait && state.connected && !state.figures.paused && (!has_room || is_behind)
+    }
+
     pub(super) fn offer_spooled(&self, state: &mut State, batch: SealedBatch) -> Offer {
         let has_room = self.has_room(state, cost(&batch));
+        if self.waits_for_acks(state, has_room) {
+            return Offer::Full(batch);
+        }
         let Some(disk) = &mut state.disk else { return Offer::Full(batch) };
         let has_stage_room = disk.has_stage_room(cost(&batch), self.config.stage_bytes());
         let to_memory = has_room && !disk.is_behind();

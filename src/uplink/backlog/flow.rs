@@ -28,6 +28,7 @@ impl Backlog {
         state.figures.paused = paused;
         state.probe = Probe::No;
         state.wake();
+        self.room.notify_all();
     }
 
     /// The peer said something of its pressure but not that a pause is over: that lifts one only when it answers a probe.
