@@ -249,7 +249,10 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
         None
     };
     let unified = match &p.write_file {
-        Some(path) => Some(Unified::open(path, None, min_free, trusted).map_err(failed)?),
+        Some(path) => {
+            let file = Unified::open(path, None, min_free, trusted).map_err(failed)?;
+            Some(if durability == processor::Durability::Disk { file.bypassing_cache() } else { file })
+        }
         None => None,
     };
     let rotating = if p.auto_rotate_pcap.enabled {

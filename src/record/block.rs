@@ -26,13 +26,7 @@ pub(super) trait Disk {
 
 impl Disk for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if fault::is_full() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if let Some(half) = fault::torn(bytes.len()) {
-            let _gone = io::Write::write(self, bytes.get(..half).unwrap_or_default());
-            fault::die();
-        }
+        before_write(self, bytes)?;
         io::Write::write(self, bytes)
     }
 
@@ -42,6 +36,18 @@ impl Disk for File {
         fault::cut(self, len);
         Ok(())
     }
+}
+
+/// Where tests end the process or fill the disk.
+pub(super) fn before_write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    if fault::is_full() {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    if let Some(half) = fault::torn(bytes.len()) {
+        let _gone = io::Write::write(file, bytes.get(..half).unwrap_or_default());
+        fault::die();
+    }
+    Ok(())
 }
 
 /// Pending records and how much is in the file.
@@ -58,6 +64,11 @@ impl Block {
     /// For a file of `written` bytes; flushes are due at `size` bytes. With `hash`, sums what is written from here on.
     pub(super) fn new(size: usize, written: u64, hash: bool) -> Self {
         Self { pending: Vec::new(), size, written, torn: false, hash: hash.then(Sha256::new) }
+    }
+
+    /// Flushes are due at so many bytes from here on.
+    pub(super) fn resize(&mut self, size: usize) {
+        self.size = size;
     }
 
     /// Whether `more` bytes would outgrow the block, so that it must be flushed first.

@@ -235,6 +235,14 @@ impl Dir {
         Err(RecordError::Unsafe { path, reason })
     }
 
+    /// A second descriptor of `file`, to write past the page cache; `None` where the file system has no such thing.
+    pub(super) fn open_direct(&self, name: &str, file: &File) -> Option<File> {
+        let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let direct = File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty()).ok()?);
+        let which = |f: &File| f.metadata().ok().map(|m| (m.dev(), m.ino()));
+        (which(&direct)? == which(file)?).then_some(direct)
+    }
+
     /// Takes away what "others" may do with a file we are going to continue; the group's rights are the operator's choice.
     fn private(&self, file: File, path: &Path, mode: u32) -> Result<File, RecordError> {
         debug_assert!(path.starts_with(&self.path));

@@ -5,6 +5,7 @@ use std::fs::File;
 use super::append::{self, Found};
 use super::block::Block;
 use super::dir::{Dir, sync_data};
+use super::direct::{Both, DIRECT_BYTES, Direct};
 use super::pcapng::{MAX_OVERHEAD, Noted, Section};
 use super::{Format, MAX_CAPTURED, Packet, RecordError, pcap};
 use crate::packet::LinkType;
@@ -23,6 +24,8 @@ pub(super) struct CaptureFile {
     encoder: Encoder,
     block: Block,
     disk: Option<File>,
+    /// A second way into the same file, for long writes.
+    direct: Option<Direct>,
     packets: u64,
     packets_written: u64,
     /// The next packet needs a section header before it.
@@ -88,6 +91,14 @@ impl CaptureFile {
         file
     }
 
+    /// From here on long writes go past the page cache, if the file system can.
+    pub(super) fn bypass_cache(&mut self, dir: &Dir) {
+        self.direct = self.disk.as_ref().and_then(|disk| dir.open_direct(&self.name, disk)).map(Direct::new);
+        if self.direct.is_some() {
+            self.block.resize(DIRECT_BYTES);
+        }
+    }
+
     /// A file that is known from an earlier run and opened when it is next written to.
     pub(super) fn parked(name: &str, shape: Shape<'_>, written: u64, packets: u64) -> Self {
         let mut file = Self::new(name, Block::new(shape.block, written, false), shape, packets);
@@ -117,6 +128,7 @@ impl CaptureFile {
             told: block.written(),
             block,
             disk: None,
+            direct: None,
             packets,
             packets_written: packets,
             section_due: false,
@@ -171,7 +183,7 @@ impl CaptureFile {
 
     /// Closes the descriptor; what is pending stays pending.
     pub(super) fn park(&mut self) {
-        self.disk = None;
+        (self.disk, self.direct) = (None, None);
     }
 
     /// At most how many bytes this packet adds.
@@ -228,7 +240,9 @@ impl CaptureFile {
         dir.reserve(&self.name, self.block.pending() as u64)?;
         if let Some(disk) = &mut self.disk {
             dir.note(&self.name);
-            self.block.flush(disk).map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
+            self.block
+                .flush(&mut Both { plain: disk, direct: &mut self.direct })
+                .map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
             self.packets_written = self.packets;
             if let Encoder::PcapNg(section) = &mut self.encoder {
                 section.written();
@@ -247,7 +261,7 @@ impl CaptureFile {
         self.packets = self.packets.saturating_sub(self.packets_written);
         self.packets_written = 0;
         self.section_due = false;
-        (self.name, self.disk, self.fresh) = (new.name, new.disk, new.fresh);
+        (self.name, self.disk, self.direct, self.fresh) = (new.name, new.disk, new.direct, new.fresh);
     }
 
     /// SHA-256 of the file as it lies on the disk; read again if it was not summed while writing. `None` when it is gone.

@@ -6,6 +6,7 @@
 //! | [`name`] | safe file names out of hostile Call-IDs |
 //! | [`pcap`], [`pcapng`] | one packet as bytes of a record |
 //! | `block`, `file` | whole records in blocks; a file is never left with half a record |
+//! | `direct` | long writes past the page cache, where they are synced at once |
 //! | [`append`] | an existing file: is it ours to continue, and where does its last whole record end |
 //! | [`unified`], [`rotate`], [`calls`] | the three ways packets are filed |
 //! | [`json`], [`state`], [`retain`] | the record of a call, what a restart needs, and when files go |
@@ -27,6 +28,7 @@ pub mod append;
 mod block;
 pub mod calls;
 pub mod dir;
+mod direct;
 mod error;
 pub(crate) mod fault;
 mod file;

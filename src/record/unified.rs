@@ -57,6 +57,8 @@ pub struct Unified {
     /// FILE while its link type is not known.
     waiting: Option<std::fs::File>,
     trusted: Vec<Length>,
+    /// Whether long writes go past the page cache.
+    bypass: bool,
     counters: Counters,
 }
 
@@ -73,7 +75,16 @@ impl Unified {
         };
         let dir = Dir::open(path.parent().unwrap_or(Path::new("")), Access::Sticky, min_free)?;
         let format = Format::from_name(&name);
-        let mut new = Self { dir, name, format, files: SmallVec::new(), waiting: None, trusted, counters: Counters::default() };
+        let mut new = Self {
+            dir,
+            name,
+            format,
+            files: SmallVec::new(),
+            waiting: None,
+            trusted,
+            bypass: false,
+            counters: Counters::default(),
+        };
         new.open_first(link)?;
         Ok(new)
     }
@@ -105,7 +116,19 @@ impl Unified {
 
     fn begin(&mut self, link: LinkType, file: std::fs::File, found: &append::Found) {
         let name = self.name_for(link);
-        self.files.push((link, CaptureFile::continue_at(&name, file, self.shape(link), found)));
+        let mut file = CaptureFile::continue_at(&name, file, self.shape(link), found);
+        if self.bypass {
+            file.bypass_cache(&self.dir);
+        }
+        self.files.push((link, file));
+    }
+
+    /// From here on long writes go past the page cache: right where everything is synced soon, since nothing is left to sync then.
+    #[must_use]
+    pub fn bypassing_cache(mut self) -> Self {
+        self.bypass = true;
+        self.files.iter_mut().for_each(|(_, file)| file.bypass_cache(&self.dir));
+        self
     }
 
     fn open_or_create(&mut self, name: &str) -> Result<(std::fs::File, append::Found), RecordError> {
