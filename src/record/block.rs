@@ -9,12 +9,9 @@
 //! records stay in memory in order, and the next flush writes them again. If even cutting fails, it is done first thing
 //! at the next flush.
 
-use std::fs::File;
 use std::io;
 
 use sha2::{Digest, Sha256};
-
-use super::fault;
 
 /// Something that bytes are appended to.
 pub(super) trait Disk {
@@ -22,32 +19,6 @@ pub(super) trait Disk {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     /// Makes it `len` bytes long.
     fn cut(&mut self, len: u64) -> io::Result<()>;
-}
-
-impl Disk for File {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        before_write(self, bytes)?;
-        io::Write::write(self, bytes)
-    }
-
-    fn cut(&mut self, len: u64) -> io::Result<()> {
-        fault::step();
-        self.set_len(len)?;
-        fault::cut(self, len);
-        Ok(())
-    }
-}
-
-/// Where tests end the process or fill the disk.
-pub(super) fn before_write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    if fault::is_full() {
-        return Err(io::ErrorKind::StorageFull.into());
-    }
-    if let Some(half) = fault::torn(bytes.len()) {
-        let _gone = io::Write::write(file, bytes.get(..half).unwrap_or_default());
-        fault::die();
-    }
-    Ok(())
 }
 
 /// Pending records and how much is in the file.

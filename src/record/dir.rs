@@ -236,7 +236,7 @@ impl Dir {
     }
 
     /// A second descriptor of `file`, to write past the page cache; `None` where the file system has no such thing.
-    pub(super) fn open_direct(&self, name: &str, file: &File) -> Option<File> {
+    pub(crate) fn open_direct(&self, name: &str, file: &File) -> Option<File> {
         let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let direct = File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty()).ok()?);
         let which = |f: &File| f.metadata().ok().map(|m| (m.dev(), m.ino()));

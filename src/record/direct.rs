@@ -9,10 +9,12 @@
 //! it, everything goes the usual way. Both ways see each other's bytes: the kernel cleans and forgets the pages under a direct write.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 
-use super::block::{Disk, before_write};
+use super::block::Disk;
+use super::dir::Dir;
+use super::fault;
 
 /// What memory, place and length of a direct write must be a multiple of. Disks have blocks of 512 or 4096 bytes.
 const ALIGN: usize = 4096;
@@ -21,89 +23,138 @@ pub(super) const DIRECT_BYTES: usize = if cfg!(test) { 16 << 10 } else { 512 << 
 /// Shorter ones are not worth a wait for the disk.
 const DIRECT_FROM: usize = if cfg!(test) { 600 } else { DIRECT_BYTES / 2 };
 
-/// A second way into a file, and the memory it needs.
+/// A second way into a file, over a descriptor with `O_DIRECT` and without `O_APPEND`, and the memory it needs.
 #[derive(Debug)]
-pub(super) struct Direct {
+struct Direct {
     file: File,
+    /// Empty until it is needed.
     memory: Box<[u8]>,
-    start: usize,
 }
 
 impl Direct {
-    /// Over a descriptor opened with `O_DIRECT` and without `O_APPEND`.
-    pub(super) fn new(file: File) -> Self {
-        let memory = vec![0; DIRECT_BYTES.saturating_add(ALIGN)].into_boxed_slice();
-        let start = memory.as_ptr().align_offset(ALIGN);
-        Self { file, memory, start }
-    }
-
-    /// Writes whole blocks of `bytes` at the end of `plain`, the same file; returns how many bytes of them, 0 when it is not worth it.
-    fn write(&mut self, plain: &mut File, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() < DIRECT_FROM {
+    /// Writes whole blocks of these bytes at the end of `plain`, the same file; returns how many bytes of them, 0 when it is not worth it.
+    fn write(&mut self, plain: &File, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        if length(pieces) < DIRECT_FROM {
             return Ok(0);
         }
+        if self.memory.is_empty() {
+            self.memory = vec![0; DIRECT_BYTES.saturating_add(ALIGN)].into_boxed_slice();
+        }
+        let start = self.memory.as_ptr().align_offset(ALIGN);
         let end = plain.metadata()?.len();
         // the last block is written again, with what is in it
         let kept = usize::try_from(end % ALIGN as u64).unwrap_or(0);
         let block = end.saturating_sub(kept as u64);
-        let Some(memory) = self.memory.get_mut(self.start..self.start.saturating_add(DIRECT_BYTES)) else { return Ok(0) };
+        let Some(memory) = self.memory.get_mut(start..start.saturating_add(DIRECT_BYTES)) else { return Ok(0) };
         let (head, room) = memory.split_at_mut(kept);
         plain.read_exact_at(head, block)?;
-        let taken = bytes.len().min(room.len());
-        let (Some(to), Some(from)) = (room.get_mut(..taken), bytes.get(..taken)) else { return Ok(0) };
-        to.copy_from_slice(from);
+        let mut taken = 0;
+        for piece in pieces {
+            let Some(free) = room.get_mut(taken..) else { break };
+            let fits = piece.len().min(free.len());
+            if let (Some(to), Some(from)) = (free.get_mut(..fits), piece.get(..fits)) {
+                to.copy_from_slice(from);
+            }
+            taken = taken.saturating_add(fits);
+        }
         let whole = (kept + taken) / ALIGN * ALIGN;
         if whole <= kept {
             return Ok(0);
         }
-        before_write(plain, bytes)?;
         let written = self.file.write_at(memory.get(..whole).unwrap_or_default(), block)?;
         Ok(written.saturating_sub(kept))
     }
 }
 
-/// A file with a second way into it, if it has one.
-pub(super) struct Both<'f> {
-    pub(super) plain: &'f mut File,
-    pub(super) direct: &'f mut Option<Direct>,
+/// A file that bytes are appended to, in one way or two.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    file: File,
+    direct: Option<Direct>,
 }
 
-impl Disk for Both<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Some(direct) = self.direct {
-            match direct.write(self.plain, bytes) {
+impl Appended {
+    /// Over a descriptor opened for appending.
+    pub(crate) fn new(file: File) -> Self {
+        Self { file, direct: None }
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// From here on long writes go past the page cache, if the file system can; false where it cannot.
+    pub(crate) fn bypass_cache(&mut self, dir: &Dir, name: &str) -> bool {
+        self.direct = dir.open_direct(name, &self.file).map(|file| Direct { file, memory: Box::default() });
+        self.direct.is_some()
+    }
+
+    /// Writes at the end; returns how many bytes of these.
+    pub(crate) fn append(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        if fault::is_full() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if let Some(half) = fault::torn(length(pieces)) {
+            let bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter()).take(half).copied().collect();
+            let _gone = self.file.write(&bytes);
+            fault::die();
+        }
+        if let Some(direct) = &mut self.direct {
+            match direct.write(&self.file, pieces) {
                 Ok(0) => {}
-                Ok(written) => return Ok(written),
-                Err(e) if e.kind() == io::ErrorKind::StorageFull => return Err(e),
-                // a file system without this way says so at the first write; a disk that is at fault says it again below
-                Err(e) => {
+                Err(e) if e.kind() != io::ErrorKind::StorageFull => {
+                    // a file system without this way says so at the first write; a disk that is at fault says it again below
                     tracing::debug!(error = %e, "no direct writes from here on");
-                    *self.direct = None;
+                    self.direct = None;
                 }
+                written => return written,
             }
         }
-        Disk::write(self.plain, bytes)
+        self.file.write_vectored(pieces)
+    }
+
+    /// Makes it `len` bytes long.
+    pub(crate) fn cut(&self, len: u64) -> io::Result<()> {
+        fault::step();
+        self.file.set_len(len)?;
+        fault::cut(&self.file, len);
+        Ok(())
+    }
+}
+
+impl Disk for Appended {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append(&[IoSlice::new(bytes)])
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
-        self.plain.cut(len)
+        Self::cut(self, len)
     }
+}
+
+fn length(pieces: &[IoSlice<'_>]) -> usize {
+    pieces.iter().fold(0, |sum, piece| sum.saturating_add(piece.len()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::block::Block;
-    use crate::record::dir::{Access, Dir, MinFree};
+    use crate::record::dir::{Access, MinFree};
     use proptest::prelude::*;
     use std::fs;
 
-    /// A file of this content and both ways into it.
-    fn open(dir: &Dir, content: &[u8]) -> (File, Option<Direct>) {
+    /// A file of this content.
+    fn open(dir: &Dir, content: &[u8]) -> Appended {
         fs::write(dir.join("f"), content).unwrap();
-        let plain = dir.open_existing("f").unwrap().unwrap();
-        let direct = Direct::new(dir.open_direct("f", &plain).unwrap());
-        (plain, Some(direct))
+        Appended::new(dir.open_existing("f").unwrap().unwrap())
+    }
+
+    fn directory() -> (tempfile::TempDir, Dir) {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
+        (tmp, dir)
     }
 
     proptest! {
@@ -112,49 +163,47 @@ mod tests {
             before in 0usize..10_000,
             pieces in prop::collection::vec(prop_oneof![1usize..700, 1usize..40_000], 1..20),
         ) {
-            let tmp = tempfile::tempdir().unwrap();
-            let dir = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
-            let mut want: Vec<u8> = (0..before).map(|n| (n % 251) as u8).collect();
-            let (mut plain, mut direct) = open(&dir, &want);
+            let (_tmp, dir) = directory();
+            let mut want: Vec<u8> = (0..251).cycle().take(before).collect();
+            let mut file = open(&dir, &want);
+            prop_assert!(file.bypass_cache(&dir, "f"));
             let mut block = Block::new(1, want.len() as u64, false);
 
             for (n, len) in pieces.iter().enumerate() {
-                let piece: Vec<u8> = (0..*len).map(|i| ((i + n) % 249) as u8).collect();
+                let piece: Vec<u8> = (0..249).cycle().skip(n).take(*len).collect();
                 block.pending_mut().extend_from_slice(&piece);
                 want.extend_from_slice(&piece);
-                block.flush(&mut Both { plain: &mut plain, direct: &mut direct }).unwrap();
+                block.flush(&mut file).unwrap();
                 prop_assert_eq!(fs::metadata(dir.join("f")).unwrap().len(), want.len() as u64);
             }
 
-            prop_assert!(direct.is_some());
+            prop_assert!(file.direct.is_some());
             prop_assert_eq!(fs::read(dir.join("f")).unwrap(), want);
         }
     }
 
     #[test]
     fn where_it_is_not_possible_everything_goes_the_usual_way() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
-        let (mut plain, _) = open(&dir, b"before ");
+        let (_tmp, dir) = directory();
+        let mut file = open(&dir, b"before ");
         // a descriptor that refuses to write
-        let mut direct = Some(Direct::new(File::open(dir.join("f")).unwrap()));
+        file.direct = Some(Direct { file: File::open(dir.join("f")).unwrap(), memory: Box::default() });
         let mut block = Block::new(1, 7, false);
         block.pending_mut().extend_from_slice(&[7; 9000]);
 
-        block.flush(&mut Both { plain: &mut plain, direct: &mut direct }).unwrap();
+        block.flush(&mut file).unwrap();
 
-        assert!(direct.is_none());
+        assert!(file.direct.is_none());
         assert_eq!(fs::read(dir.join("f")).unwrap().len(), 9007);
     }
 
     #[test]
     fn another_file_of_the_name_is_not_written_to() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = Dir::open(tmp.path(), Access::Private, MinFree::NONE).unwrap();
-        let (plain, _) = open(&dir, b"ours");
+        let (_tmp, dir) = directory();
+        let mut file = open(&dir, b"ours");
         fs::rename(dir.join("f"), dir.join("g")).unwrap();
         fs::write(dir.join("f"), b"theirs").unwrap();
 
-        assert!(dir.open_direct("f", &plain).is_none());
+        assert!(!file.bypass_cache(&dir, "f"));
     }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use super::append::{self, Found};
 use super::block::Block;
 use super::dir::{Dir, sync_data};
-use super::direct::{Both, DIRECT_BYTES, Direct};
+use super::direct::{Appended, DIRECT_BYTES};
 use super::pcapng::{MAX_OVERHEAD, Noted, Section};
 use super::{Format, MAX_CAPTURED, Packet, RecordError, pcap};
 use crate::packet::LinkType;
@@ -23,9 +23,7 @@ pub(super) struct CaptureFile {
     name: Box<str>,
     encoder: Encoder,
     block: Block,
-    disk: Option<File>,
-    /// A second way into the same file, for long writes.
-    direct: Option<Direct>,
+    disk: Option<Appended>,
     packets: u64,
     packets_written: u64,
     /// The next packet needs a section header before it.
@@ -93,8 +91,7 @@ impl CaptureFile {
 
     /// From here on long writes go past the page cache, if the file system can.
     pub(super) fn bypass_cache(&mut self, dir: &Dir) {
-        self.direct = self.disk.as_ref().and_then(|disk| dir.open_direct(&self.name, disk)).map(Direct::new);
-        if self.direct.is_some() {
+        if self.disk.as_mut().is_some_and(|disk| disk.bypass_cache(dir, &self.name)) {
             self.block.resize(DIRECT_BYTES);
         }
     }
@@ -118,7 +115,7 @@ impl CaptureFile {
     }
 
     fn over(name: &str, disk: File, shape: Shape<'_>, written: u64, packets: u64) -> Self {
-        Self { disk: Some(disk), ..Self::new(name, Block::new(shape.block, written, shape.hash), shape, packets) }
+        Self { disk: Some(Appended::new(disk)), ..Self::new(name, Block::new(shape.block, written, shape.hash), shape, packets) }
     }
 
     fn new(name: &str, block: Block, shape: Shape<'_>, packets: u64) -> Self {
@@ -128,7 +125,6 @@ impl CaptureFile {
             told: block.written(),
             block,
             disk: None,
-            direct: None,
             packets,
             packets_written: packets,
             section_due: false,
@@ -176,14 +172,14 @@ impl CaptureFile {
     pub(super) fn take_grown(&mut self) -> Result<Option<Grown>, RecordError> {
         let bytes = self.block.written();
         let Some(disk) = self.disk.as_ref().filter(|_| bytes != self.told) else { return Ok(None) };
-        let file = disk.try_clone().map_err(|e| RecordError::io("open", &*self.name, e))?;
+        let file = disk.file().try_clone().map_err(|e| RecordError::io("open", &*self.name, e))?;
         self.told = bytes;
         Ok(Some(Grown { name: self.name.clone(), bytes, file }))
     }
 
     /// Closes the descriptor; what is pending stays pending.
     pub(super) fn park(&mut self) {
-        (self.disk, self.direct) = (None, None);
+        self.disk = None;
     }
 
     /// At most how many bytes this packet adds.
@@ -222,7 +218,7 @@ impl CaptureFile {
         }
         if self.fresh {
             let Some(disk) = dir.create_announced(&self.name)? else { return Ok(false) };
-            (self.disk, self.fresh) = (Some(disk), false);
+            (self.disk, self.fresh) = (Some(Appended::new(disk)), false);
         }
         if self.disk.is_none() {
             // Something else under the name, a link or a stranger's file, is as good as gone.
@@ -235,14 +231,12 @@ impl CaptureFile {
             if len != self.block.written() && !(self.block.is_torn() && len > self.block.written()) {
                 return Ok(false);
             }
-            self.disk = Some(disk);
+            self.disk = Some(Appended::new(disk));
         }
         dir.reserve(&self.name, self.block.pending() as u64)?;
         if let Some(disk) = &mut self.disk {
             dir.note(&self.name);
-            self.block
-                .flush(&mut Both { plain: disk, direct: &mut self.direct })
-                .map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
+            self.block.flush(disk).map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
             self.packets_written = self.packets;
             if let Encoder::PcapNg(section) = &mut self.encoder {
                 section.written();
@@ -261,7 +255,7 @@ impl CaptureFile {
         self.packets = self.packets.saturating_sub(self.packets_written);
         self.packets_written = 0;
         self.section_due = false;
-        (self.name, self.disk, self.direct, self.fresh) = (new.name, new.disk, new.direct, new.fresh);
+        (self.name, self.disk, self.fresh) = (new.name, new.disk, new.fresh);
     }
 
     /// SHA-256 of the file as it lies on the disk; read again if it was not summed while writing. `None` when it is gone.

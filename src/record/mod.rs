@@ -28,7 +28,7 @@ pub mod append;
 mod block;
 pub mod calls;
 pub mod dir;
-mod direct;
+pub(crate) mod direct;
 mod error;
 pub(crate) mod fault;
 mod file;

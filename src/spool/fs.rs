@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, OFlags};
 
 use super::SpoolError;
+use crate::record::RecordError;
 use crate::record::dir::{Access, Dir, MinFree, sync_data};
-use crate::record::{RecordError, fault};
+use crate::record::direct::Appended;
 
 /// Where damaged segments go.
 const QUARANTINE: &str = "quarantine";
@@ -51,6 +52,8 @@ pub trait FsFile {
     fn append(&mut self, pieces: &[&[u8]]) -> io::Result<()>;
     /// Reads; fewer bytes than asked for only at the end.
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize>;
+    /// Where it ends.
+    fn end(&self) -> io::Result<u64>;
     /// Shortens it.
     fn cut(&mut self, len: u64) -> io::Result<()>;
     /// Makes its bytes durable. An error is final for what was not durable before: the kernel forgets which pages it could not write.
@@ -183,12 +186,16 @@ impl Fs for Disk {
 
     fn create(&self, name: &str) -> io::Result<DiskFile> {
         let file = self.dir.create_new(name).map_err(plain)?.ok_or(io::ErrorKind::AlreadyExists)?;
+        let mut file = Appended::new(file);
+        if self.durable {
+            file.bypass_cache(&self.dir, name);
+        }
         Ok(DiskFile { file, durable: self.durable })
     }
 
     fn open(&self, name: &str) -> io::Result<DiskFile> {
         let file = self.dir.open_existing(name).map_err(plain)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok(DiskFile { file, durable: self.durable })
+        Ok(DiskFile { file: Appended::new(file), durable: self.durable })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -229,24 +236,16 @@ impl Fs for Disk {
 /// A real file.
 #[derive(Debug)]
 pub struct DiskFile {
-    file: File,
+    file: Appended,
     durable: bool,
 }
 
 impl FsFile for DiskFile {
     fn append(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
-        if fault::is_full() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if let Some(half) = fault::torn(pieces.iter().map(|p| p.len()).sum()) {
-            let bytes = pieces.concat();
-            let _gone = io::Write::write_all(&mut self.file, bytes.get(..half).unwrap_or_default());
-            fault::die();
-        }
         let mut slices: Vec<io::IoSlice<'_>> = pieces.iter().map(|p| io::IoSlice::new(p)).collect();
         let mut rest = slices.as_mut_slice();
         while !rest.is_empty() {
-            match io::Write::write_vectored(&mut self.file, rest) {
+            match self.file.append(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => io::IoSlice::advance_slices(&mut rest, n),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -257,18 +256,19 @@ impl FsFile for DiskFile {
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        FileExt::read_at(&self.file, into, at)
+        FileExt::read_at(self.file.file(), into, at)
+    }
+
+    fn end(&self) -> io::Result<u64> {
+        Ok(self.file.file().metadata()?.len())
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
-        fault::step();
-        self.file.set_len(len)?;
-        fault::cut(&self.file, len);
-        Ok(())
+        self.file.cut(len)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        if self.durable { sync_data(&self.file) } else { Ok(()) }
+        if self.durable { sync_data(self.file.file()) } else { Ok(()) }
     }
 }
 

@@ -99,6 +99,11 @@ impl Item {
     fn payload(&self) -> &[u8] {
         self.bytes.get(GRPC_PREFIX..).unwrap_or_default()
     }
+
+    /// What its record takes.
+    fn record_bytes(&self) -> u64 {
+        (record::HEADER + self.payload().len()) as u64
+    }
 }
 
 /// So many.

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::fs::{Fs, Space};
-use super::record::{FOOTER, HEADER, MAX_PAYLOAD};
+use super::record::{FOOTER, MAX_PAYLOAD};
 use super::segment::{Key, SEGMENT_HEADER, Segment, Step, hunter_mark};
 use super::{Item, Lost, Now, Refused, SpoolConfig, SpoolError, SpoolFull, Tally, ack, is_full, recover};
 use crate::batch::{BatchSeq, DroppedRange, Epoch};
@@ -109,7 +109,7 @@ impl<S: Fs> Queue<S> {
     /// [`Refused`]; the queue goes on, and later batches may be taken.
     pub fn append(&mut self, item: Item, read: bool, now: Now) -> Result<(), Refused> {
         let payload = item.payload().len();
-        let record = (HEADER + payload) as u64;
+        let record = item.record_bytes();
         let need = record.saturating_add(FRAME);
         if payload == 0 || payload > MAX_PAYLOAD || need > self.config.max_bytes {
             return Err(Refused::TooLarge(payload));
@@ -124,11 +124,37 @@ impl<S: Fs> Queue<S> {
         self.append_once(item, record, read, now)
     }
 
+    /// Puts batches of one epoch, in order, behind the others of it by one write, and returns how many of them it took. It takes none
+    /// where they are a reason for a new segment or for giving one up, and not all after an error: [`Self::append`] the next then.
+    pub fn append_together(&mut self, items: &[Item], read: bool, now: Now) -> usize {
+        let need = items.iter().fold(0_u64, |sum, item| sum.saturating_add(item.record_bytes()));
+        let in_order = items.is_sorted_by(|a, b| a.epoch == b.epoch && a.seq < b.seq);
+        let sound = items.iter().all(|item| (1..=MAX_PAYLOAD).contains(&item.payload().len()));
+        let limit = self.config.segment_bytes.min(self.config.max_bytes / 8);
+        let has_room = self.taken().saturating_add(need) <= self.config.max_bytes && self.granted >= need;
+        let Some(first) = items.first().filter(|_| in_order && sound && has_room) else { return 0 };
+        let fits = |s: &&mut Segment<S::File>| s.takes(first.seq, need, limit) && s.total.batches > 0;
+        let Some(key) = self.newest(first.epoch) else { return 0 };
+        let Some(segment) = self.segments.get_mut(&key).filter(fits) else { return 0 };
+        let at_end = !segment.has_unread();
+        let (taken, written) = segment.append(items, now.mono);
+        if read && at_end {
+            segment.consume();
+        }
+        if segment.unsynced_bytes() >= self.config.sync_bytes {
+            // as in `append_once`
+            let _unconfirmed = self.sync_one(key, now, false);
+        }
+        self.granted = self.granted.saturating_sub(need);
+        self.io_errors = self.io_errors.saturating_add(u64::from(written.is_err()));
+        taken
+    }
+
     fn append_once(&mut self, item: Item, record: u64, read: bool, now: Now) -> Result<(), Refused> {
         let key = self.writable(&item, record, now)?;
         let Some(segment) = self.segments.get_mut(&key) else { return Err(Refused::Order(item.seq)) };
         let at_end = !segment.has_unread();
-        if let Err(e) = segment.append(item, now.mono) {
+        if let (_, Err(e)) = segment.append(&[item], now.mono) {
             self.io_errors = self.io_errors.saturating_add(1);
             return Err(Refused::io(e));
         }
@@ -251,7 +277,7 @@ impl<S: Fs> Queue<S> {
         self.create(key, now)?;
         let Some(segment) = self.segments.get_mut(&key) else { return Ok(()) };
         for item in items {
-            segment.append(item.clone(), now.mono)?;
+            segment.append(std::slice::from_ref(item), now.mono).1?;
             if item.seq < unread {
                 segment.consume();
             }
@@ -368,9 +394,7 @@ impl<S: Fs> Queue<S> {
     /// Room for `need` bytes, within our bound and beside the reserve of the file system.
     fn make_room(&mut self, need: u64) -> Result<(), Refused> {
         loop {
-            let open = self.segments.values().filter(|s| s.is_open()).count() as u64;
-            let taken = self.bytes().saturating_add(open.saturating_mul(FOOTER as u64));
-            if taken.saturating_add(need) > self.config.max_bytes || self.segments.len() >= SEGMENTS {
+            if self.taken().saturating_add(need) > self.config.max_bytes || self.segments.len() >= SEGMENTS {
                 self.give_way(None)?;
                 continue;
             }
@@ -501,6 +525,12 @@ impl<S: Fs> Queue<S> {
         let mut epochs: Vec<Epoch> = self.segments.values().filter(|s| s.has_unread()).map(|s| s.key.epoch).collect();
         epochs.dedup();
         epochs
+    }
+
+    /// Bytes on disk, with the footers that open segments will have.
+    fn taken(&self) -> u64 {
+        let open = self.segments.values().filter(|s| s.is_open()).count() as u64;
+        self.bytes().saturating_add(open.saturating_mul(FOOTER as u64))
     }
 
     fn bytes(&self) -> u64 {

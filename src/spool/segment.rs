@@ -14,9 +14,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BufMut;
+use smallvec::SmallVec;
 
 use super::fs::{Fs, FsFile};
-use super::record::{self, FOOTER, Found, HEADER, take};
+use super::record::{self, FOOTER, Found, take};
 use super::{Item, Tally};
 use crate::batch::{BatchSeq, DroppedRange, Epoch};
 use crate::reason::DropReason;
@@ -227,27 +228,42 @@ impl<F: FsFile> Segment<F> {
         self.writer.as_ref().map_or(0, |w| w.unsynced_bytes)
     }
 
-    /// Writes a record; on an error the file ends where it did, or takes no more.
-    pub(super) fn append(&mut self, item: Item, now: Duration) -> io::Result<()> {
-        let Some(writer) = &mut self.writer else { return Err(io::Error::other("the segment is sealed")) };
-        let before = u32::try_from(self.total.packets).unwrap_or(u32::MAX);
-        let payload = item.payload();
-        let len = (HEADER + payload.len()) as u64;
-        if let Err(e) = writer.file.append(&[&record::encode(self.key, &item, before), payload]) {
-            if writer.file.cut(self.end).is_err() {
-                self.disk_bytes = self.end.saturating_add(len);
-                writer.torn = true;
-            }
-            return Err(e);
+    /// Writes a record of each, in one write, and returns how many it has. After an error the file ends where it did; or, where it
+    /// cannot be cut, behind the last whole record in it, which the next start would find, and it takes no more.
+    pub(super) fn append(&mut self, items: &[Item], now: Duration) -> (usize, io::Result<()>) {
+        let Some(writer) = &mut self.writer else { return (0, Err(io::Error::other("the segment is sealed"))) };
+        let (mut headers, mut packets) = (SmallVec::<[_; 1]>::new(), self.total.packets);
+        for item in items {
+            headers.push(record::encode(self.key, item, u32::try_from(packets).unwrap_or(u32::MAX)));
+            packets = packets.saturating_add(u64::from(item.packets));
         }
-        self.end = self.end.saturating_add(len);
-        self.disk_bytes = self.end;
-        self.total = self.total.plus(Tally { batches: 1, packets: u64::from(item.packets) });
-        self.last = item.seq;
-        writer.unsynced_bytes = writer.unsynced_bytes.saturating_add(len);
-        writer.since.get_or_insert(now);
-        writer.unsynced.push_back(item);
-        Ok(())
+        let pieces: SmallVec<[&[u8]; 2]> =
+            headers.iter().zip(items).flat_map(|(h, item)| [h.as_slice(), item.payload()]).collect();
+        let written = writer.file.append(&pieces);
+        let mut there = u64::MAX;
+        if written.is_err() {
+            there = self.end;
+            if writer.file.cut(self.end).is_err() {
+                writer.torn = true;
+                there = writer.file.end().unwrap_or(self.end);
+            }
+        }
+        let mut taken = 0_usize;
+        for item in items {
+            let end = self.end.saturating_add(item.record_bytes());
+            if end > there {
+                break;
+            }
+            writer.unsynced_bytes = writer.unsynced_bytes.saturating_add(item.record_bytes());
+            writer.since.get_or_insert(now);
+            writer.unsynced.push_back(item.clone());
+            self.end = end;
+            self.total = self.total.plus(Tally { batches: 1, packets: u64::from(item.packets) });
+            self.last = item.seq;
+            taken = taken.saturating_add(1);
+        }
+        self.disk_bytes = if writer.torn { there.max(self.end) } else { self.end };
+        (taken, written)
     }
 
     /// The reader has all of it already.

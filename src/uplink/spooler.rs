@@ -43,7 +43,9 @@ impl<S: Fs> Spooler<S> {
 
     /// Works until [`Backlog::close_spool`].
     pub fn run(mut self) {
-        while self.step(IDLE) {}
+        while self.step(IDLE) {
+            self.backlog.gather();
+        }
     }
 
     /// Does what there is to do, or waits for it, `patience` at most; false once it is closed.
@@ -62,7 +64,14 @@ impl<S: Fs> Spooler<S> {
             return false;
         }
         if let Some(staged) = &todo.head {
-            done.head = self.write(staged, todo.room && !todo.unread, now);
+            let free = todo.room && !todo.unread;
+            done.head = match self.write_together(staged, &todo.behind, free, now) {
+                0 => self.write(staged, free, now),
+                taken => {
+                    done.together = taken.saturating_sub(1);
+                    Some(Head::Written)
+                }
+            };
         }
         if todo.sync {
             let synced = self.queue.sync(now);
@@ -100,6 +109,16 @@ impl<S: Fs> Spooler<S> {
             self.queue.roll(staged.batch.epoch, now);
         }
         self.queue.append(item(&staged.batch), staged.in_memory, now)
+    }
+
+    /// Writes the batch at the head and those behind it at once, if nothing speaks against it; returns how many.
+    fn write_together(&mut self, staged: &Staged, behind: &[SealedBatch], free: bool, now: Now) -> usize {
+        let wanted = staged.in_memory || !free || self.wal;
+        if behind.is_empty() || !wanted || staged.follows_memory || self.stuck_until.is_some() {
+            return 0;
+        }
+        let items: Vec<Item> = std::iter::once(&staged.batch).chain(behind).map(item).collect();
+        self.queue.append_together(&items, staged.in_memory, now)
     }
 
     /// Writes the batch at the head; `free` when it could as well go to memory.

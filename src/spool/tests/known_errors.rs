@@ -72,6 +72,22 @@ fn half_a_record_that_cannot_be_cut_off_is_left_behind() {
 }
 
 #[test]
+fn what_is_whole_before_half_a_record_that_cannot_be_cut_off_was_taken() {
+    let (fs, config) = (ModelFs::new(), config(PLENTY, SpoolFull::Refuse));
+    let mut queue = open(&fs, &config);
+    put(&mut queue, A, 1..=2);
+    let items: Vec<Item> = (3..=5).map(|seq| item(A, seq, 1, 40)).collect();
+
+    // all of the first, a part of the second
+    fs.fail(|f| (f.write, f.cut) = (Some((100, false)), true));
+    let taken = queue.append_together(&items, false, at(3));
+    drop(queue);
+
+    assert_eq!(taken, 1);
+    assert_eq!(seqs(&mut open(&fs, &config)), [1, 2, 3], "the next start finds no more and no less");
+}
+
+#[test]
 fn a_batch_that_can_never_fit_costs_no_other() {
     let fs = ModelFs::new();
     let mut queue = open(&fs, &config(5000, SpoolFull::DropOldest));

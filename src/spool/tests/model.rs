@@ -16,6 +16,7 @@ const MAX_BYTES: u64 = 6000;
 enum Op {
     Append { slot: u64, packets: u32, len: usize, skip: u64 },
     AppendRead { slot: u64, packets: u32, len: usize },
+    AppendTogether { slot: u64, packets: u32, len: usize, count: usize, read: bool },
     Read(usize),
     Ack { slot: usize, back: u64 },
     Sync,
@@ -39,6 +40,8 @@ fn op() -> impl Strategy<Value = Op> {
         30 => (0..2_u64, 1..5_u32, 1..200_usize, 0..20_u64)
             .prop_map(|(slot, packets, len, skip)| Op::Append { slot, packets, len, skip: skip.saturating_sub(17) }),
         6 => (0..2_u64, 1..5_u32, 1..200_usize).prop_map(|(slot, packets, len)| Op::AppendRead { slot, packets, len }),
+        8 => (0..2_u64, 1..5_u32, 1..60_usize, 2..6_usize, any::<bool>())
+            .prop_map(|(slot, packets, len, count, read)| Op::AppendTogether { slot, packets, len, count, read }),
         14 => (1..12_usize).prop_map(Op::Read),
         8 => (0..8_usize, 0..4_u64).prop_map(|(slot, back)| Op::Ack { slot, back }),
         6 => Just(Op::Sync),
@@ -117,6 +120,10 @@ impl Model {
                 let read = self.queue.stats().unread.packets == 0;
                 self.append(*slot, *packets, *len, 0, read);
             }
+            Op::AppendTogether { slot, packets, len, count, read } => {
+                let read = *read && self.queue.stats().unread.packets == 0;
+                self.append_together(*slot, *packets, *len, *count, read);
+            }
             Op::Read(n) => {
                 for _ in 0..*n {
                     self.read_one();
@@ -158,10 +165,25 @@ impl Model {
         let epoch = self.life * 4 + slot;
         let seq = self.next_seq.get(&epoch).copied().unwrap_or(1) + skip;
         self.next_seq.insert(epoch, seq + 1);
-        let taken = self.queue.append(item(Epoch(epoch), seq, packets, len), read, at(self.ms)).is_ok();
-        if !taken {
-            return;
+        if self.queue.append(item(Epoch(epoch), seq, packets, len), read, at(self.ms)).is_ok() {
+            self.took((epoch, seq), packets, len, read);
         }
+    }
+
+    /// As a hunter does that has several: at once, or else one by one.
+    fn append_together(&mut self, slot: u64, packets: u32, len: usize, count: usize, read: bool) {
+        let epoch = self.life * 4 + slot;
+        let first = self.next_seq.get(&epoch).copied().unwrap_or(1);
+        let items: Vec<Item> = (first..).take(count).map(|seq| item(Epoch(epoch), seq, packets, len)).collect();
+        let taken = self.queue.append_together(&items, read, at(self.ms));
+        for item in &items[..taken] {
+            self.next_seq.insert(epoch, item.seq.0 + 1);
+            self.took((epoch, item.seq.0), packets, len, read);
+        }
+        (taken..count).for_each(|_| self.append(slot, packets, len, 0, read));
+    }
+
+    fn took(&mut self, (epoch, seq): (u64, u64), packets: u32, len: usize, read: bool) {
         self.put.insert((epoch, seq), Put { packets, len, confirmed: false, orphan: false });
         if read {
             self.read.insert(epoch, seq);

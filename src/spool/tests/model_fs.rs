@@ -315,6 +315,10 @@ impl FsFile for ModelFile {
         Ok(n)
     }
 
+    fn end(&self) -> io::Result<u64> {
+        Ok(self.fs.0.borrow().inodes[self.inode].live.len() as u64)
+    }
+
     fn cut(&mut self, len: u64) -> io::Result<()> {
         let state = &mut *self.fs.0.borrow_mut();
         if std::mem::take(&mut state.faults.cut) {

@@ -18,8 +18,12 @@ use super::{Backlog, ENTRY_BYTES, Entry, Offer, State, WhenFull};
 use crate::batch::{BatchSeq, Epoch, SealedBatch};
 use crate::reason::DropReason;
 use crate::spool::{Lost, Stats, Tally};
-use crate::telemetry::clock;
+use crate::telemetry::clock::{self, Moment};
 
+/// Bytes that are written at once.
+const TOGETHER: u64 = 512 << 10;
+/// So long a batch waits at most for others to be written with.
+const GATHER: Duration = Duration::from_millis(2);
 /// The share of the memory that holds what is to be written.
 const STAGED_SHARE: u64 = 4;
 
@@ -106,6 +110,8 @@ pub(in crate::uplink) struct Todo {
     pub(in crate::uplink) acks: Vec<(Epoch, BatchSeq)>,
     /// The next batch to write.
     pub(in crate::uplink) head: Option<Staged>,
+    /// Those behind it that may be written with it.
+    pub(in crate::uplink) behind: Vec<SealedBatch>,
     /// There is room in memory.
     pub(in crate::uplink) room: bool,
     /// Something is on disk alone.
@@ -144,6 +150,8 @@ pub(in crate::uplink) enum Kept {
 #[derive(Debug, Default)]
 pub(in crate::uplink) struct Done {
     pub(in crate::uplink) head: Option<Head>,
+    /// How many of those behind it were written with it.
+    pub(in crate::uplink) together: usize,
     /// Read from disk.
     pub(in crate::uplink) fed: Option<SealedBatch>,
     pub(in crate::uplink) lost: Vec<Lost>,
@@ -185,11 +193,26 @@ impl Backlog {
             clock::wait(&self.work, &mut state, wait);
         }
         state.disk.iter_mut().for_each(Disk::unstage_acked);
-        let todo = state.todo(&self.config);
+        let mut todo = state.todo(&self.config);
         if let Some(disk) = &mut state.disk {
             disk.acks.clear();
+            todo.behind = disk.behind_head();
         }
         todo
+    }
+
+    /// Waits a moment for more to write, where there is little: a long write costs hardly more than a short one, and what is
+    /// acknowledged meanwhile needs none.
+    pub(in crate::uplink) fn gather(&self) {
+        let mut state = self.state.lock();
+        let began = Moment::now();
+        while state.disk.as_ref().is_some_and(Disk::gathers) {
+            let left = GATHER.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            clock::wait(&self.work, &mut state, left);
+        }
     }
 
     /// Takes over what the spool's thread did.
@@ -198,6 +221,7 @@ impl Backlog {
         if let Some(head) = done.head {
             state.settle_head(head);
         }
+        (0..done.together).for_each(|_| state.settle_head(Head::Written));
         for lost in done.lost {
             state.declare_dropped(lost.epoch, lost.range);
         }
@@ -293,7 +317,11 @@ impl Backlog {
             let reason = disk.trouble.unwrap_or(DropReason::MemFull);
             state.count_dropped(&batch, reason);
         }
-        self.work.notify_one();
+        let (staged, bytes) = state.disk.as_ref().map_or((0, 0), |disk| (disk.staged.len(), disk.staged_bytes));
+        // the spool's thread is busy, or gathers until there is enough
+        if staged <= 1 || bytes >= TOGETHER {
+            self.work.notify_one();
+        }
         Offer::Taken
     }
 }
@@ -344,6 +372,24 @@ impl Disk {
             let known = known.or_default();
             *known = seq.max(*known);
         }
+    }
+
+    /// Those behind the head that are like it, as many as are written at once.
+    fn behind_head(&self) -> Vec<SealedBatch> {
+        let Some(head) = self.staged.front() else { return Vec::new() };
+        let mut bytes = head.cost();
+        let alike = |s: &&Staged| s.batch.epoch == head.batch.epoch && s.in_memory == head.in_memory && !s.follows_memory;
+        let fits = |s: &&Staged| {
+            bytes = bytes.saturating_add(s.cost());
+            bytes <= TOGETHER
+        };
+        self.staged.iter().skip(1).take_while(alike).take_while(fits).map(|s| s.batch.clone()).collect()
+    }
+
+    /// Whether there is so little to write that more may be waited for.
+    fn gathers(&self) -> bool {
+        let little = !self.staged.is_empty() && self.staged_bytes < TOGETHER;
+        little && self.unread.packets == 0 && !self.closing && !self.sync_is_wanted()
     }
 
     /// A copy of what was acknowledged meanwhile need not be written.
@@ -404,6 +450,7 @@ impl State {
         Todo {
             acks: disk.acks.iter().map(|(epoch, seq)| (*epoch, *seq)).collect(),
             head: disk.staged.front().cloned(),
+            behind: Vec::new(),
             room,
             unread: disk.unread.packets > 0,
             closing: disk.closing,

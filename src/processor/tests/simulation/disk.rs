@@ -214,16 +214,23 @@ impl FsFile for SpoolFile {
             return Err(full());
         }
         self.file.write_all(&whole)?;
-        let seq = pieces.first().filter(|_| pieces.len() == 2).and_then(|head| head.get(4..12)?.try_into().ok());
         facts.note(&self.name, |k| {
-            k.len += whole.len() as u64;
-            k.records.extend(seq.map(|seq| (u64::from_le_bytes(seq), k.len)));
+            // a record is two pieces, what else is written one
+            for record in pieces.chunks(2) {
+                let seq = record.first().filter(|_| record.len() == 2).and_then(|head| head.get(4..12)?.try_into().ok());
+                k.len += record.iter().map(|piece| piece.len() as u64).sum::<u64>();
+                k.records.extend(seq.map(|seq| (u64::from_le_bytes(seq), k.len)));
+            }
         });
         if facts.kernel_goes_on { self.file.sync_all() } else { Ok(()) }
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
         FileExt::read_at(&self.file, into, at)
+    }
+
+    fn end(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
