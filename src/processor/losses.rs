@@ -30,6 +30,8 @@ const EPOCHS: usize = 16;
 const DECLARED: usize = 64;
 /// Records of closed calls that a window may still change; of more, those of calls that are still known.
 const RECORDS: usize = 1000;
+/// Longest reason that a hunter may give; those of ours are much shorter.
+const REASON: usize = 64;
 /// Changes that nobody has looked at; of more, the calls they touched say so when their records are next written.
 const NEWS: usize = 1024;
 /// A call whose first packet comes this long after a loss may have begun in it: a request is sent again after half a second, one and two.
@@ -210,8 +212,8 @@ impl Losses {
         let last = &self.of(hunter).last;
         let of_it = last.iter().find(|(e, _)| *e == epoch.0).map(|(_, at)| *at);
         let from = of_it.or_else(|| last.iter().map(|(_, at)| *at).max()).map(|from| from.min(until.as_nanos()));
-        let window =
-            LossWindow { reason: reason.to_owned(), from, until: until.as_nanos(), packets, gap, ..LossWindow::default() };
+        let reason = reason.chars().take(REASON).collect();
+        let window = LossWindow { reason, from, until: until.as_nanos(), packets, gap, ..LossWindow::default() };
         self.note(hunter, window);
     }
 

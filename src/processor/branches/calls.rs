@@ -260,15 +260,20 @@ impl Calls {
             entry.done = None;
             self.open.entry(id).or_insert(entry)
         };
+        // texts that are new for it
+        let mut said = 0_usize;
         for id in filters {
             if !entry.filter_ids.contains(id) && entry.filter_ids.len() < FILTERS {
+                said = said.saturating_add(id.len());
                 entry.filter_ids.insert(id.to_owned());
             }
         }
         if entry.phone_rule.is_empty() {
+            said = said.saturating_add(owned.phone_rule.len());
             owned.phone_rule.clone_into(&mut entry.phone_rule);
         }
         if !owned.holes.is_empty() && entry.said_holes.get(hunter).is_none_or(|h| h != owned.holes) {
+            said = said.saturating_add(owned.holes.len());
             entry.said_holes.insert(Arc::clone(hunter), owned.holes.to_owned());
         }
         entry.shared = entry.shared.saturating_add(u64::from(owned.again));
@@ -281,7 +286,7 @@ impl Calls {
         } else {
             entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame);
         }
-        if entry.note_packet(frame.data.len()) {
+        if entry.note_packet(frame.data.len().saturating_add(said)) {
             self.weigh(call_id);
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{Call, CallFiles, CallNo, ClosedCall, Dirty, Hand, Part, Track};
+use super::{Call, CallFiles, CallNo, ClosedCall, Dirty, Hand, Part, RUN, Track, weight_of};
 use crate::packet::{LinkType, Timestamp};
 use crate::record::file::{CaptureFile, Shape};
 use crate::record::name::{Parties, file_name};
@@ -31,12 +31,20 @@ impl CallFiles {
         }
         let (no, id) = (self.next_no, Arc::<[u8]>::from(parties.call_id));
         self.next_no = no.saturating_add(1);
-        self.know(no, Call { id, stem: stem.into(), tracks: SmallVec::new(), packets: 0, last: self.now, closed_at: None });
+        self.know(
+            no,
+            Call { id, stem: stem.into(), tracks: SmallVec::new(), packets: 0, last: self.now, closed_at: None, bytes: 0 },
+        );
         self.counters.calls = self.counters.calls.saturating_add(1);
         Ok(no)
     }
 
-    pub(super) fn know(&mut self, no: CallNo, call: Call) {
+    pub(super) fn know(&mut self, no: CallNo, mut call: Call) {
+        let done = call.tracks.iter().flat_map(|t| &t.done).map(weight_of);
+        let runs = call.tracks.iter().map(|t| t.runs.len().saturating_mul(RUN));
+        let names = [call.id.len(), call.stem.len()];
+        call.bytes = names.into_iter().chain(done).chain(runs).fold(0, usize::saturating_add);
+        self.bytes = self.bytes.saturating_add(call.bytes);
         self.ids.insert(call.id.clone(), no);
         self.begun.push_back((no, call.last));
         self.calls.insert(no, call);
@@ -56,13 +64,13 @@ impl CallFiles {
         self.dir.exists(&json::name(stem))
     }
 
-    /// So many bytes are known of calls: where that is too much, one is forgotten as if there were too many. False when it is not, or when there
+    /// So many bytes are known of calls elsewhere: where that, with what is known here, is too much, one is forgotten as if there were too many. False when it is not, or when there
     /// is none; else take note ([`Self::poll_closed`]) and ask again.
     ///
     /// # Errors
     /// Retryable; nothing accepted is lost.
     pub fn evict_for(&mut self, known_bytes: usize) -> Result<bool, RecordError> {
-        Ok(known_bytes > self.cfg.max_known_bytes && self.evict()?)
+        Ok(known_bytes.saturating_add(self.bytes) > self.cfg.max_known_bytes && self.evict()?)
     }
 
     /// Forgets the call that was closed first; where none is closed, closes and forgets the one that has been silent for longest. False when
@@ -97,8 +105,17 @@ impl CallFiles {
         Ok(false)
     }
 
+    /// More is known of a call.
+    fn grow(&mut self, no: CallNo, bytes: usize) {
+        if let Some(call) = self.calls.get_mut(&no) {
+            call.bytes = call.bytes.saturating_add(bytes);
+            self.bytes = self.bytes.saturating_add(bytes);
+        }
+    }
+
     pub(super) fn forget(&mut self, no: CallNo) {
         if let Some(call) = self.calls.remove(&no) {
+            self.bytes = self.bytes.saturating_sub(call.bytes);
             self.ids.remove(&call.id);
         }
     }
@@ -266,10 +283,13 @@ impl CallFiles {
         let before = track.file.block().pending();
         track.file.rehome(file);
         track.index = index;
-        if bytes > 0 {
-            track.done.push(FileFact { name, bytes, packets, sha256: None });
-        }
         self.pending = self.pending.saturating_add(track.file.block().pending()).saturating_sub(before);
+        if bytes > 0 {
+            let done = FileFact { name, bytes, packets, sha256: None };
+            let weight = weight_of(&done);
+            track.done.push(done);
+            self.grow(no, weight);
+        }
         self.counters.displaced = self.counters.displaced.saturating_add(1);
         if self.dir.is_watched() {
             self.expect_name(no, at);
@@ -292,7 +312,9 @@ impl CallFiles {
             self.open_count = self.open_count.saturating_sub(1);
         }
         (track.file, track.index) = (file, index);
+        let weight = fact.as_ref().map_or(0, weight_of);
         track.done.extend(fact);
+        self.grow(no, weight);
         self.counters.rotated = self.counters.rotated.saturating_add(1);
         self.fresh(no, at);
         Ok(())

@@ -19,7 +19,7 @@
 //! |---|---|---|---|
 //! | open files | 1024, at most half of `RLIMIT_NOFILE` | the least recently used (second chance) is closed, reopened when written | `reopened` |
 //! | memory | 64 MiB | everything pending is written | `forced` |
-//! | calls known, by number and by what is known of them | 100 000 | one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
+//! | calls known, by number and by what is known of them here and elsewhere | 100 000 | one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
 //! | bytes per file | 100 MB | the next file | `rotated` |
 
 mod files;
@@ -191,6 +191,14 @@ type CallNo = u64;
 
 /// Changes of origin remembered per part: with two hunters, one to each of their batches. What comes after counts as the last one's.
 const MAX_RUNS: usize = 4096;
+/// What one of them takes, where the list has just grown.
+const RUN: usize = 2 * size_of::<Run>();
+/// A finished file beside its name: its sum, its size.
+const FACT: usize = 192;
+
+const fn weight_of(done: &FileFact) -> usize {
+    done.name.len().saturating_add(FACT)
+}
 
 #[derive(Debug)]
 struct Call {
@@ -200,6 +208,8 @@ struct Call {
     packets: u64,
     last: Timestamp,
     closed_at: Option<Timestamp>,
+    /// Bytes of what grows with what comes of it.
+    bytes: usize,
 }
 
 /// The files of one part of a call, one after the other; for pcap per link type.
@@ -258,6 +268,8 @@ pub struct CallFiles {
     open_count: usize,
     spare: Vec<Vec<u8>>,
     pending: usize,
+    /// Bytes of what grows with what comes of calls, over all of them.
+    bytes: usize,
     now: Timestamp,
     finished: VecDeque<ClosedCall>,
     forgotten: VecDeque<Arc<[u8]>>,
@@ -285,6 +297,7 @@ impl CallFiles {
             open_count: 0,
             spare: Vec::new(),
             pending: 0,
+            bytes: 0,
             now: Timestamp::MIN,
             finished: VecDeque::new(),
             forgotten: VecDeque::new(),
@@ -346,12 +359,14 @@ impl CallFiles {
         let before = track.file.block().pending();
         let noted = track.file.push(pkt);
         self.pending = self.pending.saturating_add(track.file.block().pending().saturating_sub(before));
-        track.note_origin(pkt.origin.hunter, sip);
+        let grown = track.note_origin(pkt.origin.hunter, sip);
         track.mark(&mut self.dirty, no, at, self.now);
         self.counters.packets = self.counters.packets.saturating_add(1);
         self.counters.clamped = self.counters.clamped.saturating_add(u64::from(noted.clamped));
         self.counters.shared_interface = self.counters.shared_interface.saturating_add(u64::from(noted.shared_interface));
         c.packets = c.packets.saturating_add(1);
+        c.bytes = c.bytes.saturating_add(grown);
+        self.bytes = self.bytes.saturating_add(grown);
         c.last = self.now;
         if c.closed_at.take().is_some() {
             self.reopened.push(no);
@@ -442,6 +457,11 @@ impl CallFiles {
         self.pending
     }
 
+    /// About what is known here of calls, beyond what every call takes: names, finished files, whose packets they hold.
+    pub const fn known_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Descriptors in use.
     pub fn open_files(&self) -> usize {
         self.open_count
@@ -475,15 +495,17 @@ impl Track {
         }
     }
 
-    /// Remembers whose packet came.
-    fn note_origin(&mut self, hunter: &str, sip: bool) {
+    /// Remembers whose packet came; how many bytes more that is.
+    fn note_origin(&mut self, hunter: &str, sip: bool) -> usize {
         let full = self.runs.len() >= MAX_RUNS;
         if let Some(run) = self.runs.last_mut().filter(|r| full || (r.sip == sip && *r.hunter == *hunter)) {
             run.packets = run.packets.saturating_add(1);
-            return;
+            return 0;
         }
         let known = self.runs.iter().rev().take(4).find(|r| *r.hunter == *hunter).map(|r| Arc::clone(&r.hunter));
+        let name = if known.is_some() { 0 } else { hunter.len() };
         self.runs.push(Run { hunter: known.unwrap_or_else(|| Arc::from(hunter)), sip, packets: 1 });
+        RUN.saturating_add(name)
     }
 
     /// The finished files and the current one, whose sum is `sha256`.

@@ -36,6 +36,29 @@ fn a_call_that_is_over_goes_before_one_that_is_silent_and_that_before_one_that_g
     assert!(b.calls.stem(b"talks").is_some());
 }
 
+/// Two hunters that take turns make a run of each packet.
+#[test]
+fn a_call_counts_with_all_that_its_packets_make_known_of_its_files() {
+    const ROOM: usize = 1 << 20;
+    let mut b = bed(|c| {
+        c.max_known_bytes = ROOM;
+        c.max_file_bytes = 1000;
+    });
+    for n in 0..20_000_usize {
+        let call = (n / 1000).to_string();
+        let mut pkt = packet(1, b"some bytes of a packet");
+        pkt.origin.hunter = ["west", "east"][n % 2];
+        b.calls.write(&Parties { call_id: call.as_bytes(), ..Parties::default() }, Part::Rtp, &pkt).unwrap();
+        while b.calls.evict_for(0).unwrap() {}
+        assert!(b.calls.known_bytes() <= ROOM, "{n}");
+    }
+
+    let runs: usize = b.calls.snapshot().iter().flat_map(|c| &c.tracks).map(|t| t.runs.len()).sum();
+    assert!(b.calls.counters().evicted > 5 && runs * 64 <= ROOM, "{runs} {:?}", b.calls.counters());
+    while b.calls.evict_for(usize::MAX).unwrap() {}
+    assert_eq!(b.calls.known_bytes(), 0);
+}
+
 #[test]
 fn a_link_type_too_many_is_refused_and_makes_no_file() {
     let mut b = bed(|_| {});
