@@ -7,8 +7,6 @@ use super::EngineConfig;
 
 /// What one flow takes: measured with a full table, its index included.
 const FLOW_BYTES: usize = 160;
-/// What one call takes (`make bench`: 100 000 calls in 215 MB).
-const CALL_BYTES: usize = 2304;
 /// What one connection takes that nothing is kept of.
 const CONNECTION_BYTES: usize = 2048;
 /// No part becomes smaller than this share of its usual size: it would not work any more.
@@ -44,7 +42,7 @@ impl EngineConfig {
         let limits = &self.table.limits;
         let parts = [
             self.flows.saturating_mul(FLOW_BYTES),
-            limits.calls.saturating_mul(CALL_BYTES),
+            limits.call_bytes,
             limits.hold_bytes,
             limits.unclaimed_bytes,
             self.bounds.connections.saturating_mul(CONNECTION_BYTES),
@@ -73,6 +71,7 @@ impl EngineConfig {
         for part in [
             &mut self.flows,
             &mut limits.calls,
+            &mut limits.call_bytes,
             &mut limits.hold_bytes,
             &mut limits.unclaimed_bytes,
             &mut self.bounds.connections,

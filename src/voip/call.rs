@@ -121,6 +121,8 @@ pub struct Call {
     pub holes: Vec<Hole>,
     /// Earliest queued timer.
     pub timer: Option<Timestamp>,
+    /// Bytes of it that are weighed.
+    pub(super) weight: usize,
 }
 
 impl Call {
@@ -156,6 +158,7 @@ impl Call {
             streams: None,
             holes: Vec::new(),
             timer: None,
+            weight: 0,
         }
     }
 

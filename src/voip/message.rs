@@ -69,6 +69,7 @@ impl CallTable {
         let request = matches!(msg.start(), Start::Request { .. });
         let sides = Sides::of(msg);
         let step = self.step(msg, &sides, seen.ts);
+        self.make_room(0, out);
         let r = self.call_for(&id, &sides.from_tag, &step, seen, out);
         self.note_facts(r, msg, &sides, &step);
         if let Some(call) = self.get_mut(r) {
@@ -80,6 +81,7 @@ impl CallTable {
             self.claim_session(r, session, &sides.from_tag, request, seen, out);
         }
         self.conclude(r, &step);
+        self.weigh(r);
         self.schedule(r);
         Some(r)
     }

@@ -34,3 +34,4 @@ pub mod streams;
 pub mod summary;
 pub mod table;
 pub mod unclaimed;
+pub(crate) mod weight;

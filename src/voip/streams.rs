@@ -288,7 +288,13 @@ impl CallTable {
         // the side that receives: its claim is on the destination; on the source, the packet goes to the other side
         let to = self.claims.get(tie.claim).map(|c| (c.caller_side != tie.symmetric, c.media));
         let Some(call) = self.get_mut(r) else { return };
-        let counter = match call.streams.get_or_insert_default().measure(p, tie, to) {
+        let streams = call.streams.get_or_insert_default();
+        let before = streams.measured();
+        let measured = streams.measure(p, tie, to);
+        if streams.measured() != before {
+            self.weigh(r);
+        }
+        let counter = match measured {
             Measured::Taken => return,
             Measured::NotRtp => &mut self.counters.bad_rtp,
             Measured::NotRtcp => &mut self.counters.bad_rtcp,

@@ -20,6 +20,7 @@ use super::matching::Strangers;
 use super::output::Output;
 use super::state::CallState;
 use super::unclaimed::Unclaimed;
+use super::weight;
 
 /// After the end of a call its entry stays this long, so that retransmissions find it (64·T1, RFC 3261 §17.1.1.2).
 const LINGER: Duration = Duration::from_secs(32);
@@ -35,6 +36,8 @@ const TIMERS_PER_TURN: usize = 1024;
 pub struct Limits {
     /// Calls (100 000): the one closest to its end goes, `evicted_call`.
     pub calls: usize,
+    /// Bytes of them (220 MiB, as many ordinary ones): the same.
+    pub call_bytes: usize,
     /// Messages held per undecided call (64): `hold_messages`.
     pub hold_messages: usize,
     /// Age of an undecided call's signalling (180 s): `hold_age`.
@@ -57,6 +60,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             calls: 100_000,
+            call_bytes: 100_000 * weight::CALL,
             hold_messages: 64,
             hold_age: Duration::from_mins(3),
             hold_bytes: 64 << 20,
@@ -148,6 +152,8 @@ pub struct CallTable {
     pub(super) strangers: Strangers,
     pub(super) hasher: RandomState,
     pub(super) counters: TableCounters,
+    /// What is weighed of all calls.
+    pub(super) weight: usize,
 }
 
 /// Which calls are wanted at all.
@@ -182,6 +188,7 @@ impl CallTable {
             strangers: Strangers::default(),
             hasher: RandomState::new(),
             counters: TableCounters::default(),
+            weight: 0,
         };
         table.set_filters(filters);
         table
@@ -227,18 +234,6 @@ impl CallTable {
         self.by_id.is_empty()
     }
 
-    /// About what the calls, their streams and claims, and media that nobody has claimed take, in bytes. Looks at every call.
-    pub fn bytes(&self) -> usize {
-        const CALL: usize = 2304;
-        const STREAM: usize = 1024;
-        const CLAIM: usize = 256;
-        let of = |c: &Call| {
-            let streams = c.streams.as_ref().map_or(0, |s| s.measured());
-            CALL.saturating_add(streams.saturating_mul(STREAM)).saturating_add(c.claims.len().saturating_mul(CLAIM))
-        };
-        self.calls.iter().flatten().map(of).fold(self.unclaimed.bytes().saturating_add(self.pool.bytes()), usize::saturating_add)
-    }
-
     /// A call by reference, unless it is gone.
     pub fn get(&self, r: CallRef) -> Option<&Call> {
         self.calls.get(r.slot as usize)?.as_ref().filter(|c| c.serial == r.serial)
@@ -273,9 +268,7 @@ impl CallTable {
 
     /// Makes a call; a full table first loses the call closest to its end.
     pub(super) fn create(&mut self, id: &str, tuple: FiveTuple, ts: Timestamp, out: &mut dyn Output) -> CallRef {
-        if self.by_id.len() >= self.config.limits.calls {
-            self.evict(out);
-        }
+        self.make_room(1, out);
         self.serial = self.serial.wrapping_add(1);
         self.counters.calls = self.counters.calls.saturating_add(1);
         let id: Arc<str> = Arc::from(id);
@@ -314,6 +307,7 @@ impl CallTable {
 
     /// Serves what is due at `now`: ends of transactions, ages of holds, calls to be forgotten.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut dyn Output) {
+        self.make_room(0, out);
         for _ in 0..TIMERS_PER_TURN {
             let Some(&Reverse((at, slot, serial))) = self.timers.peek() else { break };
             if at > now {
@@ -344,7 +338,8 @@ impl CallTable {
         }
     }
 
-    fn evict(&mut self, out: &mut dyn Output) {
+    /// Forgets the call closest to its end: of those that are over the first, then the one without a packet for longest. False when there is none.
+    pub(super) fn evict(&mut self, out: &mut dyn Output) -> bool {
         // an entry whose call has lived on is queued again with its true deadline: once per packet of that call at most
         while let Some(Reverse((at, slot, serial))) = self.timers.pop() {
             let r = CallRef { slot, serial };
@@ -360,8 +355,9 @@ impl CallTable {
             self.counters.evicted = self.counters.evicted.saturating_add(1);
             self.give_up_hold(r, DropReason::EvictedCall);
             self.remove(r, true, out);
-            return;
+            return true;
         }
+        false
     }
 
     /// Packets of this stretch of time may be missing, nobody knows how many, from every call that is not over.
@@ -404,6 +400,7 @@ impl CallTable {
         let gone = self.lookback.forget(r, &mut self.pool);
         self.lookback_gone(gone);
         self.by_id.remove(&call.id);
+        self.unweigh(&call);
         self.free.push(r.slot);
         Some(call)
     }

@@ -78,7 +78,7 @@ fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(udp(5060, 5060, b"x"), |inside, n| v4(if n == 0 { 17 } else { 4 }, &inside))
 }
 
-const BOUNDS: [Row; 27] = [
+const BOUNDS: [Row; 28] = [
     Row {
         name: "flows",
         bound: |c| c.flows = 64,
@@ -86,6 +86,12 @@ const BOUNDS: [Row; 27] = [
         counter: |c| c.forgotten.flows,
     },
     Row { name: "calls", bound: |c| c.table.limits.calls = 8, traffic: |w| calls(w, 20), counter: |c| c.calls_evicted },
+    Row {
+        name: "bytes of calls",
+        bound: |c| c.table.limits.call_bytes = 30_000,
+        traffic: |w| calls(w, 20),
+        counter: |c| c.calls_evicted,
+    },
     Row {
         name: "packets of an evicted call",
         bound: |c| c.table.limits.calls = 8,
@@ -368,4 +374,30 @@ fn a_usual_call_reaches_no_bound_and_is_read() {
         assert_eq!((row.counter)(&counters), 0, "{}: {counters:?}", row.name);
     }
     assert_eq!(counters.limits(), "none");
+}
+
+/// Long names, and an address for every candidate that one call may have.
+#[test]
+fn calls_are_bounded_by_their_bytes_however_much_each_of_them_names() {
+    const ROOM: usize = 500_000;
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.call_bytes = ROOM);
+    calls(&mut w, 150);
+    assert_eq!(w.engine.counters().calls_evicted, 0, "as many ordinary ones have room");
+    let candidates: String =
+        (0..60).map(|n| format!("a=candidate:{n} 1 UDP 1 10.0.0.1 {} typ host\r\n", 10_000 + 2 * n)).collect();
+    let body = format!("v=0\r\nc=IN IP4 10.0.0.1\r\nm=audio 4000 RTP/AVP 8\r\n{candidates}");
+
+    for n in 0..200_u16 {
+        let (id, user) = (format!("{n}-{}", "i".repeat(900)), "u".repeat(4000));
+        let message = format!(
+            "INVITE sip:bob@b.example SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:{user}@a.example>;tag=a\r\n\
+             To: <sip:bob@b.example>\r\nCall-ID: {id}\r\nCSeq: 1 INVITE\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        w.udp(SEC + i64::from(n), (5060, 5060), message.as_bytes());
+        assert!(w.engine.calls().bytes() <= 2 * ROOM, "{n}: {}", w.engine.calls().bytes());
+    }
+
+    let counters = w.engine.counters();
+    assert!(w.engine.calls().len() < 40 && counters.calls_evicted > 300, "{} {counters:?}", w.engine.calls().len());
 }

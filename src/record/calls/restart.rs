@@ -114,7 +114,15 @@ impl CallFiles {
             let tracks = state.tracks.iter().map(|t| self.track(t)).collect();
             self.know(
                 no,
-                Call { id, stem: state.stem.as_str().into(), tracks, packets: state.packets, last: self.now, closed_at, bytes: 0 },
+                Call {
+                    id,
+                    stem: state.stem.as_str().into(),
+                    tracks,
+                    packets: state.packets,
+                    last: self.now,
+                    closed_at,
+                    bytes: 0,
+                },
             );
         }
         closed.sort_unstable();
