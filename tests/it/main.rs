@@ -22,6 +22,7 @@ mod layering;
 mod live;
 mod many_calls;
 mod metrics;
+mod monitors;
 mod not_run;
 mod numbered;
 mod numbered_file;

@@ -87,3 +87,30 @@ impl Offered {
         self.old.get_or_init(make).clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::data::{CapturedPacket, PacketBatch};
+    use prost::Message;
+
+    #[test]
+    fn what_waits_is_counted_once_with_its_old_form_and_no_longer_when_it_is_gone() {
+        let packets = vec![CapturedPacket { data: vec![1; 100].into(), link_type: 1, ..CapturedPacket::default() }];
+        let message = PacketBatch { hunter_id: "edge".into(), sequence: 1, epoch: 7, packets, ..PacketBatch::default() };
+        let view = BatchView::parse(message.encode_to_vec().into(), &ViewLimits::default()).unwrap();
+        let all = Arc::default();
+        let batch = Arc::new(Offered::of(&view, &Arc::from("edge"), &Arc::default()).held_in(&all));
+        let sealed = batch.message.len() as u64;
+        assert_eq!(all.load(Ordering::Relaxed), sealed);
+
+        let second = Arc::clone(&batch);
+        assert_eq!((batch.form(true), all.load(Ordering::Relaxed)), (batch.message.clone(), sealed));
+        let old = batch.form(false);
+        assert_eq!(second.form(false).as_ptr(), old.as_ptr(), "made once");
+        assert!(all.load(Ordering::Relaxed) > sealed + 100);
+        drop((batch, second));
+
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+}

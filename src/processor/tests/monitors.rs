@@ -2,10 +2,13 @@
 
 use super::*;
 use crate::batch::{Relay, relayed};
-use crate::net::PeerInfo;
+use crate::net::{AcceptCounters, Health, PeerInfo, Transport};
+use crate::processor::management::Management;
 use crate::processor::monitors::{Figures, Monitors};
+use crate::processor::pages::ProcessorPages;
 use crate::wire::data::{CapturedPacket, PacketBatch, SubscribeRequest};
-use crate::wire::management::ProcessorRegistration;
+use crate::wire::management::management_service_server::ManagementService;
+use crate::wire::management::{ProcessorRegistration, StatusRequest};
 
 /// A monitor's end of its stream.
 struct Monitor {
@@ -312,6 +315,7 @@ async fn fifty_monitors_that_read_nothing_stop_nobody_and_are_told_what_they_mis
     drop(stalled);
     let f = shared.monitors.figures();
     assert_eq!((f.waiting, f.imbalance(), shared.monitors.len()), (0, 0, 2), "what waits for one that leaves is skipped");
+    assert_eq!(f.offered, 51 * 2501, "what became of its packets is not forgotten");
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,6 +332,23 @@ async fn a_gap_is_told_where_it_is() {
 
     let told: Vec<_> = got.iter().map(|b| (b.sequence, b.packets.len(), b.skipped_packets)).collect();
     assert_eq!(told, [(1, 10, 0), (2, 10, 0), (4, 1, 7)]);
+    let asked = Management::new(Arc::clone(&shared)).get_hunter_status(tonic::Request::new(StatusRequest::default())).await;
+    let stats = asked.unwrap().into_inner().processor_stats.unwrap();
+    assert_eq!((stats.subscribers, stats.subscriber_skipped), (1, 7));
+    let pages = ProcessorPages::new(Arc::clone(&shared), Transport::default(), Arc::new(AcceptCounters::default()));
+    let metrics = pages.metrics();
+    for line in [
+        "lc_subscribers 1",
+        "lc_subscriber_offered_packets_total 28",
+        "lc_subscriber_delivered_packets_total 21",
+        "lc_subscriber_skipped_packets_total 7",
+        "lc_conservation_error_packets{side=\"subscriber\",equation=\"offered\"} 0",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    let status: serde_json::Value = serde_json::from_str(&pages.status()).unwrap();
+    let shown = serde_json::json!({"now": 1, "limit": 100, "offered": 28, "delivered": 21, "skipped": 7, "filtered": 0, "waiting": 0, "difference": 0});
+    assert_eq!(status["subscribers"], shown);
 }
 
 #[tokio::test(start_paused = true)]
