@@ -139,7 +139,6 @@ impl Counters {
         self.calls = self.calls.saturating_add(t.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(t.evicted);
         self.rtp_only = self.rtp_only.saturating_add(t.rtp_only);
-        self.parsing.note_table(t);
         for (a, b) in self.dropped.iter_mut().zip(&t.dropped) {
             *a = a.saturating_add(*b);
         }

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Counters, Engine, EngineConfig};
+use super::{Counters, Engine, EngineConfig, Parsing};
 use crate::filter::{BpfCompiler, FilterSet};
 use crate::packet::{FiveTuple, Frame, Timestamp};
 use crate::reason::DropReason;
@@ -109,6 +109,13 @@ impl Guarded {
     pub fn counters(&self) -> Counters {
         let mut all = self.engine.counters();
         all.add(&self.before);
+        all
+    }
+
+    /// As [`Engine::parsing`], over all engines.
+    pub fn parsing(&self) -> Parsing {
+        let mut all = self.engine.parsing();
+        all.add(&self.before.parsing);
         all
     }
 

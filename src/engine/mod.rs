@@ -243,18 +243,27 @@ impl Engine {
         self.calls.note_gap("interface_down", from, to.max(from));
     }
 
+    /// What could not be read so far, and what was read up to a bound.
+    pub fn parsing(&self) -> Parsing {
+        let mut parsing = self.counters.parsing;
+        let (tcp, fragments) = (self.tcp.counters(), self.defrag.counters());
+        parsing.note_table(&self.calls.counters());
+        parsing.error(Proto::Frame, self.counters.undecodable);
+        parsing.error(Proto::Sip, self.counters.not_sip);
+        parsing.error(Proto::Tcp, tcp.conflicts);
+        for n in [fragments.malformed, fragments.truncated, fragments.oversize, fragments.overlaps_v6] {
+            parsing.error(Proto::Ip, n);
+        }
+        parsing.limit(ParseLimit::Fragments, fragments.too_many);
+        parsing
+    }
+
     /// Counters at this moment; their sum is every frame taken.
     pub fn counters(&self) -> Counters {
         let mut c = self.counters;
         c.add_table(&self.calls.counters());
+        c.parsing = self.parsing();
         let (tcp, fragments) = (self.tcp.counters(), self.defrag.counters());
-        c.parsing.error(Proto::Frame, c.undecodable);
-        c.parsing.error(Proto::Sip, c.not_sip);
-        c.parsing.error(Proto::Tcp, tcp.conflicts);
-        for n in [fragments.malformed, fragments.truncated, fragments.oversize, fragments.overlaps_v6] {
-            c.parsing.error(Proto::Ip, n);
-        }
-        c.parsing.limit(ParseLimit::Fragments, fragments.too_many);
         c.forgotten = Forgotten {
             flows: self.flows.counters().evicted,
             tcp_directions: tcp.given_up,

@@ -129,6 +129,24 @@ impl Parsing {
         ParseLimit::ALL.into_iter().zip(self.limits)
     }
 
+    /// What could not be read, by label.
+    pub fn named_errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.errors().map(|(proto, n)| (proto.name(), n))
+    }
+
+    /// What was read up to a bound, by labels.
+    pub fn named_limits(&self) -> impl Iterator<Item = ([&'static str; 2], u64)> {
+        self.limits().map(|(limit, n)| (limit.names(), n))
+    }
+
+    /// Adds what was counted after `before`.
+    pub fn add_since(&mut self, before: &Self, now: &Self) {
+        let since = before.errors.iter().chain(&before.limits).zip(now.errors.iter().chain(&now.limits));
+        for (sum, (before, now)) in self.errors.iter_mut().chain(&mut self.limits).zip(since) {
+            *sum = sum.saturating_add(now.saturating_sub(*before));
+        }
+    }
+
     /// How often this bound was reached.
     pub fn at(&self, limit: ParseLimit) -> u64 {
         self.limits.get(limit as usize).copied().unwrap_or(0)

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::figures::{LOSSES, Report};
 use super::inspect::{Link, Shared};
 use crate::capture::KernelStats;
-use crate::engine::Parsing;
 use crate::net::{Health, Transport};
 use crate::reason::DropReason;
 use crate::telemetry::exposition::Kind;
@@ -123,7 +122,7 @@ impl Health for HunterPages {
         x.counter("lc_defrag_evicted_total", "Fragmented datagrams given up: bounds, age.", f.datagrams);
         x.counter("lc_parser_panics_total", "Panics of the inspection; anything but 0 is a bug.", crate::engine::panics());
         x.counter("lc_sip_messages_total", "SIP messages read.", e.sip_messages);
-        parsing(&mut x, &e.parsing);
+        x.parsing(e.parsing.named_errors(), e.parsing.named_limits());
         let filters = self.shared.filters.current();
         x.gauge("lc_filters", "Filters in force.", filters.len());
         x.gauge("lc_filters_version", "Version of the filters in force.", filters.version());
@@ -242,19 +241,6 @@ fn losses(x: &mut Exposition, r: &Report) {
         for (window, n) in recent.each() {
             lost.sample(&[("place", place), ("window", window)], n);
         }
-    }
-}
-
-fn parsing(x: &mut Exposition, parsing: &Parsing) {
-    let mut errors = x.family("lc_parse_errors_total", Kind::Counter, "What could not be read, by protocol.");
-    for (proto, n) in parsing.errors() {
-        errors.sample(&[("proto", proto.name())], n);
-    }
-    let help = "What was read only up to a bound, by protocol and bound; the packets are kept.";
-    let mut limits = x.family("lc_parse_limit_total", Kind::Counter, help);
-    for (limit, n) in parsing.limits() {
-        let [proto, bound] = limit.names();
-        limits.sample(&[("proto", proto), ("limit", bound)], n);
     }
 }
 

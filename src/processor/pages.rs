@@ -155,6 +155,7 @@ impl Health for ProcessorPages {
         evicted.sample(&[("reason", "ended")], files.evicted_closed);
         evicted.sample(&[("reason", "full")], files.evicted);
         x.counter("lc_pcap_reopen_total", "Call files closed for want of descriptors, and opened again.", files.reopened);
+        x.parsing(files.parsing.named_errors(), files.parsing.named_limits());
         x.counter("lc_parser_panics_total", "Panics of the inspection; anything but 0 is a bug.", crate::engine::panics());
         x.gauge("lc_filters", "Filters in force.", self.shared.filters.len());
         x.gauge("lc_filters_version", "Version of the filters in force.", self.shared.filters.version());

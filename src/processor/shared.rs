@@ -21,6 +21,7 @@ use super::pressure::{Gauge, Level};
 use super::roster::{Roster, said};
 use super::upstream::{Upstream, UpstreamFigures};
 use crate::batch::{BatchSeq, BatchView, Epoch};
+use crate::engine::Parsing;
 use crate::net::{AcceptCounters, PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::telemetry::Windows;
@@ -162,6 +163,8 @@ pub(super) struct OpenFiles {
     pub(super) evicted: u64,
     /// Calls that were closed, and forgotten before their time for want of room.
     pub(super) evicted_closed: u64,
+    /// What of their packets could not be read, or only up to a bound.
+    pub(super) parsing: Parsing,
 }
 
 /// Flow control, under one lock, so that every stream hears of every change, in order.

@@ -37,6 +37,23 @@ pub struct Family<'a> {
 }
 
 impl Exposition {
+    /// What an inspection could not read, by protocol, and what it read up to a bound, by protocol and bound.
+    pub fn parsing(
+        &mut self,
+        errors: impl Iterator<Item = (&'static str, u64)>,
+        limits: impl Iterator<Item = ([&'static str; 2], u64)>,
+    ) {
+        let mut family = self.family("lc_parse_errors_total", Kind::Counter, "What could not be read, by protocol.");
+        for (proto, n) in errors {
+            family.sample(&[("proto", proto)], n);
+        }
+        let help = "What was read only up to a bound, by protocol and bound; the packets are kept.";
+        let mut family = self.family("lc_parse_limit_total", Kind::Counter, help);
+        for ([proto, limit], n) in limits {
+            family.sample(&[("proto", proto), ("limit", limit)], n);
+        }
+    }
+
     /// Begins a family.
     pub fn family(&mut self, name: &'static str, kind: Kind, help: &'static str) -> Family<'_> {
         let kind = match kind {

@@ -14,7 +14,7 @@ use ahash::RandomState;
 use parking_lot::Mutex;
 
 use super::story;
-use crate::engine::{EngineConfig, Guarded, Mode};
+use crate::engine::{EngineConfig, Guarded, Mode, Parsing};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp, defrag};
@@ -97,11 +97,15 @@ struct Seen {
 }
 
 impl Seen {
-    fn take(&mut self, call_id: &str, frame: &Frame<'_>) {
+    /// What the packet had that could not be read is added to `parsing`.
+    fn take(&mut self, call_id: &str, frame: &Frame<'_>, parsing: &mut Parsing) {
         self.gone = false;
         self.frames = self.frames.wrapping_add(1);
         let mut out = Leaving::default();
-        self.engine.get_or_insert_with(engine).handle_frame(frame, self.frames, &mut out);
+        let engine = self.engine.get_or_insert_with(engine);
+        let before = engine.parsing();
+        engine.handle_frame(frame, self.frames, &mut out);
+        parsing.add_since(&before, &engine.parsing());
         self.note_left(call_id, out);
     }
 
@@ -224,6 +228,8 @@ pub(super) struct Calls {
     bytes: usize,
     /// How many are unread.
     unread: usize,
+    /// What of their packets could not be read, or only up to a bound.
+    parsing: Parsing,
     /// When packets were lost before any call could be told.
     losses: Arc<Mutex<Losses>>,
 }
@@ -232,6 +238,11 @@ impl Calls {
     /// With what hunters say they lost.
     pub(super) fn new(losses: Arc<Mutex<Losses>>) -> Self {
         Self { losses, ..Self::default() }
+    }
+
+    /// What of their packets could not be read so far, and what was read up to a bound.
+    pub(super) const fn parsing(&self) -> Parsing {
+        self.parsing
     }
 
     /// Calls whose files may still grow.
@@ -282,9 +293,9 @@ impl Calls {
         entry.first = Some(entry.first.map_or(frame.ts, |t| t.min(frame.ts)));
         entry.last = Some(entry.last.map_or(frame.ts, |t| t.max(frame.ts)));
         if let Some(seen) = entry.seen.get_mut(hunter) {
-            seen.take(call_id, frame);
+            seen.take(call_id, frame, &mut self.parsing);
         } else {
-            entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame);
+            entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame, &mut self.parsing);
         }
         if entry.note_packet(frame.data.len().saturating_add(said)) {
             self.weigh(call_id);

@@ -465,6 +465,7 @@ impl Writer {
             reopened: counters.reopened,
             evicted: counters.evicted,
             evicted_closed: counters.evicted_closed,
+            parsing: self.calls.parsing(),
         };
         let _later = self.save_unsaved();
         self.sweep(now);

@@ -1,6 +1,7 @@
 //! Records from the packets of one or two hunters.
 
 use super::*;
+use crate::engine::ParseLimit;
 use crate::packet::build::{be16, ethernet, frame, join, udp, v4};
 use crate::record::json;
 use crate::record::losses::LossWindow;
@@ -34,6 +35,20 @@ fn take(calls: &mut Calls, ns: i64, ports: (u16, u16), payload: &[u8], owned: Ow
 
 fn owned(call_id: &str, sip: bool) -> Owned<'_> {
     Owned { call_id, sip, phone_rule: "", holes: "", again: false }
+}
+
+#[test]
+fn what_of_a_call_cannot_be_read_is_counted_whether_the_call_is_still_known_or_not() {
+    let mut calls = Calls::default();
+    let headers: String = (0..300).map(|n| format!("X-{n}: y\r\n")).collect();
+    let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", &headers, "");
+
+    take(&mut calls, SEC, (5060, 5060), &invite, owned("one", true));
+    take(&mut calls, 2 * SEC, (5060, 5060), &invite, owned("two", true));
+    calls.forget("one");
+
+    assert_eq!((calls.parsing().at(ParseLimit::Headers), calls.parsing().at(ParseLimit::HeaderBytes)), (2, 0));
+    assert_eq!(calls.parsing().named_errors().find(|(proto, _)| *proto == "sip"), Some(("sip", 2)));
 }
 
 #[test]
