@@ -101,7 +101,7 @@ async fn supervise(
     parts.upstream = upstream::parts(&config, dialer, limit)?;
     let mut reloads = 0;
     let done = signals
-        .during(processor::run(parts, orders), |signal| match signal {
+        .during(Box::pin(processor::run(parts, orders)), |signal| match signal {
             Signal::Reload => {
                 start::reload_level(matches, started);
                 if let Some(Err(e)) = tls.as_ref().map(|t| t.reload()) {

@@ -346,9 +346,9 @@ async fn a_gap_is_told_where_it_is() {
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
     }
-    let status: serde_json::Value = serde_json::from_str(&pages.status()).unwrap();
+    let page: serde_json::Value = serde_json::from_str(&pages.status()).unwrap();
     let shown = serde_json::json!({"now": 1, "limit": 100, "offered": 28, "delivered": 21, "skipped": 7, "filtered": 0, "waiting": 0, "difference": 0});
-    assert_eq!(status["subscribers"], shown);
+    assert_eq!(page["subscribers"], shown);
 }
 
 #[tokio::test(start_paused = true)]
