@@ -17,6 +17,7 @@ mod golden;
 mod hostile;
 mod hostile_hunter;
 mod hostile_packets;
+mod hostile_wire;
 mod interfaces;
 mod layering;
 mod live;
