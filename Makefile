@@ -6,7 +6,7 @@ help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
-	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests); whole systems, played (LC_SIM_SEEDS)"
+	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests); whole systems, played (LC_SIM_SEEDS); names of files (LC_NAMES)"
 	@echo "make chaos     kills, cuts, full disks, clocks, certificates under load, 100 rounds (LC_CHAOS_ROUNDS; root); deaths at every step (LC_CRASH_CASES)"
 	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
 	@echo "make build     a release binary: target/release/lc"
@@ -25,6 +25,7 @@ check:
 
 soak:
 	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model
+	LC_NAMES=$${LC_NAMES:-1000000} cargo test --release --locked --lib record::name
 	LC_SIM_SEEDS=$${LC_SIM_SEEDS:-10000} cargo test --release --locked --lib tests::simulation -- --nocapture
 
 chaos:

@@ -235,7 +235,9 @@ fn is_timestamp(t: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
+
+    use crate::record::dir::{Access, Dir, MinFree};
 
     const EVERYTHING: &str = "{timestamp}_{callid}_{from}_{to}.pcapng";
 
@@ -369,6 +371,68 @@ mod tests {
 
         assert_eq!(names.len(), ids.len());
         assert!(ids.iter().all(|id| is_safe(&stem(&p, id))));
+    }
+
+    /// Call-IDs that want out of the directory or into each other's file, all different: as they are, folded, cut, extended, replaced.
+    fn hostile(count: usize) -> Vec<Vec<u8>> {
+        const PIECES: [&[u8]; 16] = [
+            b"../",
+            b"/",
+            b"\\",
+            b"\0",
+            b"\n",
+            b"..",
+            b".",
+            b"-",
+            b"CON",
+            b"%2e%2e%2f",
+            b"~",
+            "\u{202e}".as_bytes(),
+            "ẞ".as_bytes(),
+            b"\xff",
+            b"a",
+            b"{callid}",
+        ];
+        let mut random = 0x1ced_c0ff_ee00_0005_u64;
+        let mut below = |n: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random >> 16).unwrap() % n
+        };
+        let mut ids = HashSet::new();
+        while ids.len() < count {
+            let mut id: Vec<u8> = (0..below(12)).flat_map(|_| PIECES[below(PIECES.len())]).copied().collect();
+            id.extend(below(1 << 20).to_string().bytes());
+            if below(100) == 0 {
+                id.splice(0..0, vec![b'x'; 10_000]);
+            }
+            let replaced = id.iter().map(|b| if b.is_ascii_alphanumeric() { *b } else { b'_' }).collect();
+            ids.extend([id.to_ascii_lowercase(), id.to_ascii_uppercase(), [&id[..], b"\0"].concat(), replaced, id]);
+        }
+        ids.into_iter().collect()
+    }
+
+    /// `LC_NAMES` sets how many; `make soak` takes a million.
+    #[test]
+    fn hostile_call_ids_by_the_thousand_are_files_of_the_directory_each_its_own() {
+        let count = std::env::var("LC_NAMES").map_or(5000, |n| n.parse().unwrap());
+        let (p, mut names) = (call(EVERYTHING).unwrap(), HashSet::new());
+        let ids = hostile(count);
+
+        for ids in ids.chunks(10_000) {
+            let above = tempfile::tempdir().unwrap();
+            let dir = Dir::open(above.path().join("in"), Access::Private, MinFree::NONE).unwrap();
+            for id in ids {
+                let name = file_name(&stem(&p, id), "_sip", Some(LinkType(65_535)), u32::MAX, Format::PcapNg);
+                assert!(dir.create_new(&name).unwrap().is_some(), "{name} is taken");
+                assert!(names.insert(name.to_ascii_lowercase()), "{name}: a name of another call, where case does not count");
+            }
+            assert_eq!(std::fs::read_dir(above.path()).unwrap().count(), 1, "a file beside the directory");
+            assert_eq!(std::fs::read_dir(above.path().join("in")).unwrap().count(), ids.len());
+        }
+
+        assert!(names.len() >= count);
     }
 
     proptest! {
