@@ -27,6 +27,7 @@
 pub mod append;
 mod block;
 pub mod calls;
+mod changes;
 pub mod dir;
 pub(crate) mod direct;
 mod error;

@@ -1,7 +1,11 @@
 //! What a restart begins from: which batches are stored, and how far the files were.
 //!
+//! ```text
+//! processor-state.json       everything, as of one entry of the commit log
+//! processor-state-1.json …   what changed since the one before: calls that grew, began or are forgotten; the short lists whole
+//! ```
 //! Written now and then by a running processor and once more when it stops; what came since is in the commit log, from entry
-//! [`State::log`] on.
+//! [`State::log`] on. Calls that nothing happened to are not written again, until the changes are as long as all of it.
 //!
 //! Promises: whole or absent (written aside, synced, renamed); written in slices of bounded size, since a state of 100 000 calls has some 60 MiB
 //! and acknowledgements wait meanwhile ([`Saving`]). Refuses a version it does not know.
@@ -12,7 +16,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::calls::CallState;
+use super::calls::{CallKey, CallState};
+use super::changes::Changed;
 use super::dir::{Dir, PART, sync_data};
 use super::json::Hole;
 use super::losses::HunterLosses;
@@ -23,7 +28,7 @@ use crate::batch::SeqRanges;
 /// Its name in the state directory.
 pub const FILE_NAME: &str = "processor-state.json";
 /// Version of the layout below; raised when an older program could misread it.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Of programs without a commit log: left by a graceful stop only.
 const VERSION_WITHOUT_LOG: u32 = 1;
 /// Longest state read back: 100 000 calls of two files, some 1 KiB each, and as much again.
@@ -61,6 +66,15 @@ pub struct State {
     /// Nothing was written after it: the processor stopped gracefully.
     #[serde(default)]
     pub clean: bool,
+    /// Of changes: [`State::log`] of what they are changes of.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// Of changes: calls whose files are not continued any more; where one has begun again, it is among the calls.
+    #[serde(default)]
+    pub gone: Vec<CallKey>,
+    /// Of changes: calls of which nothing is known any more; likewise.
+    #[serde(default)]
+    pub forgotten: Vec<String>,
 }
 
 /// Directories of the files.
@@ -141,6 +155,9 @@ impl Default for State {
             losses: Vec::new(),
             log: 0,
             clean: false,
+            since: None,
+            gone: Vec::new(),
+            forgotten: Vec::new(),
         }
     }
 }
@@ -151,18 +168,44 @@ impl State {
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Full`]; an older state is still there then.
     pub fn save(&self, dir: &Dir, durable: bool) -> Result<(), RecordError> {
-        let mut saving = Saving::begin(dir, durable)?;
+        self.save_changes(dir, durable, 0)
+    }
+
+    /// The same of changes, by their number since everything was written.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_changes(&self, dir: &Dir, durable: bool, number: u64) -> Result<(), RecordError> {
+        let mut saving = Saving::begin(dir, durable, number)?;
         while !saving.step(self, dir)? {}
         Ok(())
     }
 
-    /// Reads it; `None` when there is none.
+    /// Reads it, with all changes since; `None` when there is none.
     ///
     /// # Errors
-    /// [`RecordError::Unreadable`] when it is damaged or of another version; [`RecordError::Io`].
+    /// [`RecordError::Unreadable`] when it is damaged or of another version, or changes are missing; [`RecordError::Io`].
     pub fn load(dir: &Dir) -> Result<Option<Self>, RecordError> {
-        let Some(bytes) = dir.read_whole(FILE_NAME, MAX_BYTES)? else { return Ok(None) };
-        let unreadable = |reason: String| RecordError::Unreadable { path: dir.join(FILE_NAME), reason };
+        let Some(state) = Self::read(dir, FILE_NAME)? else { return Ok(None) };
+        let mut changed = Changed::of(state);
+        for (_, name) in change_files(dir)? {
+            let Some(change) = Self::read(dir, &name)? else { continue };
+            if change.log <= changed.log() {
+                // of before everything was last written
+                continue;
+            }
+            if change.since != Some(changed.log()) {
+                let reason = "the changes before it are missing".to_owned();
+                return Err(RecordError::Unreadable { path: dir.join(&name), reason });
+            }
+            changed.take(change);
+        }
+        Ok(Some(changed.into_state()))
+    }
+
+    fn read(dir: &Dir, name: &str) -> Result<Option<Self>, RecordError> {
+        let Some(bytes) = dir.read_whole(name, MAX_BYTES)? else { return Ok(None) };
+        let unreadable = |reason: String| RecordError::Unreadable { path: dir.join(name), reason };
         let state: Self = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
         if !(VERSION_WITHOUT_LOG..=VERSION).contains(&state.version) {
             return Err(unreadable(format!("it is version {}, this program knows {VERSION}", state.version)));
@@ -172,11 +215,29 @@ impl State {
     }
 }
 
-/// A state that is being written, slice by slice, beside the one that is there.
+/// The name of changes.
+fn change_name(number: u64) -> String {
+    format!("processor-state-{number}.json")
+}
+
+/// Files of changes, by number.
+fn change_files(dir: &Dir) -> Result<Vec<(u64, String)>, RecordError> {
+    let number = |name: &str| name.strip_prefix("processor-state-")?.strip_suffix(".json")?.parse::<u64>().ok();
+    let files = dir.files(|name| number(name).is_some())?;
+    let mut all: Vec<(u64, String)> = files.into_iter().filter_map(|(name, _)| Some((number(&name)?, name))).collect();
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// A state that is being written, slice by slice, beside what is there.
 #[derive(Debug)]
 pub struct Saving {
     file: File,
     durable: bool,
+    /// The number of the changes; 0 of everything.
+    number: u64,
+    /// Bytes written.
+    bytes: u64,
     /// Encoded and not yet written.
     text: Vec<u8>,
     next: Next,
@@ -188,10 +249,12 @@ enum Next {
     Head,
     Call(usize),
     Memory(usize),
+    Gone(usize),
+    Forgotten(usize),
     Nothing,
 }
 
-/// Everything but the two long lists.
+/// Everything but the long lists.
 #[derive(serde::Serialize)]
 struct Short<'a> {
     version: u32,
@@ -202,23 +265,29 @@ struct Short<'a> {
     losses: &'a [HunterLosses],
     log: u64,
     clean: bool,
+    since: Option<u64>,
 }
 
 impl Saving {
-    /// Begins a file; one that was begun before and not finished goes.
+    /// Begins a file of all, or, with a number, of changes; one that was begun before and not finished goes.
     ///
     /// # Errors
     /// [`RecordError::Io`]; the state that is there is untouched.
-    pub fn begin(dir: &Dir, durable: bool) -> Result<Self, RecordError> {
+    pub fn begin(dir: &Dir, durable: bool, number: u64) -> Result<Self, RecordError> {
         let part = part();
         dir.remove(&part)?;
         let Some(file) = dir.create_new(&part)? else {
             return Err(RecordError::Unsafe { path: dir.join(&part), reason: "somebody else creates files here" });
         };
-        Ok(Self { file, durable, text: Vec::with_capacity(SLICE), next: Next::Head })
+        Ok(Self { file, durable, number, bytes: 0, text: Vec::with_capacity(SLICE), next: Next::Head })
     }
 
-    /// Writes one more slice of `state`, always the same one; true once it has taken the place of the older state.
+    /// Bytes written so far.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes one more slice of `state`, always the same one; true once it has taken its place: all of it that of the older state and its changes.
     ///
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Full`]; the older state is still there, and this one is not written any further.
@@ -231,9 +300,16 @@ impl Saving {
         if !matches!(self.next, Next::Nothing) {
             return Ok(false);
         }
-        dir.replace(&part(), FILE_NAME)?;
+        let name = if self.number == 0 { FILE_NAME.to_owned() } else { change_name(self.number) };
+        dir.replace(&part(), &name)?;
         if self.durable {
             dir.sync()?;
+        }
+        if self.number == 0 {
+            // of those that stay every one is known to be older
+            for (_, name) in change_files(dir)? {
+                dir.remove(&name)?;
+            }
         }
         Ok(true)
     }
@@ -242,11 +318,11 @@ impl Saving {
         while self.text.len() < SLICE && !matches!(self.next, Next::Nothing) {
             self.next = match self.next {
                 Next::Head => {
-                    let State { version, acked, unified, rotating, places, losses, log, clean, .. } = state;
-                    let (version, log, clean) = (*version, *log, *clean);
+                    let State { version, acked, unified, rotating, places, losses, log, clean, since, .. } = state;
+                    let (version, log, clean, since) = (*version, *log, *clean, *since);
                     serde_json::to_writer(
                         &mut self.text,
-                        &Short { version, acked, unified, rotating, places, losses, log, clean },
+                        &Short { version, acked, unified, rotating, places, losses, log, clean, since },
                     )?;
                     // the object goes on
                     self.text.pop();
@@ -266,6 +342,24 @@ impl Saving {
                     if let Some(call) = state.memory.get(n) {
                         self.element(n, call)?;
                         Next::Memory(n.saturating_add(1))
+                    } else {
+                        self.text.extend_from_slice(b"],\"gone\":[");
+                        Next::Gone(0)
+                    }
+                }
+                Next::Gone(n) => {
+                    if let Some(call) = state.gone.get(n) {
+                        self.element(n, call)?;
+                        Next::Gone(n.saturating_add(1))
+                    } else {
+                        self.text.extend_from_slice(b"],\"forgotten\":[");
+                        Next::Forgotten(0)
+                    }
+                }
+                Next::Forgotten(n) => {
+                    if let Some(call) = state.forgotten.get(n) {
+                        self.element(n, call)?;
+                        Next::Forgotten(n.saturating_add(1))
                     } else {
                         self.text.extend_from_slice(b"]}");
                         Next::Nothing
@@ -293,6 +387,7 @@ impl Saving {
             fault::die();
         }
         self.file.write_all(&self.text)?;
+        self.bytes = self.bytes.saturating_add(self.text.len() as u64);
         self.text.clear();
         // slice by slice: one wait for all of it would be a long one
         if self.durable { sync_data(&self.file) } else { Ok(()) }
@@ -356,14 +451,14 @@ mod tests {
     #[test]
     fn until_its_last_slice_is_written_the_older_state_is_there() {
         let (_tmp, dir) = dir();
-        let call = |n: u64| CallMemory { call_id: format!("{n}@b"), shared: n, ..CallMemory::default() };
+        let call = |n: u64| CallMemory { call_id: format!("{n:02}@b"), shared: n, ..CallMemory::default() };
         let older = State { log: 1, ..State::default() };
         let newer = State { log: 2, memory: (0..100).map(call).collect(), ..State::default() };
         older.save(&dir, true).unwrap();
-        let mut abandoned = Saving::begin(&dir, true).unwrap();
+        let mut abandoned = Saving::begin(&dir, true, 0).unwrap();
         assert!(!abandoned.step(&newer, &dir).unwrap());
         drop(abandoned);
-        let (mut saving, mut slices) = (Saving::begin(&dir, true).unwrap(), 1);
+        let (mut saving, mut slices) = (Saving::begin(&dir, true, 0).unwrap(), 1);
 
         while !saving.step(&newer, &dir).unwrap() {
             assert_eq!(State::load(&dir).unwrap().unwrap(), older);
@@ -376,9 +471,65 @@ mod tests {
     }
 
     #[test]
+    fn changes_are_read_on_top_of_what_they_change_and_go_when_all_is_written_again() {
+        let (_tmp, dir) = dir();
+        let call = |id: &str, packets| CallState {
+            call_id: id.as_bytes().into(),
+            stem: id.into(),
+            packets,
+            closed_at: None,
+            tracks: Vec::new(),
+        };
+        let memory = |id: &str, shared| CallMemory { call_id: id.into(), shared, ..CallMemory::default() };
+        let base = State {
+            log: 5,
+            calls: ["a", "b", "c"].map(|id| call(id, 1)).into(),
+            memory: ["a", "b", "c"].map(|id| memory(id, 1)).into(),
+            ..State::default()
+        };
+        let first = State {
+            since: Some(5),
+            log: 9,
+            calls: vec![call("b", 2), call("c", 1), call("d", 1)],
+            memory: vec![memory("c", 7), memory("d", 1)],
+            gone: vec![b"a"[..].into(), b"c"[..].into()],
+            forgotten: vec!["a".into(), "c".into()],
+            ..State::default()
+        };
+        let second = State { since: Some(9), log: 12, clean: true, ..State::default() };
+        let write = |state: &State, number| {
+            state.save_changes(&dir, true, number).unwrap();
+            State::load(&dir)
+        };
+        let save = |state: &State, number| write(state, number).unwrap().unwrap();
+
+        save(&base, 0);
+        let changed = save(&first, 1);
+        let all = save(&second, 2);
+        let expected = State {
+            log: 12,
+            clean: true,
+            calls: vec![call("b", 2), call("c", 1), call("d", 1)],
+            memory: vec![memory("b", 1), memory("c", 7), memory("d", 1)],
+            ..State::default()
+        };
+        assert_eq!((changed.log, changed.clean, &changed.calls), (9, false, &expected.calls));
+        assert_eq!(all, expected);
+        // a crash before the older changes are removed
+        let stale = dir.read_whole(&change_name(2), 1 << 20).unwrap().unwrap();
+        assert_eq!(save(&State { log: 20, ..expected }, 0).log, 20);
+        assert!(change_files(&dir).unwrap().is_empty());
+        dir.write_whole(&change_name(2), &stale, false).unwrap();
+        assert_eq!(save(&State { since: Some(20), log: 21, ..State::default() }, 1).log, 21);
+        dir.remove(&change_name(1)).unwrap();
+        let orphan = write(&State { since: Some(21), log: 22, ..State::default() }, 3);
+        assert!(matches!(orphan, Err(RecordError::Unreadable { .. })));
+    }
+
+    #[test]
     fn refuses_what_it_does_not_know() {
         let (_tmp, dir) = dir();
-        for text in ["", "{", "[]", r#"{"version":4,"acked":[],"calls":[],"unified":[]}"#] {
+        for text in ["", "{", "[]", r#"{"version":5,"acked":[],"calls":[],"unified":[]}"#] {
             dir.write_whole(FILE_NAME, text.as_bytes(), false).unwrap();
             assert!(matches!(State::load(&dir), Err(RecordError::Unreadable { .. })), "{text}");
         }

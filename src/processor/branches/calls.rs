@@ -177,6 +177,8 @@ pub(super) struct Entry {
     pub(super) shared: u64,
     /// What is missing, as an earlier program wrote it down.
     pub(super) holes: Vec<Hole>,
+    /// What a restart must know of it changed, and it stands in [`Calls::changed`].
+    changed: bool,
     /// When it was alive, once its files are closed.
     done: Option<(Timestamp, Timestamp)>,
     written: Option<Timestamp>,
@@ -189,6 +191,29 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    fn note_change(&mut self, id: &Arc<str>, changed: &mut Vec<Arc<str>>) {
+        if !std::mem::replace(&mut self.changed, true) {
+            changed.push(Arc::clone(id));
+        }
+    }
+
+    /// What a restart cannot read from its files; `open`: its last record is still to be written.
+    fn memory(&self, id: &str, open: bool) -> CallMemory {
+        CallMemory {
+            call_id: id.to_owned(),
+            filter_ids: self.filter_ids.iter().cloned().collect(),
+            phone_rule: self.phone_rule.clone(),
+            said_holes: self.said_holes.iter().map(|(h, text)| (h.to_string(), text.clone())).collect(),
+            shared: self.shared,
+            holes: self.holes.clone(),
+            gone: match &self.unread {
+                Some(gone) => gone.iter().map(ToString::to_string).collect(),
+                None => self.seen.iter().filter(|(_, s)| s.gone).map(|(h, _)| h.to_string()).collect(),
+            },
+            open,
+        }
+    }
+
     /// Whether no hunter is left that could send more of it.
     pub(super) fn is_cut(&self) -> bool {
         self.seen.values().all(|s| s.gone)
@@ -230,6 +255,9 @@ pub(super) struct Calls {
     unread: usize,
     /// What of their packets could not be read, or only up to a bound.
     parsing: Parsing,
+    /// Since [`Calls::take_changes`]: calls of which a restart must know something else, and those that are forgotten.
+    changed: Vec<Arc<str>>,
+    forgotten: Vec<String>,
     /// When packets were lost before any call could be told.
     losses: Arc<Mutex<Losses>>,
 }
@@ -269,23 +297,30 @@ impl Calls {
             let known = self.closed.remove_entry(call_id);
             let (id, mut entry) = known.unwrap_or_else(|| (Arc::from(call_id), Entry::default()));
             entry.done = None;
+            entry.note_change(&id, &mut self.changed);
             self.open.entry(id).or_insert(entry)
         };
         // texts that are new for it
-        let mut said = 0_usize;
+        let (mut said, mut news) = (0_usize, owned.again);
         for id in filters {
             if !entry.filter_ids.contains(id) && entry.filter_ids.len() < FILTERS {
                 said = said.saturating_add(id.len());
-                entry.filter_ids.insert(id.to_owned());
+                news |= entry.filter_ids.insert(id.to_owned());
             }
         }
-        if entry.phone_rule.is_empty() {
+        if entry.phone_rule.is_empty() && !owned.phone_rule.is_empty() {
             said = said.saturating_add(owned.phone_rule.len());
             owned.phone_rule.clone_into(&mut entry.phone_rule);
+            news = true;
         }
         if !owned.holes.is_empty() && entry.said_holes.get(hunter).is_none_or(|h| h != owned.holes) {
             said = said.saturating_add(owned.holes.len());
             entry.said_holes.insert(Arc::clone(hunter), owned.holes.to_owned());
+            news = true;
+        }
+        news |= entry.seen.get(hunter).is_some_and(|s| s.gone);
+        if news && !entry.changed {
+            entry.note_change(&Arc::from(call_id), &mut self.changed);
         }
         entry.shared = entry.shared.saturating_add(u64::from(owned.again));
         let count = if owned.sip { &mut entry.sip } else { &mut entry.rtp };
@@ -354,9 +389,11 @@ impl Calls {
         for (call_id, entry) in &mut self.open {
             if let Some(gone) = &mut entry.unread {
                 gone.push(Arc::clone(hunter));
+                entry.note_change(call_id, &mut self.changed);
             }
             if let Some(seen) = entry.seen.get_mut(hunter) {
                 seen.hunter_gone(call_id);
+                entry.note_change(call_id, &mut self.changed);
             }
         }
     }
@@ -420,6 +457,7 @@ impl Calls {
     pub(super) fn close(&mut self, call_id: &str, stem: &str) {
         if let Some((id, mut entry)) = self.open.remove_entry(call_id) {
             entry.done = Self::life(call_id, &entry);
+            entry.note_change(&id, &mut self.changed);
             self.closed.insert(id, entry);
         }
         let Some((entry, (first, last))) = self.closed.get(call_id).and_then(|e| Some((e, e.done?))) else { return };
@@ -439,6 +477,7 @@ impl Calls {
         let entry = self.open.remove(call_id).or_else(|| self.closed.remove(call_id));
         if let Some(e) = &entry {
             self.unweigh(e);
+            self.forgotten.push(call_id.to_owned());
         }
         self.unread = self.unread.saturating_sub(usize::from(entry.is_some_and(|e| e.unread.is_some())));
     }
@@ -455,20 +494,28 @@ impl Calls {
 
     /// What a restart cannot read from a call's files; `unsaved` are closed calls whose last record could not be written.
     pub(super) fn memory(&self, unsaved: &BTreeSet<String>) -> Vec<CallMemory> {
-        let of = |(id, entry): (&Arc<str>, &Entry), open: bool| CallMemory {
-            call_id: id.to_string(),
-            filter_ids: entry.filter_ids.iter().cloned().collect(),
-            phone_rule: entry.phone_rule.clone(),
-            said_holes: entry.said_holes.iter().map(|(h, text)| (h.to_string(), text.clone())).collect(),
-            shared: entry.shared,
-            holes: entry.holes.clone(),
-            gone: match &entry.unread {
-                Some(gone) => gone.iter().map(ToString::to_string).collect(),
-                None => entry.seen.iter().filter(|(_, s)| s.gone).map(|(h, _)| h.to_string()).collect(),
-            },
-            open: open || unsaved.contains(&**id),
-        };
+        let of = |(id, entry): (&Arc<str>, &Entry), open: bool| entry.memory(id, open || unsaved.contains(&**id));
         self.open.iter().map(|e| of(e, true)).chain(self.closed.iter().map(|e| of(e, false))).collect()
+    }
+
+    /// The same of calls that changed since the last look, or are in one of `unsaved` and `before` alone; and those that are forgotten since then:
+    /// where another has their Call-ID, it is among the first.
+    pub(super) fn take_changes(
+        &mut self,
+        unsaved: &BTreeSet<String>,
+        before: &BTreeSet<String>,
+    ) -> (Vec<CallMemory>, Vec<String>) {
+        let mut ids: BTreeSet<Arc<str>> = std::mem::take(&mut self.changed).into_iter().collect();
+        ids.extend(unsaved.symmetric_difference(before).map(|id| Arc::from(id.as_str())));
+        let mut changed = Vec::with_capacity(ids.len());
+        for id in ids {
+            let open = self.open.contains_key(&id) || unsaved.contains(&*id);
+            if let Some(entry) = self.get_mut(&id) {
+                entry.changed = false;
+                changed.push(entry.memory(&id, open));
+            }
+        }
+        (changed, std::mem::take(&mut self.forgotten))
     }
 
     /// Calls of an earlier process; their files are read again when they are needed.

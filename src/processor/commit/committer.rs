@@ -21,6 +21,9 @@ use crate::telemetry::clock::{self, Moment};
 
 /// Between two attempts on a full disk.
 const RETRY: Duration = Duration::from_millis(500);
+/// Changes that are read on top of each other at most; and bytes of them that are always worth keeping.
+const CHANGES: u64 = 1000;
+const SMALL: u64 = if cfg!(test) { 8000 } else { 1 << 20 };
 /// Time for a checkpoint between two looks for a group.
 const SLICE: Duration = Duration::from_millis(10);
 
@@ -35,6 +38,7 @@ pub(in crate::processor) struct Committer {
     running: Option<Checkpoint>,
     /// Its state, as far as it is written.
     saving: Option<Saving>,
+    written: Written,
     /// The log ends with something that was not stored.
     tail: bool,
     latency: Latency,
@@ -42,6 +46,26 @@ pub(in crate::processor) struct Committer {
     left: Vec<Job>,
     /// The last of them: the log is closed before.
     _ended: Ended,
+}
+
+/// What the next checkpoint goes on from.
+#[derive(Debug, Default)]
+struct Written {
+    /// The last entry of the log that is in the last one.
+    log: u64,
+    /// Changes since everything was written.
+    changes: u64,
+    /// Bytes of everything, and of the changes.
+    whole_bytes: u64,
+    change_bytes: u64,
+}
+
+impl Written {
+    /// Whether everything is to be written again: the changes are as long, or as many as nobody wants to look for.
+    const fn is_outgrown(&self) -> bool {
+        let least = if self.whole_bytes < SMALL { SMALL } else { self.whole_bytes };
+        self.change_bytes >= least || self.changes >= CHANGES
+    }
 }
 
 /// However the thread ends: whoever waits for it must know.
@@ -66,6 +90,7 @@ impl Committer {
             progress,
             running: None,
             saving: None,
+            written: Written::default(),
             tail: commit.tail,
             latency: Latency::default(),
             left: Vec::new(),
@@ -184,6 +209,7 @@ impl Committer {
         if let Some(mut checkpoint) = group.checkpoint {
             checkpoint.state.acked = self.shared.ingest.snapshot();
             checkpoint.state.log = self.log.last();
+            checkpoint.state.since = checkpoint.changes.then_some(self.written.log);
             self.log.roll();
             self.running = Some(checkpoint);
         }
@@ -286,10 +312,11 @@ impl Committer {
 
     /// Writes one more slice of the checkpoint; true when nothing is left to do now.
     fn write_slice(&mut self) -> bool {
-        let Some(Checkpoint { state, .. }) = &self.running else { return true };
+        let Some(Checkpoint { state, changes, .. }) = &self.running else { return true };
+        let number = if *changes { self.written.changes.saturating_add(1) } else { 0 };
         let begun = match self.saving.take() {
             Some(saving) => Ok(saving),
-            None => Saving::begin(&self.state, self.durability == Durability::Disk),
+            None => Saving::begin(&self.state, self.durability == Durability::Disk, number),
         };
         let written = begun.and_then(|mut saving| Ok((saving.step(state, &self.state)?, saving)));
         match written {
@@ -297,13 +324,25 @@ impl Committer {
                 self.saving = Some(saving);
                 return false;
             }
-            Ok((true, _)) => self.log.trim(state.log),
+            Ok((true, saving)) => {
+                let (whole_bytes, change_bytes) = match number {
+                    0 => (saving.bytes(), 0),
+                    _ => (self.written.whole_bytes, self.written.change_bytes.saturating_add(saving.bytes())),
+                };
+                self.written = Written { log: state.log, changes: number, whole_bytes, change_bytes };
+                self.log.trim(state.log);
+                let whole = self.written.is_outgrown();
+                self.progress.note(|at| at.whole = whole);
+            }
             Err(e) if self.progress.at().checkpoints == 0 => {
                 self.insist(&e);
                 return true;
             }
             // the log since the last one is kept
-            Err(e) => tracing::error!(error = %e, "a checkpoint could not be written; a restart takes longer"),
+            Err(e) => {
+                tracing::error!(error = %e, "a checkpoint could not be written; a restart takes longer");
+                self.progress.note(|at| at.whole = true);
+            }
         }
         self.running = None;
         self.progress.note(|at| at.checkpoints = at.checkpoints.saturating_add(1));

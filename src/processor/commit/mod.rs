@@ -6,7 +6,7 @@
 //!        │         fdatasync of unified and rotating files that grew (they are their own log)
 //!        │         commit log: batches, names, then Commit { marks, lengths } ─▶ fdatasync ─▶ acknowledgements
 //!        └─ Checkpoint: call files as they are at this group ─▶ fdatasync each, a few between two groups
-//!                      ─▶ processor-state.json, slice by slice ─▶ the log before it is removed
+//!                      ─▶ processor-state.json or changes to it, slice by slice ─▶ the log before it is removed
 //! ```
 //!
 //! | file | what |
@@ -205,10 +205,12 @@ impl Left {
     }
 }
 
-/// Everything as it is at the end of a group.
+/// Everything as it is at the end of a group, or what changed since the last one.
 pub(in crate::processor) struct Checkpoint {
     /// Without what the commit thread knows: what is stored, and where the log is.
     pub(in crate::processor) state: State,
+    /// Whether only what changed is in it.
+    pub(in crate::processor) changes: bool,
     /// Call files and records written to since the last one.
     pub(in crate::processor) files: Vec<Box<str>>,
     pub(in crate::processor) entries: Option<Entries>,
@@ -289,8 +291,10 @@ pub(in crate::processor) struct Progress {
 pub(in crate::processor) struct At {
     /// Groups up to this one are durable.
     pub(in crate::processor) durable: u64,
-    /// Checkpoints written.
+    /// Checkpoints written, or not to be written.
     pub(in crate::processor) checkpoints: u64,
+    /// The next one is to be of everything: one could not be written, or the changes are as long.
+    pub(in crate::processor) whole: bool,
     /// Tickets of announcements.
     issued: u64,
     announced: u64,

@@ -21,7 +21,7 @@ use crate::protocols::sip;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
-use crate::record::state::Places;
+use crate::record::state::{Places, State};
 use crate::wire::management::ProcessorRegistration;
 
 /// One frame of a capture and what a hunter says of it.
@@ -129,16 +129,24 @@ struct Setup {
     pattern: &'static str,
     layout: Layout,
     grace: Duration,
+    checkpoint_bytes: u64,
+    durability: Durability,
 }
 
-const SPLIT: Setup = Setup { pattern: "{callid}.pcap", layout: Layout::Split, grace: Duration::ZERO };
+const SPLIT: Setup = Setup {
+    pattern: "{callid}.pcap",
+    layout: Layout::Split,
+    grace: Duration::ZERO,
+    checkpoint_bytes: 128 << 20,
+    durability: Durability::Process,
+};
 
 impl Recorder {
     /// Starts one, continuing what an earlier one left.
     fn start(dir: &Path, setup: Setup) -> Self {
         let state_dir = Dir::open(dir.join("state"), Access::Private, MinFree::NONE).unwrap();
         let places = Places { calls: Some(dir.join("calls")), ..Places::default() };
-        let Recovered { state, commit } = recover(&state_dir, Durability::Process, MinFree::NONE, places).unwrap();
+        let Recovered { state, commit } = recover(&state_dir, setup.durability, MinFree::NONE, places).unwrap();
         let cfg = CallFilesConfig {
             min_free: MinFree::NONE,
             layout: setup.layout,
@@ -159,9 +167,9 @@ impl Recorder {
         };
         let (jobs, queue) = mpsc::channel(256);
         let ingest = Ingest::restore(&state.acked);
-        let shared = Arc::new(Shared::new("mid".into(), false, 10, ingest, 1, Durability::Process, jobs));
+        let shared = Arc::new(Shared::new("mid".into(), false, 10, ingest, 1, setup.durability, jobs));
         let reopen = Box::new(|| Err("the disk of this test is well".into()));
-        let files = Files { outputs, commit, reopen, checkpoint_bytes: 128 << 20 };
+        let files = Files { outputs, commit, reopen, checkpoint_bytes: setup.checkpoint_bytes };
         let ended = topology::write(Arc::clone(&shared), files, queue).unwrap();
         Self { shared, dir: dir.join("calls"), ended }
     }
@@ -426,6 +434,54 @@ fn what_comes_by_another_way_is_pending_in_every_record_until_it_is_there_and_th
     let packets = |r: &Value| r["packets"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>();
     for record in filled {
         assert_eq!((record.get("holes"), &record["closed"], packets(&record)), (None, &true.into(), call.len() as u64));
+    }
+}
+
+/// So many calls of one packet each.
+fn short_calls(n: usize) -> Vec<Packet> {
+    let first = capture("refused.pcap", "").remove(0);
+    (0..n).map(|n| Packet { call_id: format!("call-{n:04}"), ..first.clone() }).collect()
+}
+
+#[test]
+fn a_checkpoint_lists_the_calls_that_changed_since_the_last_and_a_restart_finds_all() {
+    let tmp = tempfile::tempdir().unwrap();
+    let setup = Setup { grace: Duration::from_hours(1), ..SPLIT };
+    let calls = short_calls(40);
+    let mut hunter = Batcher::new("h", 1);
+    for part in [&calls[..38], &calls[38..39], &calls[39..]] {
+        let recorder = Recorder::start(tmp.path(), setup);
+        recorder.send(hunter.batch(part, "h"));
+        recorder.stop();
+    }
+    let dir = Dir::open(tmp.path().join("state"), Access::Private, MinFree::NONE).unwrap();
+
+    // the first of a process is of all of them
+    let all = fs::read_to_string(dir.join("processor-state.json")).unwrap();
+    let changes = fs::read_to_string(dir.join("processor-state-1.json")).unwrap();
+    let state = State::load(&dir).unwrap().unwrap();
+    assert!(all.contains("call-0000") && all.contains("call-0038") && !all.contains("call-0039"), "{all}");
+    assert!(!changes.contains("call-0000") && changes.contains("call-0039") && changes.len() < all.len() / 4, "{changes}");
+    assert_eq!((state.calls.len(), state.memory.len(), state.clean), (40, 40, true));
+}
+
+#[test]
+fn a_stop_in_the_middle_of_a_checkpoint_leaves_a_whole_one() {
+    for n in [200, 400, 600] {
+        let tmp = tempfile::tempdir().unwrap();
+        // one that takes long
+        let setup = Setup { grace: Duration::from_hours(1), checkpoint_bytes: 1, durability: Durability::Disk, ..SPLIT };
+        let calls = short_calls(n);
+        let mut hunter = Batcher::new("h", 1);
+        let recorder = Recorder::start(tmp.path(), setup);
+        for part in calls.chunks(50) {
+            recorder.send(hunter.batch(part, "h"));
+        }
+        recorder.stop();
+
+        let dir = Dir::open(tmp.path().join("state"), Access::Private, MinFree::NONE).unwrap();
+        let state = State::load(&dir).unwrap().unwrap();
+        assert_eq!((state.calls.len(), state.memory.len(), state.clean), (n, n, true), "{n} calls");
     }
 }
 

@@ -33,7 +33,16 @@ impl CallFiles {
         self.next_no = no.saturating_add(1);
         self.know(
             no,
-            Call { id, stem: stem.into(), tracks: SmallVec::new(), packets: 0, last: self.now, closed_at: None, bytes: 0 },
+            Call {
+                id,
+                stem: stem.into(),
+                tracks: SmallVec::new(),
+                packets: 0,
+                last: self.now,
+                closed_at: None,
+                bytes: 0,
+                changed: false,
+            },
         );
         self.counters.calls = self.counters.calls.saturating_add(1);
         Ok(no)
@@ -117,6 +126,9 @@ impl CallFiles {
         if let Some(call) = self.calls.remove(&no) {
             self.bytes = self.bytes.saturating_sub(call.bytes);
             self.ids.remove(&call.id);
+            if self.dir.is_watched() {
+                self.gone.push((&*call.id).into());
+            }
         }
     }
 
@@ -350,6 +362,9 @@ impl CallFiles {
             self.open_count = self.open_count.saturating_sub(1);
         }
         if call.closed_at.is_none() {
+            if self.dir.is_watched() {
+                call.note_change(no, &mut self.changed);
+            }
             call.closed_at = Some(self.now);
             self.closed.push_back((no, self.now));
         }

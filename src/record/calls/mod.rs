@@ -210,6 +210,17 @@ struct Call {
     closed_at: Option<Timestamp>,
     /// Bytes of what grows with what comes of it.
     bytes: usize,
+    /// It stands in `changed`.
+    changed: bool,
+}
+
+impl Call {
+    /// Notes that a restart must know of it as it is now.
+    fn note_change(&mut self, no: CallNo, changed: &mut Vec<CallNo>) {
+        if !std::mem::replace(&mut self.changed, true) {
+            changed.push(no);
+        }
+    }
 }
 
 /// The files of one part of a call, one after the other; for pcap per link type.
@@ -273,6 +284,9 @@ pub struct CallFiles {
     now: Timestamp,
     finished: VecDeque<ClosedCall>,
     forgotten: VecDeque<Arc<[u8]>>,
+    /// Since [`CallFiles::take_changes`]: calls that are not as they were, and those that are not known any more.
+    changed: Vec<CallNo>,
+    gone: Vec<CallKey>,
     names: names::NewNames,
     counters: Counters,
 }
@@ -301,6 +315,8 @@ impl CallFiles {
             now: Timestamp::MIN,
             finished: VecDeque::new(),
             forgotten: VecDeque::new(),
+            changed: Vec::new(),
+            gone: Vec::new(),
             names: names::NewNames::default(),
             counters: Counters::default(),
         })
@@ -368,6 +384,9 @@ impl CallFiles {
         c.bytes = c.bytes.saturating_add(grown);
         self.bytes = self.bytes.saturating_add(grown);
         c.last = self.now;
+        if self.dir.is_watched() {
+            c.note_change(no, &mut self.changed);
+        }
         if c.closed_at.take().is_some() {
             self.reopened.push(no);
             self.counters.late_calls = self.counters.late_calls.saturating_add(1);

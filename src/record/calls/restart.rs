@@ -9,7 +9,7 @@ use crate::record::FileFact;
 use crate::record::file::{CaptureFile, Shape};
 
 /// A Call-ID in JSON: as text where it is text, in hex where it is not.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CallKey {
     /// UTF-8.
@@ -98,6 +98,21 @@ impl CallFiles {
         calls.into_iter().map(|(_, c)| c.state()).collect()
     }
 
+    /// The same of calls that changed since the last look, and those of which nothing is known any more since then; where another has their
+    /// Call-ID, it is among the first.
+    pub fn take_changes(&mut self) -> (Vec<CallState>, Vec<CallKey>) {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        let mut calls = Vec::with_capacity(changed.len());
+        for no in changed {
+            if let Some(call) = self.calls.get_mut(&no) {
+                call.changed = false;
+                calls.push(call.state());
+            }
+        }
+        (calls, std::mem::take(&mut self.gone))
+    }
+
     /// Continues where an earlier process stopped. A file that is not as long as it was left is not touched; its call
     /// goes on in the next file, counted as `displaced`.
     pub fn restore(&mut self, calls: &[CallState]) {
@@ -122,6 +137,7 @@ impl CallFiles {
                     last: self.now,
                     closed_at,
                     bytes: 0,
+                    changed: false,
                 },
             );
         }

@@ -41,6 +41,8 @@ pub(super) struct At {
     checkpoint: Timestamp,
     /// Checkpoints asked for.
     checkpoints: u64,
+    /// Closed calls whose records could not be written, as the last one says.
+    unsaved: BTreeSet<String>,
     /// Nothing comes after the next one.
     clean: bool,
     /// The batch at hand has packets of calls.
@@ -261,17 +263,27 @@ impl Writer {
     fn add_checkpoint(&mut self) -> Result<(), RecordError> {
         let (files, entries) = self.out.calls.as_mut().map_or(Ok(Default::default()), CallFiles::take_written)?;
         let unsaved: BTreeSet<String> = self.unsaved.iter().map(|c| String::from_utf8_lossy(&c.call_id).into_owned()).collect();
+        let changes = self.at.checkpoints > 0 && !self.line.progress.at().whole;
+        let (mut calls, gone) = self.out.calls.as_mut().map(CallFiles::take_changes).unwrap_or_default();
+        let (mut memory, forgotten) = self.calls.take_changes(&unsaved, &self.at.unsaved);
+        if !changes {
+            calls = self.out.calls.as_ref().map(CallFiles::snapshot).unwrap_or_default();
+            memory = self.calls.memory(&unsaved);
+        }
         let state = State {
-            calls: self.out.calls.as_ref().map(CallFiles::snapshot).unwrap_or_default(),
+            calls,
+            gone: if changes { gone } else { Vec::new() },
+            forgotten: if changes { forgotten } else { Vec::new() },
             unified: self.out.unified.as_ref().map(Unified::lengths).unwrap_or_default(),
             rotating: self.out.rotating.as_ref().map(Rotating::lengths).unwrap_or_default(),
-            memory: self.calls.memory(&unsaved),
+            memory,
             losses: self.shared.losses.lock().snapshot(),
             places: self.line.places.clone(),
             clean: self.at.clean,
             ..State::default()
         };
-        self.group.checkpoint = Some(Checkpoint { state, files: files.into_iter().collect(), entries });
+        self.at.unsaved = unsaved;
+        self.group.checkpoint = Some(Checkpoint { state, changes, files: files.into_iter().collect(), entries });
         (self.at.logged, self.at.checkpoint) = (0, clock::wall());
         self.at.checkpoints = self.at.checkpoints.saturating_add(1);
         Ok(())
@@ -326,6 +338,9 @@ impl Writer {
             self.save_rest();
         }
         if !self.given_up {
+            // the last goes on from the one before
+            let asked = self.at.checkpoints;
+            self.line.progress.wait(|at| at.checkpoints >= asked);
             self.at.clean = true;
             self.send(true);
         }
