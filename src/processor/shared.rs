@@ -24,6 +24,7 @@ use crate::batch::{BatchSeq, BatchView, Epoch};
 use crate::engine::Parsing;
 use crate::net::{AcceptCounters, PeerInfo, Role};
 use crate::packet::Timestamp;
+use crate::record::calls::Counters as FileCounters;
 use crate::telemetry::Windows;
 use crate::telemetry::clock::Moment;
 use crate::wire::data::{FlowControl, StreamControl};
@@ -165,6 +166,13 @@ pub(super) struct OpenFiles {
     pub(super) evicted_closed: u64,
     /// What of their packets could not be read, or only up to a bound.
     pub(super) parsing: Parsing,
+}
+
+impl OpenFiles {
+    pub(super) const fn of(calls: usize, parsing: Parsing, files: &FileCounters) -> Self {
+        let FileCounters { reopened, evicted, evicted_closed, .. } = *files;
+        Self { calls, reopened, evicted, evicted_closed, parsing }
+    }
 }
 
 /// Flow control, under one lock, so that every stream hears of every change, in order.

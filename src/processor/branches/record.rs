@@ -460,13 +460,7 @@ impl Writer {
         self.hear_of_losses();
         self.tick_files(now);
         let counters = self.out.calls.as_ref().map(CallFiles::counters).unwrap_or_default();
-        *self.shared.files.lock() = OpenFiles {
-            calls: self.calls.open(),
-            reopened: counters.reopened,
-            evicted: counters.evicted,
-            evicted_closed: counters.evicted_closed,
-            parsing: self.calls.parsing(),
-        };
+        *self.shared.files.lock() = OpenFiles::of(self.calls.open(), self.calls.parsing(), &counters);
         let _later = self.save_unsaved();
         self.sweep(now);
         let rotated = self.out.rotating.as_mut().map_or(Ok(()), |r| {
