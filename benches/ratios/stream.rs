@@ -116,6 +116,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             access: Callers::default(),
             acceptor,
             max_hunters: 1,
+            peers: Vec::new(),
             max_subscribers: 1,
             outputs,
             commit: recovered.commit,

@@ -25,6 +25,7 @@ use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
 use super::sandbox::{self, Reach, Role};
+use super::security;
 use super::signals::{Signal, Signals};
 use super::spool;
 use super::start::{self, Started};
@@ -182,6 +183,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
+        peers: security::targets(&p.peers)?.iter().map(ToString::to_string).collect(),
         max_subscribers: usize::try_from(p.max_subscribers).unwrap_or(usize::MAX),
         outputs,
         commit,

@@ -271,6 +271,8 @@ pub struct Processor {
     pub disk_buffer: UpstreamBuffer,
     /// Hunters connected at once.
     pub max_hunters: u32,
+    /// Other processors that hunters may go to.
+    pub peers: Vec<String>,
     /// Monitors subscribed at once.
     pub max_subscribers: u32,
     /// Connections older than this are rolled; zero is never.

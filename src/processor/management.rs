@@ -88,7 +88,7 @@ impl ManagementService for Management {
         let subscriber = registered.map_err(|e| {
             tracing::warn!(hunter = %Escaped(id.as_bytes()), why = e.name(), "registration refused");
             match e {
-                Refusal::Full(_) | Refusal::Crowded(_) => Status::resource_exhausted(e.to_string()),
+                Refusal::Full(_) | Refusal::Crowded(_) => Status::resource_exhausted(elsewhere(&e, self.shared.peers())),
                 Refusal::Taken { .. } => Status::already_exists(e.to_string()),
                 Refusal::BadId | Refusal::TooLarge(_) => Status::invalid_argument(e.to_string()),
             }
@@ -114,7 +114,7 @@ impl ManagementService for Management {
             }),
             durable_acks: true,
             acked: acked.into_iter().map(|(e, s)| ResumePoint { epoch: e.0, ack_sequence: s.0 }).collect(),
-            peers: Vec::new(),
+            peers: self.shared.peers().to_vec(),
             filter_version,
         }))
     }
@@ -321,6 +321,11 @@ fn told_above(above: &UpstreamFigures) -> String {
 
 fn shown_error((id, reason): &(String, String)) -> FilterError {
     FilterError { id: id.clone(), reason: reason.clone() }
+}
+
+/// A hunter that finds no room is told where there may be some.
+fn elsewhere(refusal: &Refusal, peers: &[String]) -> String {
+    if peers.is_empty() { refusal.to_string() } else { format!("{refusal}; or go to {}", peers.join(", ")) }
 }
 
 fn not_yet(what: &str) -> Status {

@@ -87,6 +87,8 @@ pub struct Parts {
     pub acceptor: Acceptor,
     /// Most hunters.
     pub max_hunters: usize,
+    /// Other processors, as hunters are told of them.
+    pub peers: Vec<String>,
     /// Most monitors.
     pub max_subscribers: usize,
     /// Files.

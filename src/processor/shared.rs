@@ -105,6 +105,8 @@ pub struct Doors {
     pub connections: Arc<AcceptCounters>,
     /// Calls.
     pub access: Access,
+    /// Where else those may go that are not let in.
+    pub peers: Vec<String>,
 }
 
 /// Everything shared.
@@ -255,6 +257,11 @@ impl Shared {
     #[must_use]
     pub fn watched_by(self, max: usize) -> Self {
         Self { monitors: Monitors::new(max), ..self }
+    }
+
+    /// Other processors that hunters may go to.
+    pub(super) fn peers(&self) -> &[String] {
+        self.doors.get().map_or(&[], |doors| &doors.peers)
     }
 
     /// What an acknowledgement says here; durable means that the disk has confirmed it.

@@ -86,7 +86,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let shared = Arc::new(shared.watched_by(parts.max_subscribers));
     shared.filters.replace(parts.filters, "file").map_err(|e| ProcessorError::Filters(e.to_string()))?;
 
-    let doors = Doors { connections: parts.acceptor.counters(), access: parts.access.clone() };
+    let doors = Doors { connections: parts.acceptor.counters(), access: parts.access.clone(), peers: parts.peers };
     // set once: there was none before
     let _first = shared.doors.set(doors);
     let above = parts.upstream.map(|up| climb(up, &shared)).transpose()?;

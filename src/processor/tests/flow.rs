@@ -3,9 +3,11 @@
 use super::*;
 use crate::batch::BatchSeq;
 use crate::net::{AcceptCounters, Pages, Transport};
+use crate::processor::access::Access;
 use crate::processor::data::ack;
 use crate::processor::pages::ProcessorPages;
 use crate::processor::pressure::Level;
+use crate::processor::shared::Doors;
 use crate::wire::data::FlowControl;
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{ProcessorStatus, StatusRequest};
@@ -193,4 +195,28 @@ async fn more_hunters_than_series_are_summed_up() {
     let series = text.lines().filter(|l| !l.starts_with('#')).count();
     assert!(series <= 2000 && text.contains("lc_metrics_left_out 0\n"), "{series}");
     assert!(text.contains("lc_hunters{up=\"0\"} 3000\n"));
+}
+
+#[tokio::test]
+async fn a_hunter_that_finds_no_room_is_told_where_there_may_be_some() {
+    let (shared, _queue) = processor(1);
+    (0..10).for_each(|n| register(&shared, &format!("h{n}")));
+    let management = crate::processor::management::Management::new(Arc::clone(&shared));
+    let asks = || async {
+        let r = HunterRegistration { hunter_id: "late".into(), ..HunterRegistration::default() };
+        management.register_hunter(tonic::Request::new(r)).await
+    };
+
+    let alone = asks().await.unwrap_err();
+    let peers = vec!["west:55555".to_owned(), "east:55555".to_owned()];
+    let doors = Doors { connections: Arc::default(), access: Access::default(), peers: peers.clone() };
+    assert!(shared.doors.set(doors).is_ok());
+    let refused = asks().await.unwrap_err();
+    shared.roster.lock().expire(Timestamp::from_nanos(i64::MAX));
+    let taken = asks().await.unwrap().into_inner();
+
+    assert_eq!((alone.code(), refused.code()), (Code::ResourceExhausted, Code::ResourceExhausted));
+    assert!(alone.message().ends_with("raise --max-hunters"), "{alone}");
+    assert!(refused.message().ends_with("raise --max-hunters; or go to west:55555, east:55555"), "{refused}");
+    assert_eq!((taken.accepted, taken.peers), (true, peers));
 }
