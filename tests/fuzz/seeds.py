@@ -206,6 +206,13 @@ def seeds():
         yield "batch", b"\x40" + data
     for text in FILTERS:
         yield "filters", text.encode()
+    for text in ("udp port 5060 or tcp portrange 5060-5062", "host 192.0.2.1 and not net 10.0.0.0/8", "ip6 host 2001:db8::1 || vlan 5 && mpls",
+                 "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0", "ip[2:2] * 3 / (ip[8] - 17) << ip[9] >> 2 != 5 or len > 40", "port sip and ip proto \\udp",
+                 "ether host 02:00:00:00:00:01 and ip6 protochain 17 and greater 60"):
+        yield "bpf", text.encode()
+    yield "spool", bytes([20, 0, *range(8)])
+    yield "spool", bytes([31, 9, *[255, 1] * 4]) + bytes.fromhex("000401 004020 010080 0fff01")
+    yield "spool", bytes([3, 70, *[40] * 8])
     yield "config", b"\0" + YAML.encode()
     yield "config", b"\1" + TOML.encode()
 

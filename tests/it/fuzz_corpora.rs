@@ -1,7 +1,8 @@
 //! The corpora of `tests/fuzz`, replayed through the functions that the fuzz targets call, and mutations of them: the same ones in every run.
 //!
 //! `LC_FUZZ_SECONDS=600 cargo test --test it fuzz_corpora -- --nocapture` goes on for that long per entry and says how many inputs it tried; it
-//! needs no nightly compiler. An input that fails is written to the temporary folder and named.
+//! needs no nightly compiler; then an input also fails that takes out of proportion long. An input that fails is written to the temporary folder
+//! and named.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +13,13 @@ use tokio::time::Instant;
 
 #[path = "../fuzz/src/entry.rs"]
 mod entry;
+#[path = "../fuzz/src/oracle.rs"]
+mod oracle;
 
-/// Mutations tried per entry in an ordinary run; one of `engine` takes as long as a hundred of the others.
+/// Mutations tried per entry in an ordinary run; one of `engine` takes as long as a hundred of the others, and one of `spool` makes files.
 const MUTATIONS: u64 = 20_000;
 const MUTATIONS_OF_ENGINE: u64 = 400;
+const MUTATIONS_OF_SPOOL: u64 = 1000;
 /// Longest input made by mutation, and most bytes of all corpora.
 const LONGEST: usize = 64 << 10;
 const ALL: u64 = 1 << 20;
@@ -31,11 +35,14 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Runs one input; a failure is kept and named.
 fn try_input(name: &str, entry: entry::Entry, input: &[u8]) {
-    if catch_unwind(AssertUnwindSafe(|| entry(input))).is_err() {
-        let kept = std::env::temp_dir().join(format!("lc-{name}-failed"));
-        fs::write(&kept, input).unwrap();
-        panic!("{name}: this input fails: {}", kept.display());
-    }
+    let held = catch_unwind(AssertUnwindSafe(|| entry(input))).is_ok();
+    assert!(held, "{name}: this input fails: {}", keep(name, input).display());
+}
+
+fn keep(name: &str, input: &[u8]) -> PathBuf {
+    let kept = std::env::temp_dir().join(format!("lc-{name}-failed"));
+    fs::write(&kept, input).unwrap();
+    kept
 }
 
 #[expect(clippy::print_stdout, reason = "says how much was tried, to who asks with --nocapture")]
@@ -46,12 +53,22 @@ fn replay(name: &str) {
         try_input(name, entry, input);
     }
     let seconds = std::env::var("LC_FUZZ_SECONDS").ok().map(|s| Duration::from_secs(s.parse().unwrap()));
-    let (began, most) = (Instant::now(), if name == "engine" { MUTATIONS_OF_ENGINE } else { MUTATIONS });
+    let most = match name {
+        "engine" => MUTATIONS_OF_ENGINE,
+        "spool" => MUTATIONS_OF_SPOOL,
+        _ => MUTATIONS,
+    };
+    let (began, mut oracle) = (Instant::now(), oracle::Oracle::default());
     let mut rng = Rng(0x1ced_c0ff_ee00_0001);
     let mut tried = 0_u64;
     while seconds.map_or(tried < most, |s| began.elapsed() < s) {
         let input = mutate(&corpus, &mut rng);
-        try_input(name, entry, &input);
+        if seconds.is_some() {
+            let judged = oracle.judge(input.len(), || began.elapsed(), || try_input(name, entry, &input));
+            assert!(judged.is_none(), "{name}: {judged:?}: {}", keep(name, &input).display());
+        } else {
+            try_input(name, entry, &input);
+        }
         tried += 1;
     }
     println!("{name}: {} inputs of the corpus, {tried} mutations", corpus.len());
@@ -169,8 +186,26 @@ entries! {
     capture_files_of_any_bytes => "pcap",
     batches_of_any_bytes => "batch",
     filter_files_of_any_bytes => "filters",
+    bpf_filters_of_any_bytes => "bpf",
+    disk_queues_with_any_damage => "spool",
     configurations_of_any_bytes => "config",
     inspection_of_any_bytes => "engine",
+}
+
+#[test]
+fn an_input_that_takes_out_of_proportion_long_is_told() {
+    let now = std::cell::Cell::new(Duration::ZERO);
+    let mut oracle = oracle::Oracle::default();
+    let mut judge = |bytes, micros| oracle.judge(bytes, || now.get(), || now.set(now.get() + Duration::from_micros(micros)));
+
+    for n in 0..2000 {
+        let bytes = 100 + n % 700;
+        assert_eq!(judge(bytes, 100 + bytes as u64), None);
+    }
+
+    assert_eq!(judge(100_000, 90_000), None, "long, and slow only as it should be");
+    assert_eq!(judge(1, 900), None, "short");
+    assert!(judge(1000, 60_000).is_some());
 }
 
 #[test]

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lippycat::batch::legacy::{self, LegacyMeta};
-use lippycat::batch::{BatchSeq, BatchView, ViewLimits};
+use lippycat::batch::{BatchSeq, BatchView, Epoch, ViewLimits};
 use lippycat::capture::{FileSource, Libpcap, MAX_CAPLEN, Progress, Source as _};
 use lippycat::config::{Choice, Environment, Merged, Mode as HuntMode, Sources};
 use lippycat::engine::{EngineConfig, Mode};
 
-use lippycat::filter::{CompileOptions, Filter, FilterKind, FilterSet, file as filter_file};
+use lippycat::filter::{BpfCompiler as _, CompileOptions, Filter, FilterKind, FilterSet, MAX_BPF_BYTES, file as filter_file};
 use lippycat::flow::tcp::{Budget, Kind, Reassembly, TcpLimits};
 use lippycat::packet::defrag::{Defrag, Limits};
 use lippycat::packet::headers::{DecodeOptions, decode};
@@ -23,6 +23,7 @@ use lippycat::protocols::sip::{self, Framed, Framer, HeaderName, Message};
 use lippycat::protocols::{sdp as sdp_reader, ws as web_socket};
 use lippycat::record::dir::MinFree;
 use lippycat::sniffer::{self, Format, SnifferConfig};
+use lippycat::spool::{Disk, Item, Now, Queue, SpoolConfig, SpoolFull};
 use lippycat::voip::table::{NoFilterPolicy, TableConfig};
 use lippycat::wire::frame::Deframer;
 
@@ -41,6 +42,8 @@ pub(crate) const ENTRIES: &[(&str, Entry)] = &[
     ("pcap", pcap),
     ("batch", batch),
     ("filters", filters),
+    ("bpf", bpf),
+    ("spool", spool),
     ("config", config),
     ("engine", engine),
 ];
@@ -364,6 +367,61 @@ pub(crate) fn filters(data: &[u8]) {
     assert_eq!(filter_file::parse(&written).ok().as_ref(), Some(&filters), "{written}");
     let (set, _errors) = FilterSet::compile(&filters, &CompileOptions::default());
     assert!(set.len() <= filters.len());
+}
+
+/// A `bpf` filter, held against frames: refused, or a program that ends.
+pub(crate) fn bpf(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    for link in [LinkType::ETHERNET, LinkType::RAW] {
+        let Ok(filter) = Libpcap.compile(link, text) else { continue };
+        assert!(text.len() <= MAX_BPF_BYTES);
+        let _passes = (filter.test(data), filter.test(&[]), filter.test(&[0x45; 80]));
+    }
+}
+
+/// A disk queue of some records that were damaged on the disk: what comes out of it was put in, in order, and once.
+pub(crate) fn spool(data: &[u8]) {
+    let Some(([count, cut, lengths @ ..], damage)) = data.split_first_chunk::<10>() else { return };
+    let dir = std::env::temp_dir().join(format!("lc-fuzz-spool-{}", std::process::id()));
+    let _old = std::fs::remove_dir_all(&dir);
+    let config = SpoolConfig {
+        hunter_id: "h".into(),
+        max_bytes: 1 << 20,
+        min_free: MinFree::NONE,
+        when_full: SpoolFull::Refuse,
+        segment_bytes: 4096,
+        sync_after: Duration::from_secs(1),
+        sync_bytes: 1 << 20,
+    };
+    let open = || Queue::open(Disk::lock(&dir).unwrap().volatile(), config.clone()).unwrap();
+    let mut put = Vec::new();
+    let mut queue = open();
+    for n in 0..=u64::from(*count % 32) {
+        let len = 1 + u32::from(lengths[low(n) as usize % lengths.len()]);
+        let bytes = Bytes::from([&[0][..], &len.to_be_bytes(), &vec![n.to_le_bytes()[0]; len as usize]].concat());
+        let item = Item { epoch: Epoch(1), seq: BatchSeq(n + 1), packets: 1, bytes };
+        queue.append(item.clone(), false, Now::default()).unwrap();
+        put.push(item);
+    }
+    let _closed = queue.close(Now::default());
+    drop(queue);
+    let segments = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path());
+    for path in segments.filter(|p| p.extension().is_some_and(|e| e == "seg")) {
+        let Ok(mut bytes) = std::fs::read(&path) else { continue };
+        for [high, near, flip] in damage.as_chunks::<3>().0 {
+            let at = usize::from(u16::from_be_bytes([*high, *near])) % bytes.len();
+            bytes[at] ^= flip;
+        }
+        bytes.truncate(bytes.len().saturating_sub(usize::from(*cut)));
+        let _written = std::fs::write(&path, bytes);
+    }
+    let mut queue = open();
+    let mut expected = put.iter();
+    while let Some(item) = queue.read() {
+        assert!(expected.any(|e| *e == item), "{item:?} was not put in, or not here");
+    }
+    drop(queue);
+    let _gone = std::fs::remove_dir_all(&dir);
 }
 
 /// A configuration file: one byte for its format, then its text.
