@@ -226,6 +226,8 @@ fn conclude(r: &Report) -> Outcome {
         in_ring = k.in_ring,
         matched = e.forwarded,
         filtered = e.filtered,
+        shared = e.shared,
+        held = e.held,
         duplicates = e.duplicates,
         own = e.own,
         rtp_only = e.rtp_only,

@@ -51,7 +51,9 @@ const fn ts(ns: i64) -> Timestamp {
 impl LossWindow {
     /// Whether it can touch what was alive from `first` to `last`.
     fn meets(&self, first: Timestamp, last: Timestamp) -> bool {
-        first <= ts(self.until).saturating_add(BEGAN_BEFORE) && self.from.is_none_or(|from| ts(from) <= last)
+        // a run sees every call that begins while it captures
+        let slack = if self.reason == DOWN { Duration::ZERO } else { BEGAN_BEFORE };
+        first <= ts(self.until).saturating_add(slack) && self.from.is_none_or(|from| ts(from) <= last)
     }
 
     fn hole(&self, hunter: &str) -> Hole {

@@ -68,7 +68,18 @@ fn look<S: Fs>(fs: &S, key: Key, len: u64, limit: u64, hunter: Option<&str>) -> 
     };
     let (last, total, end) = match footer(&file, key, len)? {
         Some((last, total)) if last.0 < limit => (last, total, len.saturating_sub(FOOTER as u64)),
-        Some(_) | None => scan(&file, key, len, limit)?,
+        Some(_) | None => {
+            let found = scan(&file, key, len, limit)?;
+            let torn = len.saturating_sub(found.2);
+            if torn > 0 {
+                tracing::warn!(
+                    file = %key,
+                    bytes = torn,
+                    "a segment of the spool ends in the middle of a batch: a crash leaves that, or somebody cut it; its end is given up"
+                );
+            }
+            found
+        }
     };
     if total.packets == 0 {
         return Ok(Looked::Empty);

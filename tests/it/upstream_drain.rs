@@ -113,6 +113,13 @@ fn a_damaged_segment_of_a_queue_is_counted_when_it_is_sent_and_listed_in_quarant
     let queue = dir.join("west/upstream/processor%3Awest");
     let segment = fs::read_dir(&queue).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some_and(|e| e == "seg"));
     let segment = segment.unwrap();
+    // one that is cut is told
+    copy(dir, "west/upstream", "cut");
+    let cut = dir.join("cut/processor%3Awest").join(segment.file_name().unwrap());
+    let len = fs::metadata(&cut).unwrap().len();
+    fs::OpenOptions::new().write(true).open(cut).unwrap().set_len(len - 300).unwrap();
+    let said = succeed(dir, &["spool", "verify", "--role", "processor", "--disk-buffer-dir", "cut"]);
+    assert!(said.contains("ends in the middle of a batch"), "{said}");
     let mut bytes = fs::read(&segment).unwrap();
     bytes[64 + 28 + 100] ^= 1;
     fs::write(&segment, bytes).unwrap();

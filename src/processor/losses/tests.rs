@@ -76,6 +76,7 @@ fn nobody_captured_between_a_run_that_did_not_say_that_it_stops_and_the_next() {
     let expected = [("kernel_dropped".to_owned(), Some(100), 103, 4), ("hunter_down".to_owned(), Some(103), 110, 0)];
     assert_eq!(told(&losses), expected);
     assert_eq!(losses.holes("edge", at(0), at(200)).map(|h| h.packets).collect::<Vec<_>>(), [Some(4), None]);
+    assert_eq!(losses.holes("edge", at(111), at(200)).count(), 0, "a call that the next run saw from its beginning");
 }
 
 #[test]
