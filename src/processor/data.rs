@@ -32,7 +32,7 @@ use super::shared::{Incoming, Job, Shared};
 use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
 use crate::packet::Timestamp;
-use crate::telemetry::clock;
+use crate::telemetry::{Said, clock};
 use crate::wire::data::{FlowControl, StreamControl};
 use crate::wire::frame::{Deframer, FrameError};
 
@@ -345,7 +345,7 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
         shared.counters.rejected(why, packets);
         if why != Refused::Broken {
             let peer = stream.as_ref().map_or("", Feed::id);
-            tracing::warn!(peer, reason = why.name(), message = status.message(), "data stream refused");
+            tracing::warn!(peer, reason = why.name(), message = %Said(status.message()), "data stream refused");
         }
         status
     })

@@ -19,7 +19,7 @@ use super::shared::Shared;
 use crate::batch::{BatchSeq, BatchView, Epoch, HOPS_MAX};
 use crate::net::PeerInfo;
 use crate::packet::Timestamp;
-use crate::telemetry::clock;
+use crate::telemetry::{Said, clock};
 
 /// Largest batch of a hunter that speaks our extensions, with room for what is declared beside its packets.
 const BATCH_MAX: usize = (4 << 20) + (64 << 10);
@@ -170,7 +170,7 @@ impl Feed {
         match &mut self.from {
             From::Hunter { named, own_epoch } => {
                 if view.hunter_id() != &*named.hunter || view.is_passed_on() {
-                    let text = format!("this stream is hunter '{}'s, not '{}'s", named.hunter, view.hunter_id());
+                    let text = format!("this stream is hunter '{}'s, not '{}'s", named.hunter, Said(view.hunter_id()));
                     return Err((Refused::Foreign, Status::permission_denied(text)));
                 }
                 self.shared.roster.lock().heard(&named.hunter, now);

@@ -19,6 +19,7 @@ mod hostile_control;
 mod hostile_hunter;
 mod hostile_packets;
 mod hostile_wire;
+mod hostile_words;
 mod interfaces;
 mod layering;
 mod live;

@@ -1,4 +1,5 @@
-//! Time out of proportion: an input that takes more than a millisecond and, per byte, fifty times as long as inputs do as a rule.
+//! Time out of proportion: an input that takes more than a millisecond and, per byte, fifty times as long as inputs do as a rule; where most
+//! are refused at once, ten times as long as those that are read do.
 
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ const REMEMBERED: usize = 1000;
 const LEAST: Duration = Duration::from_millis(1);
 /// How many times the median is too long.
 const FACTOR: f64 = 50.0;
+/// How many times what nineteen of twenty stay below.
+const FACTOR_OF_READ: f64 = 10.0;
 /// Times an input is tried again: only the shortest counts, since the machine has other things to do, too.
 const AGAIN: u32 = 5;
 
@@ -37,7 +40,7 @@ impl Oracle {
         if self.rates.len() == REMEMBERED && took > LEAST {
             let mut sorted = self.rates.clone();
             sorted.sort_by(f64::total_cmp);
-            let most = FACTOR * sorted[REMEMBERED / 2].max(1.0);
+            let most = (FACTOR * sorted[REMEMBERED / 2]).max(FACTOR_OF_READ * sorted[REMEMBERED * 19 / 20]).max(FACTOR);
             for _ in 0..AGAIN {
                 if took <= LEAST || rate(took) <= most {
                     break;
