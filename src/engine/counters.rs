@@ -35,6 +35,8 @@ pub struct Counters {
     pub calls: u64,
     /// Calls evicted from a full table.
     pub calls_evicted: u64,
+    /// Calls forgotten without their end, since nothing came of them for two hours.
+    pub calls_silent: u64,
     /// Flows of media that nobody has signalled.
     pub rtp_only: u64,
     /// What was forgotten for want of room; packets given up with it are in `dropped`.
@@ -123,6 +125,7 @@ impl Counters {
         self.undecodable = self.undecodable.saturating_add(o.undecodable);
         self.calls = self.calls.saturating_add(o.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(o.calls_evicted);
+        self.calls_silent = self.calls_silent.saturating_add(o.calls_silent);
         self.rtp_only = self.rtp_only.saturating_add(o.rtp_only);
         self.forgotten.add(&o.forgotten);
         self.parsing.add(&o.parsing);
@@ -138,6 +141,7 @@ impl Counters {
         self.held = self.held.saturating_add(t.held);
         self.calls = self.calls.saturating_add(t.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(t.evicted);
+        self.calls_silent = self.calls_silent.saturating_add(t.silent);
         self.rtp_only = self.rtp_only.saturating_add(t.rtp_only);
         for (a, b) in self.dropped.iter_mut().zip(&t.dropped) {
             *a = a.saturating_add(*b);

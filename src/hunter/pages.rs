@@ -110,6 +110,7 @@ impl Health for HunterPages {
         x.counter("lc_calls_total", "Calls seen.", e.calls);
         let mut evicted = x.family("lc_calls_evicted_total", Kind::Counter, "Calls forgotten before their end, by reason.");
         evicted.sample(&[("reason", "full")], e.calls_evicted);
+        evicted.sample(&[("reason", "silent")], e.calls_silent);
         let f = &e.forgotten;
         let mut evicted = x.family("lc_flows_evicted_total", Kind::Counter, "Flows forgotten, by reason.");
         evicted.sample(&[("reason", "full")], f.flows);

@@ -117,6 +117,8 @@ pub struct TableCounters {
     pub calls: u64,
     /// Calls evicted from a full table.
     pub evicted: u64,
+    /// Calls forgotten without their end, since nothing came of them for two hours.
+    pub silent: u64,
     /// Claims beyond what a call may make.
     pub claims_refused: u64,
     /// Packets of streams beyond what is measured of a call.
@@ -334,7 +336,11 @@ impl CallTable {
             self.set_verdict(r, Verdict::Drop);
             self.schedule(r);
         } else {
-            self.remove(r, false, out);
+            // nobody has seen its end
+            let state = call.machine.state();
+            let silent = state.is_call() && !state.is_final() && state != CallState::RtpOnly;
+            self.counters.silent = self.counters.silent.saturating_add(u64::from(silent));
+            self.remove(r, silent, out);
         }
     }
 

@@ -226,7 +226,7 @@ fn the_equation_holds_in_every_answer_while_packets_flow_and_a_processor_goes_an
     assert!(samples > 50 && moved > 20, "{samples} {moved}");
     assert!(processor_samples + last_samples > 50 && processor_moved + last_moved > 10);
     assert_eq!((health, cut_off.0), ((200, 200, 404), 200), "an outage is no reason to restart a capture: {}", cut_off.1);
-    assert!(said.contains("\"acknowledged\":60000") && said.contains("\"difference\":\"k1=0 k2=0 k3=0\""), "{said}");
+    assert!(said.contains("\"acknowledged\":60000") && said.contains("\"difference\":\"k1=0 k2=0 k3=0\""), "{said}\n{second}");
     assert!(said.contains("\"lately\":\"1s=0 1m=0 1h=0\""), "{said}");
     assert_eq!(crate::whole::frames(&dir.join("all.pcap")).len(), 60_000, "{first}\n{second}");
     assert_eq!((of("lc_insecure"), of("lc_flow_control_state"), of("lc_hunters")), (1.0, 1.0, 1.0), "{figures}");

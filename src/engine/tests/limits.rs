@@ -401,3 +401,22 @@ fn calls_are_bounded_by_their_bytes_however_much_each_of_them_names() {
     let counters = w.engine.counters();
     assert!(w.engine.calls().len() < 40 && counters.calls_evicted > 300, "{} {counters:?}", w.engine.calls().len());
 }
+
+#[test]
+fn a_call_goes_on_for_as_long_as_packets_come_and_one_that_falls_silent_is_counted_and_unfinished() {
+    const HOUR: i64 = 3600 * SEC;
+    let mut w = Wire::new(&["alice"]);
+    w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
+    w.udp_back(2, (5060, 5060), &sip("SIP/2.0 200 OK", "one", "alice", "1 INVITE", Some(5000)));
+    w.udp(3, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", "one", "alice", "1 ACK", None));
+    for n in 1..12 {
+        w.rtp(n * HOUR, (4001, 4000), 7, u16::try_from(n).unwrap());
+        w.engine.handle_timeout(Timestamp::from_nanos(n * HOUR + HOUR / 2), &mut w.out);
+    }
+    assert_eq!((w.engine.calls().len(), w.engine.counters().calls_silent, w.out.calls.len()), (1, 0, 0));
+
+    w.engine.handle_timeout(Timestamp::from_nanos(13 * HOUR + 1), &mut w.out);
+
+    assert_eq!((w.engine.calls().len(), w.engine.counters().calls_silent), (0, 1));
+    assert_eq!((w.out.calls[0].media_packets, w.out.calls[0].unfinished), (11, true));
+}
