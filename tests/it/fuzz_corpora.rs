@@ -199,7 +199,7 @@ fn an_input_that_takes_out_of_proportion_long_is_told() {
     let mut judge = |bytes, micros| oracle.judge(bytes, || now.get(), || now.set(now.get() + Duration::from_micros(micros)));
 
     for n in 0..2000 {
-        let bytes = 100 + n % 700;
+        let bytes = 1000 + n % 700;
         assert_eq!(judge(bytes, 100 + bytes as u64), None);
     }
 

@@ -92,6 +92,18 @@ fn too_many_different_lengths_are_refused_by_name() {
 }
 
 #[test]
+fn one_pattern_above_a_hundred_thousand_is_refused_and_the_others_stay() {
+    let mut builder = PatternSetBuilder::new();
+    for n in 0..100_000_u32 {
+        builder.add(&Pattern::Exact(n.to_be_bytes().into()), PatternId(n)).unwrap();
+    }
+
+    assert_eq!(builder.add(&Pattern::Exact(b"x".as_slice().into()), PatternId(100_000)), Err(SetError::TooMany));
+    let set = builder.build().0;
+    assert_eq!((set.len(), set.has_automaton()), (100_000, false));
+}
+
+#[test]
 fn too_many_substring_bytes_are_refused_by_name() {
     let mut builder = PatternSetBuilder::new();
     let mut refused = 0;

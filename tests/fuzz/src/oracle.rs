@@ -11,6 +11,8 @@ const LEAST: Duration = Duration::from_millis(1);
 const FACTOR: f64 = 50.0;
 /// How many times what nineteen of twenty stay below.
 const FACTOR_OF_READ: f64 = 10.0;
+/// A shorter input counts as one of so many bytes: what is done once for each would make the shortest the slowest.
+const SHORT: usize = 1000;
 /// Times an input is tried again: only the shortest counts, since the machine has other things to do, too.
 const AGAIN: u32 = 5;
 
@@ -35,7 +37,7 @@ impl Oracle {
         let floor = self.floor.map_or(took, |floor| floor.min(took));
         self.floor = Some(floor);
         let rate = |took: Duration| {
-            took.saturating_sub(floor).as_secs_f64() * 1e9 / f64::from(u32::try_from(bytes.max(1)).unwrap_or(u32::MAX))
+            took.saturating_sub(floor).as_secs_f64() * 1e9 / f64::from(u32::try_from(bytes.max(SHORT)).unwrap_or(u32::MAX))
         };
         if self.rates.len() == REMEMBERED && took > LEAST {
             let mut sorted = self.rates.clone();
