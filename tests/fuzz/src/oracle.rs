@@ -1,5 +1,5 @@
 //! Time out of proportion: an input that takes more than a millisecond and, per byte, fifty times as long as inputs do as a rule; where most
-//! are refused at once, ten times as long as those that are read do.
+//! are refused at once, ten times as long as the first hundred do, which begin with the corpus.
 
 use std::time::Duration;
 
@@ -9,8 +9,9 @@ const REMEMBERED: usize = 1000;
 const LEAST: Duration = Duration::from_millis(1);
 /// How many times the median is too long.
 const FACTOR: f64 = 50.0;
-/// How many times what nineteen of twenty stay below.
-const FACTOR_OF_READ: f64 = 10.0;
+/// How many times the slowest of the first ones is.
+const FACTOR_OF_FIRST: f64 = 10.0;
+const FIRST: usize = 100;
 /// A shorter input counts as one of so many bytes: what is done once for each would make the shortest the slowest.
 const SHORT: usize = 1000;
 /// Times an input is tried again: only the shortest counts, since the machine has other things to do, too.
@@ -22,6 +23,8 @@ pub(crate) struct Oracle {
     /// Nanoseconds per byte of the last ones, beyond what no input takes less than.
     rates: Vec<f64>,
     next: usize,
+    /// The highest rate of the first ones.
+    slowest: f64,
     floor: Option<Duration>,
 }
 
@@ -42,7 +45,7 @@ impl Oracle {
         if self.rates.len() == REMEMBERED && took > LEAST {
             let mut sorted = self.rates.clone();
             sorted.sort_by(f64::total_cmp);
-            let most = (FACTOR * sorted[REMEMBERED / 2]).max(FACTOR_OF_READ * sorted[REMEMBERED * 19 / 20]).max(FACTOR);
+            let most = (FACTOR * sorted[REMEMBERED / 2]).max(FACTOR_OF_FIRST * self.slowest).max(FACTOR);
             for _ in 0..AGAIN {
                 if took <= LEAST || rate(took) <= most {
                     break;
@@ -55,6 +58,9 @@ impl Oracle {
                     rate(took)
                 ));
             }
+        }
+        if self.rates.len() < FIRST {
+            self.slowest = self.slowest.max(rate(took));
         }
         if self.rates.len() < REMEMBERED {
             self.rates.push(rate(took));
