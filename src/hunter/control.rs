@@ -110,13 +110,14 @@ impl Control for Plane {
         let mut state = self.state.lock();
         let more = match change {
             FilterChange::Replace { filters, version, legacy } => {
-                state.remote = filters.into_iter().filter_map(|f| read(f, legacy)).map(|f| (f.id.clone(), f)).collect();
+                state.remote.clear();
+                filters.into_iter().filter_map(|f| read(f, legacy)).for_each(|f| keep(&mut state.remote, f));
                 state.version = version;
                 false
             }
             FilterChange::Put { filter, version, more, legacy } => {
                 if let Some(f) = read(filter, legacy) {
-                    state.remote.insert(f.id.clone(), f);
+                    keep(&mut state.remote, f);
                 }
                 state.version = version.max(state.version);
                 more
@@ -195,6 +196,13 @@ fn own_tuple((local, remote): (SocketAddr, SocketAddr)) -> FiveTuple {
 }
 
 /// A filter from the wire; an unknown kind is said and left out, since a newer processor may know more than we do.
+/// Remembers a filter of the processor: as many as may be in force, and one more, which is told as one that cannot be.
+fn keep(remote: &mut BTreeMap<String, Filter>, f: Filter) {
+    if remote.len() <= filter::MAX_FILTERS || remote.contains_key(&f.id) {
+        remote.insert(f.id.clone(), f);
+    }
+}
+
 fn read(f: WireFilter, legacy: bool) -> Option<Filter> {
     let Some(kind) = FilterKind::from_wire(f.kind) else {
         tracing::warn!(filter = %f.id, kind = f.kind, "filter of a kind unknown here; left out");
@@ -210,4 +218,21 @@ fn read(f: WireFilter, legacy: bool) -> Option<Filter> {
         media: MediaPolicy::parse(&f.media).unwrap_or_default(),
         dialect: if legacy { Dialect::Legacy } else { Dialect::Native },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_that_sends_filters_without_end_fills_no_memory() {
+        let mut remote = BTreeMap::new();
+
+        for n in 0..filter::MAX_FILTERS + 5000 {
+            keep(&mut remote, Filter::new(n.to_string(), FilterKind::SipUser, "x"));
+        }
+        keep(&mut remote, Filter::new("7", FilterKind::SipUser, "y"));
+
+        assert_eq!((remote.len(), remote["7"].pattern.as_str()), (filter::MAX_FILTERS + 1, "y"));
+    }
 }
