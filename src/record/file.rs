@@ -148,6 +148,11 @@ impl CaptureFile {
         self.packets_written
     }
 
+    /// Whether packets wait to be written, or what was written of some is to be cut off.
+    pub(super) fn owes_packets(&self) -> bool {
+        self.packets != self.packets_written || self.block.is_torn()
+    }
+
     pub(super) fn block(&self) -> &Block {
         &self.block
     }

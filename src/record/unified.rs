@@ -218,12 +218,13 @@ impl Unified {
         Ok(self.files.len().saturating_sub(1))
     }
 
-    /// Hands everything accepted to `write(2)`: after this a batch may be acknowledged.
+    /// Hands every packet accepted to `write(2)`: after this a batch may be acknowledged. A header alone waits: until there is a
+    /// packet, the file is as long as it was found.
     ///
     /// # Errors
     /// Retryable; nothing accepted is lost.
     pub fn flush(&mut self) -> Result<(), RecordError> {
-        self.files.iter_mut().try_for_each(|(_, f)| flush(&self.dir, f))
+        self.files.iter_mut().filter(|(_, f)| f.owes_packets()).try_for_each(|(_, f)| flush(&self.dir, f))
     }
 
     /// From here on `names` is told of files before they are made.
@@ -251,7 +252,7 @@ impl Unified {
         if let Some(file) = self.waiting.take() {
             self.begin(LinkType::ETHERNET, file, &append::Found::default());
         }
-        self.flush()
+        self.files.iter_mut().try_for_each(|(_, f)| flush(&self.dir, f))
     }
 
     /// Names and lengths as they lie on the disk.
@@ -317,6 +318,25 @@ mod tests {
                 assert_eq!(count(&path), run);
             }
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn until_there_is_a_packet_the_file_is_as_long_as_it_was_found() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("u.pcapng");
+        let len = || fs::metadata(&path).unwrap().len();
+        let mut found = 0;
+        for run in 1..=3 {
+            let mut u = open(&path);
+
+            u.flush().unwrap();
+            assert_eq!((len(), u.lengths()[0].bytes), (found, found), "what a crash goes back to");
+            u.write(&packet(1, b"abc")).unwrap();
+            u.flush().unwrap();
+
+            assert_eq!(count(&path), run);
+            found = len();
         }
     }
 

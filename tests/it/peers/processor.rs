@@ -102,17 +102,18 @@ fn an_old_processor_sees_registration_stream_filters_and_heartbeats_on_two_conne
     let tmp = tempfile::tempdir().unwrap();
     let (hunter, said) = hunt(tmp.path(), processor.port, &calls_capture(), &["voip"]);
 
-    // nothing is acknowledged before the third heartbeat: the hunter waits, and they keep coming
+    // nothing is acknowledged before the second heartbeat: the hunter waits (for 10 s), and they keep coming
     let mut events = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..2 {
         events.extend(processor.until("Heartbeat"));
     }
     let batches = of(&events, "batch").iter().map(|b| num(&b["batch"]["sequence"])).collect::<Vec<_>>();
     for sequence in &batches {
         processor.tell(&json!({"control": {"ack_sequence": sequence}}));
     }
-    assert_eq!(hunter.exit_code(), Some(0));
+    let code = hunter.exit_code();
     let said = said.rest().join("\n");
+    assert_eq!(code, Some(0), "{said}");
     events.extend(processor.rest());
 
     // what comes on two connections has no order between them
@@ -122,7 +123,7 @@ fn an_old_processor_sees_registration_stream_filters_and_heartbeats_on_two_conne
     assert_ne!(peer("StreamPackets"), peer("RegisterHunter"), "packets have a connection of their own");
     assert_eq!(of(&events, "SubscribeFilters")[0]["message"]["hunter_id"], "edge");
     let beats = of(&events, "Heartbeat");
-    assert!(beats.len() >= 4);
+    assert!(beats.len() >= 3);
     for beat in &beats {
         is_now(&beat["message"]["timestamp_ns"]);
     }
