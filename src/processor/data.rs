@@ -375,7 +375,7 @@ async fn take_all(
             stream.insert(opened)
         };
         let now = clock::wall();
-        let whose = s.whose(&view, now).map_err(refuse)?;
+        let whose = s.whose(&view).map_err(refuse)?;
         if bytes > s.message_max {
             let text = format!("batch of {bytes} bytes is larger than {}", s.message_max);
             return Err(refuse((Refused::TooLarge, Status::resource_exhausted(text))));

@@ -18,7 +18,6 @@ use super::roster::ID_MAX;
 use super::shared::Shared;
 use crate::batch::{BatchSeq, BatchView, Epoch, HOPS_MAX};
 use crate::net::PeerInfo;
-use crate::packet::Timestamp;
 use crate::telemetry::{Said, clock};
 
 /// Largest batch of a hunter that speaks our extensions, with room for what is declared beside its packets.
@@ -166,7 +165,8 @@ impl Feed {
     }
 
     /// Whether this batch may come on this stream, and whose it is. The sender was heard of just now.
-    pub(super) fn whose(&mut self, view: &BatchView, now: Timestamp) -> Result<Whose, Refusal> {
+    pub(super) fn whose(&mut self, view: &BatchView) -> Result<Whose, Refusal> {
+        let now = self.shared.clock.now();
         match &mut self.from {
             From::Hunter { named, own_epoch } => {
                 if view.hunter_id() != &*named.hunter || view.is_passed_on() {

@@ -84,7 +84,7 @@ impl ManagementService for Management {
         let r = request.into_inner();
         self.shared.check_identity(peer.as_ref(), &r.hunter_id)?;
         let (id, epochs, instance, earlier) = (r.hunter_id.clone(), r.epochs.clone(), r.instance, r.earlier.clone());
-        let registered = self.shared.roster.lock().register(r, remote, clock::wall());
+        let registered = self.shared.roster.lock().register(r, remote, self.shared.clock.now());
         let subscriber = registered.map_err(|e| {
             tracing::warn!(hunter = %Escaped(id.as_bytes()), why = e.name(), "registration refused");
             match e {
@@ -168,7 +168,7 @@ impl ManagementService for Management {
 
     async fn get_hunter_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let wanted = request.into_inner().hunter_id;
-        let now = clock::wall();
+        let now = self.shared.clock.now();
         let mut room = FILTER_BYTES_SHOWN;
         let roster = self.shared.roster.lock();
         let hunters: Vec<ConnectedHunter> = roster
@@ -182,7 +182,7 @@ impl ManagementService for Management {
                     remote_addr: h.remote.map(|r| r.to_string()).unwrap_or_default(),
                     status: Roster::status(h, now).into(),
                     connected_duration_sec: now.since(h.since).as_secs(),
-                    last_heartbeat_ns: h.heard.as_nanos(),
+                    last_heartbeat_ns: self.shared.clock.on_the_wall(h.heard).as_nanos(),
                     stats: Some(h.stats.clone()),
                     filters,
                     interfaces: h.registration.interfaces.clone(),
@@ -225,7 +225,7 @@ impl ManagementService for Management {
     }
 
     async fn list_available_hunters(&self, _: Request<ListHuntersRequest>) -> Result<Response<ListHuntersResponse>, Status> {
-        let now = clock::wall();
+        let now = self.shared.clock.now();
         let roster = self.shared.roster.lock();
         let hunters = roster
             .iter()
@@ -250,7 +250,7 @@ impl ManagementService for Management {
         let r = request.into_inner();
         self.shared.check_processor(peer.as_ref(), &r.processor_id)?;
         let (id, extended) = (r.processor_id.clone(), r.durable_acks);
-        let registered = self.shared.below.lock().register(&self.shared.id, r, remote, clock::wall());
+        let registered = self.shared.below.lock().register(&self.shared.id, r, remote, self.shared.clock.now());
         let error = match registered {
             Ok(new) => {
                 if new {
@@ -360,7 +360,7 @@ impl Shared {
             let stopped = status == HunterStatus::StatusStopping;
             self.losses.lock().hear(&hunter, h.began(), RunLosses { run, at, kernel, interface, stopped });
         }
-        let Some(noted) = roster.beat(&mut beat, clock::wall()) else { return false };
+        let Some(noted) = roster.beat(&mut beat, self.clock.now(), clock::wall()) else { return false };
         // a line for each version there is, whatever a hunter says
         if beat.filter_version > before && beat.filter_version <= version {
             tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");

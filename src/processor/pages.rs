@@ -77,7 +77,7 @@ impl ProcessorPages {
     }
 
     fn moment(&self) -> Moment {
-        let now = clock::wall();
+        let now = self.shared.clock.now();
         let line = |(id, h): (&String, &super::roster::Hunter)| HunterLine {
             id: id.clone(),
             up: h.streaming > 0 && Roster::status(h, now) != HunterStatus::StatusError,

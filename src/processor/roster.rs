@@ -35,7 +35,7 @@ pub struct Hunter {
     pub remote: Option<SocketAddr>,
     /// When it registered.
     pub since: Timestamp,
-    /// When anything was last heard of it, by our clock.
+    /// When anything was last heard of it, by our steady clock.
     pub heard: Timestamp,
     /// Its data stream is open.
     pub streaming: u32,
@@ -227,8 +227,8 @@ impl Roster {
         Ok(subscriber)
     }
 
-    /// Takes what a hunter says of itself; nothing when it is not registered.
-    pub fn beat(&mut self, beat: &mut HunterHeartbeat, now: Timestamp) -> Option<Beat> {
+    /// Takes what a hunter says of itself, `now` on our steady clock and at this time of day; nothing when it is not registered.
+    pub fn beat(&mut self, beat: &mut HunterHeartbeat, now: Timestamp, wall: Timestamp) -> Option<Beat> {
         let (bytes, max) = (self.bytes, self.max_bytes);
         let h = self.heard(&beat.hunter_id, now)?;
         let (before, errors) = (h.weight(), std::mem::take(&mut h.filter_errors));
@@ -239,7 +239,7 @@ impl Roster {
         let room = (max / 2).saturating_sub(others).saturating_sub(said::of_registration(&h.registration));
         let kept = h.keep(beat, room);
         h.status = status;
-        h.clock_skew_ms = beat.timestamp_ns.saturating_sub(h.heard.as_nanos()) / 1_000_000;
+        h.clock_skew_ms = beat.timestamp_ns.saturating_sub(wall.as_nanos()) / 1_000_000;
         h.filter_version = beat.filter_version;
         let (errors, after) = (errors != h.filter_errors, h.weight());
         self.bytes = others.saturating_add(after);
@@ -417,7 +417,7 @@ mod tests {
             let stats = HunterStats { drops, packets_captured: u64::MAX, ..HunterStats::default() };
             let mut said =
                 HunterHeartbeat { hunter_id: format!("h{n}"), stats: Some(stats), filter_errors, ..HunterHeartbeat::default() };
-            assert!(r.beat(&mut said, at(1)).is_some());
+            assert!(r.beat(&mut said, at(1), at(1)).is_some());
             let h = r.get(&format!("h{n}")).unwrap();
             assert!(h.stats.drops.is_empty() && h.stats.packets_captured == u64::MAX);
             taken += usize::from(h.filter_errors.len() == 100);
@@ -428,7 +428,7 @@ mod tests {
         assert!(r.bytes() <= 1 << 20 && r.cut() == 100, "{} {}", r.bytes(), r.cut());
         let usual = HunterStats { drops: [("mem_full".to_owned(), 7)].into(), ..HunterStats::default() };
         let mut said = HunterHeartbeat { hunter_id: "h1".into(), stats: Some(usual), ..HunterHeartbeat::default() };
-        r.beat(&mut said, at(2)).unwrap();
+        r.beat(&mut said, at(2), at(2)).unwrap();
         assert_eq!((r.get("h1").unwrap().stats.drops["mem_full"], r.cut()), (7, 100));
         r.expire(at(400));
         assert_eq!(r.bytes(), 0);
@@ -439,10 +439,10 @@ mod tests {
         let mut r = roster(10);
         let mut stopping = HunterHeartbeat { hunter_id: "edge".into(), ..HunterHeartbeat::default() };
         stopping.set_status(HunterStatus::StatusStopping);
-        assert_eq!(r.beat(&mut stopping.clone(), at(0)), None, "not registered");
+        assert_eq!(r.beat(&mut stopping.clone(), at(0), at(0)), None, "not registered");
 
         r.register(reg("edge", 1), None, at(0)).unwrap();
-        let mut stops = |r: &mut Roster| r.beat(&mut stopping, at(1)).unwrap().stops;
+        let mut stops = |r: &mut Roster| r.beat(&mut stopping, at(1), at(1)).unwrap().stops;
 
         assert_eq!([stops(&mut r), stops(&mut r)], [true, false]);
         r.register(reg("edge", 1), None, at(2)).unwrap();

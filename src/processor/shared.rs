@@ -26,7 +26,7 @@ use crate::net::{AcceptCounters, PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::record::calls::Counters as FileCounters;
 use crate::telemetry::Windows;
-use crate::telemetry::clock::Moment;
+use crate::telemetry::clock::{Moment, Steady};
 use crate::wire::data::{FlowControl, StreamControl};
 
 /// KiB of batches that may wait for the record thread: 64 MiB, as much as it may hold in blocks, and no more than an eighth of the limit on
@@ -115,6 +115,8 @@ pub struct Shared {
     pub id: String,
     /// Whether clients must say who they are: then ids are bound to that.
     pub bound: bool,
+    /// For how long somebody was silent.
+    pub clock: Steady,
     /// Hunters.
     pub roster: Mutex<Roster>,
     /// Processors below this one.
@@ -243,6 +245,7 @@ impl Shared {
             queue: Arc::new(Semaphore::new(queue_kib)),
             queue_kib,
             jobs,
+            clock: Steady::start(),
             ending: Latch::default(),
             stopping: AtomicBool::new(false),
             flow: Mutex::default(),

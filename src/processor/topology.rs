@@ -435,8 +435,8 @@ pub(super) async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
     loop {
         ticks.tick().await;
         refused = tell_refusals(&shared, refused);
-        shared.below.lock().expire(clock::wall());
-        let gone = shared.roster.lock().expire(clock::wall());
+        shared.below.lock().expire(shared.clock.now());
+        let gone = shared.roster.lock().expire(shared.clock.now());
         for id in gone {
             shared.filters.forget(&id);
             tracing::info!(hunter = %id, "hunter forgotten: silent for 5 minutes");

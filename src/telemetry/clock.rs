@@ -61,6 +61,31 @@ impl Moment {
     }
 }
 
+/// A clock that nobody sets: the wall clock of its start, and the time since then. For silences, which a wall clock that is set would
+/// make longer or shorter.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady {
+    wall: Timestamp,
+    since: Moment,
+}
+
+impl Steady {
+    /// Starts at the wall clock.
+    pub fn start() -> Self {
+        Self { wall: wall(), since: Moment::now() }
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.wall.saturating_add(self.since.elapsed())
+    }
+
+    /// What the wall clock says of a moment of this one.
+    pub fn on_the_wall(&self, then: Timestamp) -> Timestamp {
+        Timestamp::from_nanos(wall().as_nanos().saturating_sub(self.now().as_nanos().saturating_sub(then.as_nanos())))
+    }
+}
+
 /// Waits.
 pub fn pause(d: Duration) {
     if played::is_on() { played::pause(d) } else { std::thread::sleep(d) }
@@ -98,4 +123,23 @@ pub fn send<T>(to: &SyncSender<T>, mut message: T) -> bool {
         played::pause(Duration::ZERO);
     }
     to.send(message).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_clock_does_not_see_the_wall_clock_being_set_and_can_say_what_that_shows() {
+        let (noon, year) = (Timestamp::from_nanos(1_000_000_000_000), Duration::from_hours(24 * 365));
+        let play = played::Play::new(noon);
+        let _played = play.enter();
+        let steady = Steady::start();
+        let then = steady.now();
+
+        play.set(noon.saturating_add(year));
+
+        assert!(steady.now().since(then) < Duration::from_hours(1));
+        assert!(steady.on_the_wall(then).since(noon) > year.saturating_sub(Duration::from_hours(1)));
+    }
 }
