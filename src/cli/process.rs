@@ -252,8 +252,9 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
     };
     let unified = match &p.write_file {
         Some(path) => {
+            let at_once = usize::try_from(limit / 32).unwrap_or(usize::MAX).clamp(512 << 10, 8 << 20);
             let file = Unified::open(path, None, min_free, trusted).map_err(failed)?;
-            Some(if durability == processor::Durability::Disk { file.bypassing_cache() } else { file })
+            Some(if durability == processor::Durability::Disk { file.bypassing_cache(at_once) } else { file })
         }
         None => None,
     };

@@ -18,15 +18,15 @@ use super::fault;
 
 /// What memory, place and length of a direct write must be a multiple of. Disks have blocks of 512 or 4096 bytes.
 const ALIGN: usize = 4096;
-/// Bytes per direct write at most.
-pub(super) const DIRECT_BYTES: usize = if cfg!(test) { 16 << 10 } else { 512 << 10 };
-/// Shorter ones are not worth a wait for the disk.
-const DIRECT_FROM: usize = if cfg!(test) { 600 } else { DIRECT_BYTES / 2 };
+/// Shorter writes are not worth a wait for the disk.
+const DIRECT_FROM: usize = if cfg!(test) { 600 } else { 256 << 10 };
 
 /// A second way into a file, over a descriptor with `O_DIRECT` and without `O_APPEND`, and the memory it needs.
 #[derive(Debug)]
 struct Direct {
     file: File,
+    /// Bytes per write at most, a multiple of [`ALIGN`].
+    most: usize,
     /// Empty until it is needed.
     memory: Box<[u8]>,
 }
@@ -38,14 +38,14 @@ impl Direct {
             return Ok(0);
         }
         if self.memory.is_empty() {
-            self.memory = vec![0; DIRECT_BYTES.saturating_add(ALIGN)].into_boxed_slice();
+            self.memory = vec![0; self.most.saturating_add(ALIGN)].into_boxed_slice();
         }
         let start = self.memory.as_ptr().align_offset(ALIGN);
         let end = plain.metadata()?.len();
         // the last block is written again, with what is in it
         let kept = usize::try_from(end % ALIGN as u64).unwrap_or(0);
         let block = end.saturating_sub(kept as u64);
-        let Some(memory) = self.memory.get_mut(start..start.saturating_add(DIRECT_BYTES)) else { return Ok(0) };
+        let Some(memory) = self.memory.get_mut(start..start.saturating_add(self.most)) else { return Ok(0) };
         let (head, room) = memory.split_at_mut(kept);
         plain.read_exact_at(head, block)?;
         let mut taken = 0;
@@ -84,9 +84,11 @@ impl Appended {
         &self.file
     }
 
-    /// From here on long writes go past the page cache, if the file system can; false where it cannot.
-    pub(crate) fn bypass_cache(&mut self, dir: &Dir, name: &str) -> bool {
-        self.direct = dir.open_direct(name, &self.file).map(|file| Direct { file, memory: Box::default() });
+    /// From here on long writes go past the page cache, `most` bytes at once, if the file system can; false where it cannot. That much
+    /// memory is taken at the first of them.
+    pub(crate) fn bypass_cache(&mut self, dir: &Dir, name: &str, most: usize) -> bool {
+        let most = (most / ALIGN).max(1) * ALIGN;
+        self.direct = dir.open_direct(name, &self.file).map(|file| Direct { file, most, memory: Box::default() });
         self.direct.is_some()
     }
 
@@ -166,7 +168,7 @@ mod tests {
             let (_tmp, dir) = directory();
             let mut want: Vec<u8> = (0..251).cycle().take(before).collect();
             let mut file = open(&dir, &want);
-            prop_assert!(file.bypass_cache(&dir, "f"));
+            prop_assert!(file.bypass_cache(&dir, "f", 16 << 10));
             let mut block = Block::new(1, want.len() as u64, false);
 
             for (n, len) in pieces.iter().enumerate() {
@@ -187,7 +189,7 @@ mod tests {
         let (_tmp, dir) = directory();
         let mut file = open(&dir, b"before ");
         // a descriptor that refuses to write
-        file.direct = Some(Direct { file: File::open(dir.join("f")).unwrap(), memory: Box::default() });
+        file.direct = Some(Direct { file: File::open(dir.join("f")).unwrap(), most: 16 << 10, memory: Box::default() });
         let mut block = Block::new(1, 7, false);
         block.pending_mut().extend_from_slice(&[7; 9000]);
 
@@ -204,6 +206,6 @@ mod tests {
         fs::rename(dir.join("f"), dir.join("g")).unwrap();
         fs::write(dir.join("f"), b"theirs").unwrap();
 
-        assert!(!file.bypass_cache(&dir, "f"));
+        assert!(!file.bypass_cache(&dir, "f", 16 << 10));
     }
 }

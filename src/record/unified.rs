@@ -57,8 +57,8 @@ pub struct Unified {
     /// FILE while its link type is not known.
     waiting: Option<std::fs::File>,
     trusted: Vec<Length>,
-    /// Whether long writes go past the page cache.
-    bypass: bool,
+    /// How long writes are that go past the page cache.
+    bypass: Option<usize>,
     counters: Counters,
 }
 
@@ -82,7 +82,7 @@ impl Unified {
             files: SmallVec::new(),
             waiting: None,
             trusted,
-            bypass: false,
+            bypass: None,
             counters: Counters::default(),
         };
         new.open_first(link)?;
@@ -117,17 +117,19 @@ impl Unified {
     fn begin(&mut self, link: LinkType, file: std::fs::File, found: &append::Found) {
         let name = self.name_for(link);
         let mut file = CaptureFile::continue_at(&name, file, self.shape(link), found);
-        if self.bypass {
-            file.bypass_cache(&self.dir);
+        // not its siblings: a capture has one kind of link, most of the time, and this takes memory
+        if let Some(most) = self.bypass.filter(|_| self.files.is_empty()) {
+            file.bypass_cache(&self.dir, most);
         }
         self.files.push((link, file));
     }
 
-    /// From here on long writes go past the page cache: right where everything is synced soon, since nothing is left to sync then.
+    /// From here on long writes go past the page cache, `most` bytes at once: right where everything is synced soon, since nothing is left
+    /// to sync then. Under full load this takes twice as much memory.
     #[must_use]
-    pub fn bypassing_cache(mut self) -> Self {
-        self.bypass = true;
-        self.files.iter_mut().for_each(|(_, file)| file.bypass_cache(&self.dir));
+    pub fn bypassing_cache(mut self, most: usize) -> Self {
+        self.bypass = Some(most);
+        self.files.iter_mut().take(1).for_each(|(_, file)| file.bypass_cache(&self.dir, most));
         self
     }
 

@@ -14,6 +14,8 @@ use crate::record::direct::Appended;
 
 /// Where damaged segments go.
 const QUARANTINE: &str = "quarantine";
+/// Bytes that are written at once, where so many wait.
+pub const TOGETHER: usize = 512 << 10;
 /// Held while a process uses the directory.
 const LOCK: &str = "LOCK";
 
@@ -188,7 +190,7 @@ impl Fs for Disk {
         let file = self.dir.create_new(name).map_err(plain)?.ok_or(io::ErrorKind::AlreadyExists)?;
         let mut file = Appended::new(file);
         if self.durable {
-            file.bypass_cache(&self.dir, name);
+            file.bypass_cache(&self.dir, name, TOGETHER);
         }
         Ok(DiskFile { file, durable: self.durable })
     }

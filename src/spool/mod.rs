@@ -49,7 +49,7 @@ use bytes::Bytes;
 pub use self::confirm::{confirm, forget_after};
 #[cfg(test)]
 pub(crate) use self::fs::unlocked;
-pub use self::fs::{Disk, DiskFile, Fs, FsFile, Space};
+pub use self::fs::{Disk, DiskFile, Fs, FsFile, Space, TOGETHER};
 pub use self::queue::{Queue, Stats};
 pub use self::record::MAX_PAYLOAD;
 pub use self::recover::{Listed, list};

@@ -17,11 +17,9 @@ use std::time::Duration;
 use super::{Backlog, ENTRY_BYTES, Entry, Offer, State, WhenFull};
 use crate::batch::{BatchSeq, Epoch, SealedBatch};
 use crate::reason::DropReason;
-use crate::spool::{Lost, Stats, Tally};
+use crate::spool::{Lost, Stats, TOGETHER, Tally};
 use crate::telemetry::clock::{self, Moment};
 
-/// Bytes that are written at once.
-const TOGETHER: u64 = 512 << 10;
 /// So long a batch waits at most for others to be written with.
 const GATHER: Duration = Duration::from_millis(2);
 /// The share of the memory that holds what is to be written.
@@ -319,7 +317,7 @@ impl Backlog {
         }
         let (staged, bytes) = state.disk.as_ref().map_or((0, 0), |disk| (disk.staged.len(), disk.staged_bytes));
         // the spool's thread is busy, or gathers until there is enough
-        if staged <= 1 || bytes >= TOGETHER {
+        if staged <= 1 || bytes >= TOGETHER as u64 {
             self.work.notify_one();
         }
         Offer::Taken
@@ -381,14 +379,14 @@ impl Disk {
         let alike = |s: &&Staged| s.batch.epoch == head.batch.epoch && s.in_memory == head.in_memory && !s.follows_memory;
         let fits = |s: &&Staged| {
             bytes = bytes.saturating_add(s.cost());
-            bytes <= TOGETHER
+            bytes <= TOGETHER as u64
         };
         self.staged.iter().skip(1).take_while(alike).take_while(fits).map(|s| s.batch.clone()).collect()
     }
 
     /// Whether there is so little to write that more may be waited for.
     fn gathers(&self) -> bool {
-        let little = !self.staged.is_empty() && self.staged_bytes < TOGETHER;
+        let little = !self.staged.is_empty() && self.staged_bytes < TOGETHER as u64;
         little && self.unread.packets == 0 && !self.closing && !self.sync_is_wanted()
     }
 

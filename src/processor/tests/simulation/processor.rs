@@ -198,7 +198,7 @@ fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
     };
     let mut calls = CallFiles::open(&root.join("calls"), cfg).unwrap();
     calls.restore(&state.calls);
-    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified).unwrap().bypassing_cache();
+    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified).unwrap().bypassing_cache(16 << 10);
     let cfg = RotateConfig {
         max_bytes: 1500,
         block_bytes: 300,
