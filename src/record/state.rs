@@ -329,53 +329,33 @@ impl Saving {
                     self.text.extend_from_slice(b",\"calls\":[");
                     Next::Call(0)
                 }
-                Next::Call(n) => {
-                    if let Some(call) = state.calls.get(n) {
-                        self.element(n, call)?;
-                        Next::Call(n.saturating_add(1))
-                    } else {
-                        self.text.extend_from_slice(b"],\"memory\":[");
-                        Next::Memory(0)
-                    }
-                }
-                Next::Memory(n) => {
-                    if let Some(call) = state.memory.get(n) {
-                        self.element(n, call)?;
-                        Next::Memory(n.saturating_add(1))
-                    } else {
-                        self.text.extend_from_slice(b"],\"gone\":[");
-                        Next::Gone(0)
-                    }
-                }
-                Next::Gone(n) => {
-                    if let Some(call) = state.gone.get(n) {
-                        self.element(n, call)?;
-                        Next::Gone(n.saturating_add(1))
-                    } else {
-                        self.text.extend_from_slice(b"],\"forgotten\":[");
-                        Next::Forgotten(0)
-                    }
-                }
-                Next::Forgotten(n) => {
-                    if let Some(call) = state.forgotten.get(n) {
-                        self.element(n, call)?;
-                        Next::Forgotten(n.saturating_add(1))
-                    } else {
-                        self.text.extend_from_slice(b"]}");
-                        Next::Nothing
-                    }
-                }
+                Next::Call(n) => self.entry(&state.calls, n, Next::Call, ("],\"memory\":[", Next::Memory(0)))?,
+                Next::Memory(n) => self.entry(&state.memory, n, Next::Memory, ("],\"gone\":[", Next::Gone(0)))?,
+                Next::Gone(n) => self.entry(&state.gone, n, Next::Gone, ("],\"forgotten\":[", Next::Forgotten(0)))?,
+                Next::Forgotten(n) => self.entry(&state.forgotten, n, Next::Forgotten, ("]}", Next::Nothing))?,
                 Next::Nothing => Next::Nothing,
             };
         }
         Ok(())
     }
 
-    fn element<T: serde::Serialize>(&mut self, n: usize, value: &T) -> serde_json::Result<()> {
+    /// The `n`th of a list; behind the last, what comes between it and what is next.
+    fn entry<T: serde::Serialize>(
+        &mut self,
+        list: &[T],
+        n: usize,
+        of: fn(usize) -> Next,
+        (end, then): (&str, Next),
+    ) -> serde_json::Result<Next> {
+        let Some(value) = list.get(n) else {
+            self.text.extend_from_slice(end.as_bytes());
+            return Ok(then);
+        };
         if n > 0 {
             self.text.push(b',');
         }
-        serde_json::to_writer(&mut self.text, value)
+        serde_json::to_writer(&mut self.text, value)?;
+        Ok(of(n.saturating_add(1)))
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -133,39 +133,36 @@ impl<S: Fs> Queue<S> {
         let limit = self.config.segment_bytes.min(self.config.max_bytes / 8);
         let has_room = self.taken().saturating_add(need) <= self.config.max_bytes && self.granted >= need;
         let Some(first) = items.first().filter(|_| in_order && sound && has_room) else { return 0 };
-        let fits = |s: &&mut Segment<S::File>| s.takes(first.seq, need, limit) && s.total.batches > 0;
+        let fits = |s: &Segment<S::File>| s.takes(first.seq, need, limit) && s.total.batches > 0;
         let Some(key) = self.newest(first.epoch) else { return 0 };
-        let Some(segment) = self.segments.get_mut(&key).filter(fits) else { return 0 };
-        let at_end = !segment.has_unread();
-        let (taken, written) = segment.append(items, now.mono);
-        if read && at_end {
-            segment.consume();
-        }
-        if segment.unsynced_bytes() >= self.config.sync_bytes {
-            // as in `append_once`
-            let _unconfirmed = self.sync_one(key, now, false);
+        if !self.segments.get(&key).is_some_and(fits) {
+            return 0;
         }
         self.granted = self.granted.saturating_sub(need);
+        self.put(key, items, read, now).0
+    }
+
+    /// Writes to this segment, which takes them; how many it has then.
+    fn put(&mut self, key: Key, items: &[Item], read: bool, now: Now) -> (usize, io::Result<()>) {
+        let Some(segment) = self.segments.get_mut(&key) else {
+            return (0, Err(io::Error::other("there is no such segment")));
+        };
+        let at_end = !segment.has_unread();
+        let (taken, written) = segment.append(items, now.mono);
         self.io_errors = self.io_errors.saturating_add(u64::from(written.is_err()));
-        taken
+        if taken > 0 && read && at_end {
+            segment.consume();
+        }
+        if taken > 0 && segment.unsynced_bytes() >= self.config.sync_bytes {
+            // what could not be made durable is still in the queue; the error is counted
+            let _unconfirmed = self.sync_one(key, now, false);
+        }
+        (taken, written)
     }
 
     fn append_once(&mut self, item: Item, record: u64, read: bool, now: Now) -> Result<(), Refused> {
         let key = self.writable(&item, record, now)?;
-        let Some(segment) = self.segments.get_mut(&key) else { return Err(Refused::Order(item.seq)) };
-        let at_end = !segment.has_unread();
-        if let (_, Err(e)) = segment.append(&[item], now.mono) {
-            self.io_errors = self.io_errors.saturating_add(1);
-            return Err(Refused::io(e));
-        }
-        if read && at_end {
-            segment.consume();
-        }
-        if segment.unsynced_bytes() >= self.config.sync_bytes {
-            // what could not be made durable is still in the queue; the error is counted
-            let _unconfirmed = self.sync_one(key, now, false);
-        }
-        Ok(())
+        self.put(key, &[item], read, now).1.map_err(Refused::io)
     }
 
     /// The segment this batch goes to: the newest of its epoch, or one behind it. Ranges of segments never overlap.

@@ -191,7 +191,7 @@ impl Backlog {
     fn takes(&self, state: &State, batch: &SealedBatch) -> bool {
         let cost = (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64);
         let room = self.has_room(state, cost);
-        if self.waits_for_acks(state, room) && state.disk.is_some() {
+        if self.waits_for_acks(state, room) {
             return false;
         }
         let to_memory = room && !state.relays;

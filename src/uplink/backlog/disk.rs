@@ -281,9 +281,9 @@ impl Backlog {
 
     /// Whether whoever offers, and can wait, waits for the peer to acknowledge: quicker than the way over the disk and back.
     pub(super) fn waits_for_acks(&self, state: &State, has_room: bool) -> bool {
-        let is_behind = state.disk.as_ref().is_some_and(Disk::is_behind);
+        let slow = state.disk.as_ref().is_some_and(|disk| !has_room || disk.is_behind());
         let can_wait = self.config.when_full == WhenFull::Block && !state.relays;
-        can_wait && state.connected && !state.figures.paused && (!has_room || is_behind)
+        slow && can_wait && state.connected && !state.figures.paused
     }
 
     pub(super) fn offer_spooled(&self, state: &mut State, batch: SealedBatch) -> Offer {
