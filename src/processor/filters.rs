@@ -8,6 +8,7 @@
 mod shared;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -101,6 +102,8 @@ struct Remembered {
 #[derive(Debug)]
 pub struct Distribution {
     store: RwLock<Store>,
+    /// The version it began with.
+    first: u64,
     version: watch::Sender<u64>,
     /// What each registered hunter holds while it is not subscribed.
     held: Mutex<HashMap<String, Remembered>>,
@@ -113,6 +116,7 @@ impl Distribution {
     pub fn new(version: u64) -> Self {
         Self {
             store: RwLock::new(Store::new(version)),
+            first: version,
             version: watch::Sender::new(version),
             held: Mutex::default(),
             shared: Mutex::default(),
@@ -144,6 +148,11 @@ impl Distribution {
     /// The version in force.
     pub fn version(&self) -> u64 {
         self.store.read().version()
+    }
+
+    /// Every version there was, up to that in force.
+    pub fn versions(&self) -> RangeInclusive<u64> {
+        self.first..=self.version()
     }
 
     /// How many filters there are.

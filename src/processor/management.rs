@@ -350,9 +350,8 @@ impl Shared {
 
     /// Takes what a hunter says of itself, and what it has lost since it last did; true when it says that it stops.
     pub(super) fn note_heartbeat(&self, mut beat: HunterHeartbeat) -> bool {
-        let (version, status) = (self.filters.version(), beat.status());
+        let (versions, status) = (self.filters.versions(), beat.status());
         let mut roster = self.roster.lock();
-        let before = roster.get(&beat.hunter_id).map_or(0, |h| h.filter_version);
         if let Some((h, stats)) = roster.get(&beat.hunter_id).zip(beat.stats.as_ref()) {
             let (run, at, kernel, interface) =
                 (h.registration.instance, beat.timestamp_ns, stats.kernel_dropped, stats.interface_dropped);
@@ -361,8 +360,8 @@ impl Shared {
             self.losses.lock().hear(&hunter, h.began(), RunLosses { run, at, kernel, interface, stopped });
         }
         let Some(noted) = roster.beat(&mut beat, self.clock.now(), clock::wall()) else { return false };
-        // a line for each version there is, whatever a hunter says
-        if beat.filter_version > before && beat.filter_version <= version {
+        // a line for each version there is, whatever a hunter says and however often it registers
+        if roster.applies(&beat.hunter_id, beat.filter_version, &versions) {
             tracing::info!(target: "audit", hunter = %beat.hunter_id, version = beat.filter_version, "filters applied by hunter");
         }
         let errors = roster.get(&beat.hunter_id).map(|h| h.filter_errors.as_slice()).filter(|_| noted.errors).unwrap_or_default();

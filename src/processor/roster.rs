@@ -4,6 +4,7 @@ pub(super) mod said;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use prost::Message;
@@ -49,6 +50,8 @@ pub struct Hunter {
     pub filter_version: u64,
     /// Filters it could not apply.
     pub filter_errors: Vec<(String, String)>,
+    /// The newest version it said to have applied, in whatever run.
+    pub applied: u64,
 }
 
 impl Hunter {
@@ -192,6 +195,7 @@ impl Roster {
             return Err(Refusal::TooLarge(said::of_registration(&r)));
         }
         let text = |a: Option<SocketAddr>| a.map_or_else(|| "an unknown address".to_owned(), |a| a.to_string());
+        let applied = self.hunters.get(&r.hunter_id).map_or(0, |old| old.applied);
         let before = match self.hunters.get(&r.hunter_id) {
             Some(old) if !may_replace(old, &r, remote, now) => {
                 return Err(Refusal::Taken { id: r.hunter_id, owner: text(old.remote), you: text(remote) });
@@ -220,6 +224,7 @@ impl Roster {
             clock_skew_ms: 0,
             filter_version: 0,
             filter_errors: Vec::new(),
+            applied,
         };
         let subscriber = hunter.subscriber();
         self.bytes = others.saturating_add(hunter.weight());
@@ -245,6 +250,13 @@ impl Roster {
         self.bytes = others.saturating_add(after);
         self.cut = self.cut.saturating_add(u64::from(!kept));
         Some(Beat { stops, errors })
+    }
+
+    /// A hunter says that it applied this version of the filters: whether it is one of `those` there are, newer than any it has said.
+    pub fn applies(&mut self, id: &str, version: u64, those: &RangeInclusive<u64>) -> bool {
+        let Some(h) = self.hunters.get_mut(id).filter(|h| version > h.applied && those.contains(&version)) else { return false };
+        h.applied = version;
+        true
     }
 
     /// A hunter by id.
@@ -363,6 +375,18 @@ mod tests {
         assert_eq!(Roster::status(r.get("edge").unwrap(), at(31)), HunterStatus::StatusError);
         assert!(r.expire(at(300)).is_empty());
         assert_eq!(r.expire(at(301)), ["edge"]);
+    }
+
+    #[test]
+    fn a_version_is_applied_once_however_often_a_hunter_says_so_and_registers() {
+        let mut r = roster(10);
+        r.register(reg("edge", 1), None, at(0)).unwrap();
+        let versions = 1000..=1003;
+
+        let told = |r: &mut Roster| (0..2000).filter(|v| r.applies("edge", *v, &versions)).collect::<Vec<_>>();
+        assert_eq!(told(&mut r), [1000, 1001, 1002, 1003], "those that there are");
+        r.register(reg("edge", 1), None, at(10)).unwrap();
+        assert_eq!((told(&mut r), r.applies("nobody", 1000, &versions)), (vec![], false));
     }
 
     #[test]

@@ -130,5 +130,7 @@ async fn registrations_heartbeats_and_subscriptions_without_end_are_bounded_and_
     assert!(value("lc_registration_bytes") <= f64::from(16 << 20) && value("lc_heartbeats_cut_total") > 100.0, "{figures}");
     assert!(grown < 64 << 20, "{} MiB", grown >> 20);
     assert!(log.contains("p1=0 p2=0"), "{log}");
+    let told = log.lines().filter(|l| l.contains("filters applied by hunter") && l.contains("\"beats\"")).count();
+    assert_eq!(told, 0, "versions that never were: {log}");
     assert_eq!(frames(&tmp.path().join("all.pcap")), frames(&calls_capture()));
 }

@@ -24,6 +24,7 @@
 //! | bytes of hunters' ids asked for | 256 KiB | `INVALID_ARGUMENT` |
 //! | a filter: bytes, terms, instructions, names of hosts | those of `bpf` filters: 4096, 64, 4096, none | `INVALID_ARGUMENT` |
 //! | filters compiled at once | 1 | the next waits |
+//! | subscriptions that begin in one second: each is two lines of the audit log | 10 | the next waits |
 
 mod offered;
 mod ring;
@@ -32,9 +33,11 @@ mod wish;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 pub(super) use self::offered::Offered;
@@ -48,6 +51,9 @@ use crate::telemetry::memory;
 pub const MAX: usize = 100;
 /// Filters compiled at once: each takes some tens of milliseconds at most, and that is no thread of the data streams.
 const COMPILED_AT_ONCE: usize = 1;
+/// Subscriptions that begin in one second: whoever comes and goes must not fill the log, of which no line may be left out.
+const BEGIN: u32 = 10;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// All monitors.
 #[derive(Debug)]
@@ -68,8 +74,23 @@ struct Seats {
     rings: Vec<Arc<Ring>>,
     /// How many there were so far.
     numbers: u64,
+    /// When this second began, and how many subscriptions with it.
+    begun: Option<(Instant, u32)>,
     /// Of those that have left.
     gone: Figures,
+}
+
+impl Seats {
+    /// One more begins; else the time to ask again, where too many have.
+    fn turn(&mut self, now: Instant) -> Result<(), Instant> {
+        let this = self.begun.filter(|(since, _)| now.saturating_duration_since(*since) < SECOND);
+        let (since, n) = this.unwrap_or((now, 0));
+        if n >= BEGIN {
+            return Err(since.checked_add(SECOND).unwrap_or(now));
+        }
+        self.begun = Some((since, n.saturating_add(1)));
+        Ok(())
+    }
 }
 
 impl Default for Monitors {
@@ -137,18 +158,32 @@ impl Monitors {
         self.max
     }
 
-    /// One more, if there is a seat.
-    fn join(&self, wish: Wish) -> Result<Arc<Ring>, Status> {
-        let mut seats = self.seats.write();
-        if seats.rings.len() >= self.max {
-            let text = format!("{} monitors are subscribed already; let one go, or raise --max-subscribers", self.max);
-            return Err(Status::resource_exhausted(text));
+    /// One more, if there is a seat, as soon as one may begin. Nothing is held meanwhile: an opening goes on when its peer's connection takes
+    /// more, and that may be never.
+    ///
+    /// # Errors
+    /// There is no seat.
+    async fn join(&self, wish: Wish) -> Result<Arc<Ring>, Status> {
+        loop {
+            let later = {
+                let mut seats = self.seats.write();
+                if seats.rings.len() >= self.max {
+                    let text = format!("{} monitors are subscribed already; let one go, or raise --max-subscribers", self.max);
+                    return Err(Status::resource_exhausted(text));
+                }
+                match seats.turn(Instant::now()) {
+                    Ok(()) => {
+                        seats.numbers = seats.numbers.saturating_add(1);
+                        let ring = Arc::new(Ring::new(seats.numbers, wish, self.ring));
+                        seats.rings.push(Arc::clone(&ring));
+                        self.some.store(true, Ordering::Release);
+                        return Ok(ring);
+                    }
+                    Err(later) => later,
+                }
+            };
+            sleep_until(later).await;
         }
-        seats.numbers = seats.numbers.saturating_add(1);
-        let ring = Arc::new(Ring::new(seats.numbers, wish, self.ring));
-        seats.rings.push(Arc::clone(&ring));
-        self.some.store(true, Ordering::Release);
-        Ok(ring)
     }
 
     /// One less; what became of its packets.

@@ -139,7 +139,7 @@ struct Seat {
 impl Seat {
     async fn take(shared: Arc<Shared>, peer: Option<PeerInfo>, request: Body) -> Result<Self, Status> {
         let wish = Wish::of(read(request).await?, &shared.monitors).await?;
-        let ring = shared.monitors.join(wish)?;
+        let ring = shared.monitors.join(wish).await?;
         let identity = peer.as_ref().and_then(|p| p.identity.as_ref());
         let who = identity.map_or_else(|| "nobody".to_owned(), |i| format!("{} {}", i.role, i.id));
         let seat = Self { shared, ring, owed: 0, who, peer: peer.map(|p| p.remote.to_string()).unwrap_or_default() };

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tonic::Status;
 
 use super::Monitors;
@@ -16,6 +18,8 @@ use crate::wire::data::SubscribeRequest;
 
 /// Bytes of all ids asked for: as many hunters as a processor usually takes, with the longest ids.
 const IDS_MAX: usize = 256 << 10;
+/// Who waits to compile asks again after this.
+const TURN: Duration = Duration::from_millis(10);
 /// A filter is compiled for each of these; packets of others do not pass it.
 const LINKS: [LinkType; 8] = [
     LinkType::ETHERNET,
@@ -89,7 +93,13 @@ impl Wish {
 
 /// Filters of monitors have the bounds of those of hunters, so a turn comes soon.
 async fn compile(expression: &str, monitors: &Monitors) -> Result<BpfFilter, Status> {
-    let turn = Arc::clone(&monitors.compiling).acquire_owned().await;
+    // asked for again and again, not waited for in a queue: a place there may fall to somebody who is not asked to go on for long
+    let turn = loop {
+        match Arc::clone(&monitors.compiling).try_acquire_owned() {
+            Ok(turn) => break turn,
+            Err(_taken) => sleep(TURN).await,
+        }
+    };
     let text = expression.to_owned();
     let compiled = aside(move || {
         let compiled = Libpcap.filter(&text, &LINKS);
@@ -99,4 +109,24 @@ async fn compile(expression: &str, monitors: &Monitors) -> Result<BpfFilter, Sta
     let compiled =
         compiled.await.ok_or_else(|| Status::internal("compiling the filter failed; this is a bug, please report it"))?;
     compiled.map_err(|e| Status::invalid_argument(format!("{e}; bpf_filter takes what pcap-filter(7) describes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_monitor_whose_connection_takes_nothing_keeps_nobody_from_compiling() {
+        let monitors = Monitors::default();
+        let taken = Arc::clone(&monitors.compiling).try_acquire_owned().unwrap();
+        let mut stalled = pin!(compile("udp", &monitors));
+        assert!(stalled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(taken);
+
+        let next = tokio::time::timeout(Duration::from_mins(1), compile("tcp", &monitors)).await;
+        assert!(next.is_ok_and(|filter| filter.is_ok()));
+    }
 }

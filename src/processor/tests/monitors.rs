@@ -256,6 +256,26 @@ async fn a_monitor_too_many_is_refused_and_one_that_leaves_makes_room() {
     assert_eq!(shared.monitors.len(), 2);
 }
 
+/// Each is two lines of the audit log, of which none may be left out.
+#[tokio::test(start_paused = true)]
+async fn whoever_subscribes_again_and_again_begins_ten_times_a_second() {
+    let (shared, _queue) = processor(1);
+    let began = tokio::time::Instant::now();
+    let mut open: Vec<Monitor> = (0..35).map(|_| Monitor::open(&shared, &anything())).collect();
+
+    let mut seated = Vec::new();
+    for _ in 0..4 {
+        for monitor in &mut open {
+            let polled = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut monitor.answers).poll_frame(cx)));
+            assert!(polled.await.is_pending());
+        }
+        seated.push(shared.monitors.len());
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+
+    assert_eq!((seated, began.elapsed()), (vec![10, 20, 30, 35], Duration::from_secs(4)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn as_many_as_may_get_a_seat_however_many_ask_at_once() {
     let (mut shared, _queue) = processor(1);
