@@ -1,6 +1,6 @@
 # The commands of this repository. Each is also a script or a cargo command that can be run alone.
 
-.PHONY: help demo test check live soak chaos build bench captures golden
+.PHONY: help demo test check live soak chaos fuzz build bench captures golden
 
 help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
@@ -8,6 +8,7 @@ help:
 	@echo "make check     its quick part"
 	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests); whole systems, played (LC_SIM_SEEDS); names of files (LC_NAMES)"
 	@echo "make chaos     kills, cuts, full disks, clocks, certificates under load, 100 rounds (LC_CHAOS_ROUNDS; root); deaths at every step (LC_CRASH_CASES)"
+	@echo "make fuzz      every parser, with coverage, a minute each (LC_FUZZ_SECONDS); goes on from what it found the last time"
 	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
 	@echo "make build     a release binary: target/release/lc"
 	@echo "make bench     what it costs, as ratios to tcpdump and to itself (BENCH_ROWS, BENCH_MB, BENCH_ROUNDS)"
@@ -32,6 +33,9 @@ chaos:
 	scripts/deps.sh test
 	LC_CHAOS_ROUNDS=$${LC_CHAOS_ROUNDS:-100} cargo test --release --locked --test it chaos::many_rounds -- --nocapture
 	LC_CRASH_CASES=$${LC_CRASH_CASES:-1000} cargo test --release --locked --lib processor::tests::crash -- --nocapture
+
+fuzz:
+	scripts/fuzz.sh
 
 live: build
 	scripts/deps.sh test

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| lippycat_fuzz::run("batch", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lippycat_fuzz::batch(data));

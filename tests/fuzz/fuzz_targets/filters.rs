@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| lippycat_fuzz::run("filters", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lippycat_fuzz::filters(data));

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| lippycat_fuzz::run("packet", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lippycat_fuzz::packet(data));
