@@ -39,9 +39,9 @@ pub struct TableLimits {
 }
 
 impl Default for TableLimits {
-    /// 256 KiB at first; 262 144 flows in 32 MiB at most: two media flows and their RTCP for each of 65 536 calls.
+    /// 32 KiB at first; 262 144 flows in 32 MiB at most: two media flows and their RTCP for each of 65 536 calls.
     fn default() -> Self {
-        Self { initial_slots: 4096, max_flows: 262_144 }
+        Self { initial_slots: 512, max_flows: 262_144 }
     }
 }
 

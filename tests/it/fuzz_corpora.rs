@@ -1,7 +1,7 @@
 //! The corpora of `tests/fuzz`, replayed through the functions that the fuzz targets call, and mutations of them: the same ones in every run.
 //!
 //! `LC_FUZZ_SECONDS=600 cargo test --test it fuzz_corpora -- --nocapture` goes on for that long per entry and says how many inputs it tried; it
-//! needs no nightly compiler; then an input also fails that takes out of proportion long. An input that fails is written to the temporary folder
+//! needs no fuzzer; then an input also fails that takes out of proportion long. An input that fails is written to the temporary folder
 //! and named.
 
 use std::fs;
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::numbered::Dice;
 
 #[path = "../fuzz/src/entry.rs"]
 mod entry;
@@ -64,10 +66,10 @@ fn replay(name: &str) {
             let _first = oracle.judge(input.len(), || began.elapsed(), || try_input(name, entry, input));
         }
     }
-    let mut rng = Rng(0x1ced_c0ff_ee00_0001);
+    let mut dice = Dice(0x1ced_c0ff_ee00_0001);
     let mut tried = 0_u64;
     while seconds.map_or(tried < most, |s| began.elapsed() < s) {
-        let input = mutate(&corpus, &mut rng);
+        let input = mutate(&corpus, &mut dice);
         if seconds.is_some() {
             let judged = oracle.judge(input.len(), || began.elapsed(), || try_input(name, entry, &input));
             assert!(judged.is_none(), "{name}: {judged:?}: {}", keep(name, &input).display());
@@ -79,27 +81,15 @@ fn replay(name: &str) {
     println!("{name}: {} inputs of the corpus, {tried} mutations", corpus.len());
 }
 
-/// Xorshift: as good as needed, and the same everywhere.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 16).unwrap() % n.max(1)
-    }
-
-    /// A range within `len`, short ones more often than long ones.
-    fn range(&mut self, len: usize) -> std::ops::Range<usize> {
-        let start = self.below(len + 1);
-        let most = [4, 32, len][self.below(3)];
-        start..(start + self.below(most + 1)).min(len)
-    }
+/// A part of `len` bytes, short ones more often than long ones.
+fn part(dice: &mut Dice, len: usize) -> std::ops::Range<usize> {
+    let start = dice.pick(len + 1);
+    let most = [4, 32, len][dice.pick(3)];
+    start..(start + dice.pick(most + 1)).min(len)
 }
 
 /// One to eight changes to an input of the corpus.
-fn mutate(corpus: &[(PathBuf, Vec<u8>)], rng: &mut Rng) -> Vec<u8> {
+fn mutate(corpus: &[(PathBuf, Vec<u8>)], dice: &mut Dice) -> Vec<u8> {
     const NUMBERS: [&[u8]; 9] =
         [&[0], &[0xff], &[0x7f], &[0, 0], &[0xff, 0xff], &[0, 1], &[0xff; 4], &[0x7f, 0xff, 0xff, 0xff], &[0xff; 8]];
     const TEXT: [&[u8]; 14] = [
@@ -118,37 +108,37 @@ fn mutate(corpus: &[(PathBuf, Vec<u8>)], rng: &mut Rng) -> Vec<u8> {
         b"4294967296",
         b"99999999999999999999",
     ];
-    let mut input = corpus[rng.below(corpus.len())].1.clone();
-    for _ in 0..=rng.below(8) {
-        let range = rng.range(input.len());
-        match rng.below(8) {
+    let mut input = corpus[dice.pick(corpus.len())].1.clone();
+    for _ in 0..=dice.pick(8) {
+        let range = part(dice, input.len());
+        match dice.pick(8) {
             0 | 1 if !input.is_empty() => {
-                let at = rng.below(input.len());
-                input[at] ^= 1 << rng.below(8);
+                let at = dice.pick(input.len());
+                input[at] ^= 1 << dice.pick(8);
             }
             2 if !input.is_empty() => {
-                let at = rng.below(input.len());
-                input[at] = rng.below(256).to_le_bytes()[0];
+                let at = dice.pick(input.len());
+                input[at] = dice.roll(256).to_le_bytes()[0];
             }
             3 => drop(input.drain(range)),
             4 => {
                 let copy = input[range].to_vec();
-                let at = rng.below(input.len() + 1);
+                let at = dice.pick(input.len() + 1);
                 input.splice(at..at, copy);
             }
             5 => {
-                let bytes = NUMBERS[rng.below(NUMBERS.len())];
+                let bytes = NUMBERS[dice.pick(NUMBERS.len())];
                 let end = (range.start + bytes.len()).min(input.len());
                 input.splice(range.start..end, bytes.iter().copied());
             }
             6 => {
-                let bytes = TEXT[rng.below(TEXT.len())];
-                let end = if rng.below(2) == 0 { range.start } else { range.end };
+                let bytes = TEXT[dice.pick(TEXT.len())];
+                let end = if dice.pick(2) == 0 { range.start } else { range.end };
                 input.splice(range.start..end, bytes.iter().copied());
             }
             _ => {
-                let other = &corpus[rng.below(corpus.len())].1;
-                let piece = rng.range(other.len());
+                let other = &corpus[dice.pick(corpus.len())].1;
+                let piece = part(dice, other.len());
                 input.splice(range, other[piece].iter().copied());
             }
         }

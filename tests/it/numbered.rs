@@ -1,6 +1,7 @@
 //! Packets that say their number, and dice that fall the same way every time: what the tests of kills and crashes are made of.
 
 /// Numbers that look like chance and are the same every time.
+#[derive(Debug)]
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
@@ -8,6 +9,11 @@ impl Dice {
     pub(crate) fn roll(&mut self, below: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below.max(1)
+    }
+
+    /// An index below `below`; 0 for 0.
+    pub(crate) fn pick(&mut self, below: usize) -> usize {
+        usize::try_from(self.roll(below as u64)).unwrap()
     }
 }
 

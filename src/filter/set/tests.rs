@@ -333,10 +333,6 @@ fn what_bpf_filters_mean_is_known_before_the_first_packet_and_one_that_means_not
 struct Rng(Dice);
 
 impl Rng {
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.0.roll(n as u64)).unwrap()
-    }
-
     fn text(&mut self) -> String {
         const PIECES: [&str; 24] = [
             "*",
@@ -364,23 +360,23 @@ impl Rng {
             "7",
             "ffffffffffffffffffffffffffffffff",
         ];
-        if self.below(50) == 0 {
-            return "x".repeat(self.below(5000));
+        if self.0.pick(50) == 0 {
+            return "x".repeat(self.0.pick(5000));
         }
-        (0..self.below(6)).map(|_| PIECES[self.below(PIECES.len())]).collect()
+        (0..self.0.pick(6)).map(|_| PIECES[self.0.pick(PIECES.len())]).collect()
     }
 
     fn filter(&mut self, n: usize) -> Filter {
-        let kind = super::super::KINDS[self.below(super::super::KINDS.len())].kind;
+        let kind = super::super::KINDS[self.0.pick(super::super::KINDS.len())].kind;
         // an id now and then twice, or none, or a bad one
-        let id = match self.below(6) {
+        let id = match self.0.pick(6) {
             0 => format!("f{}", n / 2),
             1 => self.text(),
             _ => format!("f{n}"),
         };
         Filter {
-            enabled: self.below(10) > 0,
-            dialect: Dialect::ALL[self.below(2)],
+            enabled: self.0.pick(10) > 0,
+            dialect: Dialect::ALL[self.0.pick(2)],
             target_hunters: vec![self.text()],
             ..Filter::new(id, kind, self.text())
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::batch::{BatchView, ViewLimits, key_of};
+use crate::numbered::Dice;
 use crate::processor::data::Acks;
 use crate::processor::shared::Incoming;
 use crate::processor::upstream::Upstream;
@@ -19,15 +20,6 @@ use crate::uplink::Spooler;
 
 const HUNTERS: [(&str, u64); 2] = [("h1", 11), ("h2", 11)];
 const BATCHES: usize = 40;
-
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % below.max(1)
-    }
-}
 
 fn incoming(hunter: &str, sealed: &SealedBatch) -> Incoming {
     Incoming {
@@ -86,7 +78,7 @@ fn case(seed: u64, all: &[Vec<SealedBatch>]) {
     // what a commit log would remember: safe batches of each hunter
     let mut stored = [0; HUNTERS.len()];
     for life in 0.. {
-        let steps = if life < 4 { 1 + dice.roll(60) as u64 } else { u64::MAX };
+        let steps = if life < 4 { 1 + dice.roll(60) } else { u64::MAX };
         let crash = Crash::after(steps, witness);
         if let Some((upstream, thread)) = live(&path, &crash) {
             let stop = AtomicBool::new(false);
@@ -100,7 +92,7 @@ fn case(seed: u64, all: &[Vec<SealedBatch>]) {
                 while !stop.load(Ordering::Acquire) && stored != [BATCHES; HUNTERS.len()] {
                     let mut next = stored;
                     for _ in 0..=dice.roll(4) {
-                        let h = dice.roll(HUNTERS.len());
+                        let h = dice.pick(HUNTERS.len());
                         if let Some(batch) = all[h].get(next[h]) {
                             next[h] += usize::from(upstream.offer(&incoming(HUNTERS[h].0, batch), &stop));
                         }
@@ -122,7 +114,7 @@ fn case(seed: u64, all: &[Vec<SealedBatch>]) {
         if dice.roll(2) == 0 {
             let dirs: Vec<PathBuf> = vec![tmp.path().into(), path.clone()];
             let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
-            witness.lose_power(&dirs, &mut |below| dice.roll(usize::try_from(below).unwrap()) as u64);
+            witness.lose_power(&dirs, &mut |below| dice.roll(below));
         }
     }
     assert_eq!(stored, [BATCHES; HUNTERS.len()]);

@@ -37,19 +37,9 @@ use parking_lot::Mutex;
 use self::network::Cost;
 use self::oracle::{Figures, judge, remember};
 use self::scene::{Fault, Scene, What};
+use crate::numbered::Dice;
 use crate::packet::Timestamp;
 use crate::telemetry::clock::played::Play;
-
-/// Numbers that look like chance and are the same every time.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % below.max(1)
-    }
-}
 
 /// When plays begin, in seconds since 1970.
 const BEGIN: u64 = 1_700_000_000;
