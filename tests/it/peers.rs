@@ -5,6 +5,7 @@
 
 mod hunter;
 mod monitor;
+mod old;
 mod processor;
 
 use std::io::{BufRead, BufReader, Read, Write};

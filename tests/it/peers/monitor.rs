@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::hunter::{FILTERS, Old, VOIP, batch, packet, start};
+use super::old::{FILTERS, Old, VOIP, batch, packet, start};
 use super::{base64, calls, calls_capture, num};
 use crate::whole::{Processor, lc, succeed};
 
