@@ -234,6 +234,7 @@ fn conclude(r: &Report) -> Outcome {
         sip_tls = e.sip_tls,
         doubted_times = r.doubted_times,
         acknowledged = b.acked_packets,
+        processor = r.processor(),
         recovered = b.recovered_packets,
         in_memory = r.in_memory(),
         on_disk = b.on_disk_packets,

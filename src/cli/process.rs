@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::ArgMatches;
 
 use crate::config::{self, CallLayout, ListenHost, ProcessConfig, Sandbox, ServerDurability, ServerSecurity};
-use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Transport, listen_addresses};
+use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Target, Transport, listen_addresses};
 use crate::processor::commit::{Recovered, recover};
 use crate::processor::filters::read_file;
 use crate::processor::intake::Intake;
@@ -18,6 +18,7 @@ use crate::record::name::{Pattern, Purpose};
 use crate::record::rotate::{RotateConfig, Rotating};
 use crate::record::state::{Acked, Places, State};
 use crate::record::unified::Unified;
+use crate::wire::PEERS_MAX;
 
 use super::exit::{Exit, Outcome, Stop};
 use super::memory;
@@ -25,7 +26,6 @@ use super::pages;
 use super::privileges::{self, Needs};
 use super::runtime;
 use super::sandbox::{self, Reach, Role};
-use super::security;
 use super::signals::{Signal, Signals};
 use super::spool;
 use super::start::{self, Started};
@@ -183,7 +183,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
-        peers: security::targets(&p.peers)?.iter().map(ToString::to_string).collect(),
+        peers: peers(&p.peers)?,
         max_subscribers: usize::try_from(p.max_subscribers).unwrap_or(usize::MAX),
         outputs,
         commit,
@@ -198,6 +198,15 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         transport: Transport::default(),
         upstream: None,
     })
+}
+
+/// Where else hunters may go, as they are told.
+fn peers(named: &[String]) -> Result<Vec<String>, Stop> {
+    if named.len() > PEERS_MAX {
+        return Err(Stop::usage(format!("--peers names {} processors; hunters heed {PEERS_MAX}", named.len())));
+    }
+    let peer = |text: &String| Target::named(text).map_err(|e| Stop::usage(format!("--peers: {e}")));
+    named.iter().map(|text| peer(text).map(|target| target.to_string())).collect()
 }
 
 /// Each hunter has two connections, and two more while it makes others in their place; each monitor one; the rest is for everybody else.

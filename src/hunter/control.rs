@@ -173,6 +173,7 @@ impl Control for Plane {
         let mut to = self.shared.link.lock();
         let own = match link {
             LinkState::Up { target, sockets, .. } => {
+                to.last = Some(target.clone());
                 to.processor = Some(target);
                 sockets.into_iter().map(own_tuple).collect()
             }

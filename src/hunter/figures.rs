@@ -40,6 +40,8 @@ pub struct Report {
     pub open: u64,
     /// What the network did with the forwarded packets.
     pub backlog: BacklogSnapshot,
+    /// The processor that takes them, or took the last.
+    pub processor: Option<String>,
     /// Packets given up, by [`DropReason::index`].
     pub drops: [u64; DropReason::ALL.len()],
     /// What was lost lately, by [`LOSSES`].
@@ -57,6 +59,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// [`Self::processor`], for a log line.
+    pub fn processor(&self) -> &str {
+        self.processor.as_deref().unwrap_or("none")
+    }
+
     /// Packets that were lost: given up by the uplink, too large, not delivered by the kernel, or held for a call and given up for want of room.
     pub fn lost(&self) -> u64 {
         self.losses().iter().fold(0, |sum, n| sum.saturating_add(*n))
@@ -119,6 +126,7 @@ impl Shared {
             kernel_captured: 0,
             open: 0,
             backlog,
+            processor: self.link.lock().last.clone(),
             drops: [0; DropReason::ALL.len()],
             recent: self.recent.lock().clone(),
             calls: 0,

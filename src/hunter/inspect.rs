@@ -125,6 +125,8 @@ pub struct Progressed {
 pub struct Link {
     /// The one it is connected to.
     pub processor: Option<String>,
+    /// The same, or the one it was connected to last.
+    pub last: Option<String>,
     /// All of them.
     pub roads: Vec<Road>,
 }

@@ -73,6 +73,7 @@ fn stats_line(shared: &Shared, said: &mut bool) {
         captured = r.engine.captured,
         matched = r.engine.forwarded,
         acknowledged = r.backlog.acked_packets,
+        processor = r.processor(),
         in_memory = r.in_memory(),
         on_disk = r.backlog.on_disk_packets,
         held = r.engine.held,

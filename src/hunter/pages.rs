@@ -92,7 +92,7 @@ impl HunterPages {
         x.counter("lc_hunter_state_errors_total", "Records of the hunter's state that could not be written or read.", errors);
         x.gauge("lc_connected", "Whether there is a connection to a processor.", u8::from(b.connected));
         x.state("lc_flow_control_state", "What the processor asks for.", &FLOW, flow(&m.report));
-        Road::expose(&m.link.roads, x);
+        Road::expose(&m.link.roads, m.link.processor.as_deref(), x);
     }
 }
 

@@ -42,6 +42,21 @@ pub struct Target {
 #[error("`{0}` is not an address; write HOST, HOST:PORT or [IPV6]:PORT")]
 pub struct BadTarget(String);
 
+/// Longest address that one processor may name to hunters: a name of 253 octets (RFC 1035 §2.3.4), brackets, a colon and a port.
+const NAMED_MAX: usize = 261;
+
+impl Target {
+    /// An address that another machine names: of bounded length, and of the letters that names and addresses have, since it ends up in logs.
+    ///
+    /// # Errors
+    /// [`BadTarget`].
+    pub fn named(text: &str) -> Result<Self, BadTarget> {
+        let target: Self = text.parse()?;
+        let may = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+        if text.len() <= NAMED_MAX && target.host.chars().all(may) { Ok(target) } else { Err(BadTarget(text.to_owned())) }
+    }
+}
+
 impl FromStr for Target {
     type Err = BadTarget;
 
@@ -130,22 +145,24 @@ pub struct Dialer {
     tls: Option<Arc<Reloading<ClientTls>>>,
     key: Option<PathBuf>,
     road: Option<Arc<dyn Road>>,
+    /// Whatever name is set, the one dialled counts.
+    as_dialled: bool,
 }
 
 impl Dialer {
     /// Plain text, for `--insecure`.
     #[must_use]
     pub const fn insecure() -> Self {
-        Self { tls: None, key: None, road: None }
+        Self { tls: None, key: None, road: None, as_dialled: false }
     }
 
     /// TLS 1.3 by `tls`, as it stands when a connection is made.
     #[must_use]
     pub const fn tls(tls: Arc<Reloading<ClientTls>>) -> Self {
-        Self { tls: Some(tls), key: None, road: None }
+        Self { tls: Some(tls), key: None, road: None, as_dialled: false }
     }
 
-    /// Plain text over `road`.
+    /// Plain text over `road`, which vouches for whoever it leads to.
     #[must_use]
     pub fn over(road: Arc<dyn Road>) -> Self {
         Self { road: Some(road), ..Self::insecure() }
@@ -155,6 +172,18 @@ impl Dialer {
     #[must_use]
     pub fn with_key(self, file: Option<PathBuf>) -> Self {
         Self { key: file, ..self }
+    }
+
+    /// For processors that another one named: each must show a certificate for the very name it is dialled by, also where
+    /// [`ClientTls::server_name`] says another.
+    #[must_use]
+    pub fn as_dialled(self) -> Self {
+        Self { as_dialled: true, ..self }
+    }
+
+    /// Whether who answers has shown that it is a processor of our CA.
+    pub fn verifies(&self) -> bool {
+        self.road.is_some() || self.tls.as_ref().is_some_and(|tls| !tls.source().skip_verify)
     }
 
     /// The key as it stands in its file now, if calls carry one.
@@ -179,7 +208,8 @@ impl Dialer {
         let Some(tls) = &self.tls else {
             return greeted(socket, target).await;
         };
-        let name = server_name(tls.source().server_name.as_deref().unwrap_or(&target.host)).map_err(|e| DialError::Tls {
+        let set = tls.source().server_name.as_deref().filter(|_| !self.as_dialled);
+        let name = server_name(set.unwrap_or(&target.host)).map_err(|e| DialError::Tls {
             target: target.clone(),
             why: e.to_string(),
             settled: true,
@@ -297,6 +327,17 @@ mod tests {
             let target: Target = text.parse().unwrap();
             assert_eq!((target.host.as_str(), target.port), (host, port), "{text}");
             assert_eq!(target.to_string().parse(), Ok(target));
+        }
+    }
+
+    #[test]
+    fn an_address_named_by_another_machine_is_short_and_of_plain_letters() {
+        let long = format!("{}:55555", "a".repeat(256));
+        for text in ["a\u{1b}[31m:1", "m\u{fc}nchen:1", "a,b:1", "a\0:1", "a;b", "\"a\"", long.as_str(), "", "a:0x1"] {
+            assert!(Target::named(text).is_err(), "{text:?}");
+        }
+        for text in ["west:55555", "192.0.2.1:2", "[2001:db8::1]:3", "fe80::1%eth0", "a_b.example", &long[5..]] {
+            assert_eq!(Target::named(text), text.parse(), "{text}");
         }
     }
 

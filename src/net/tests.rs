@@ -218,6 +218,8 @@ async fn every_client_meets_every_server_with_the_expected_verdict() {
                 dialer(ClientTls { server_name: Some("elsewhere".into()), ..site.hunter() }),
                 over_tls(Some("is not for `elsewhere` but for")),
             ),
+            // the name that is set is of the operator's own
+            ("a peer", dialer(ClientTls { server_name: Some("elsewhere".into()), ..site.hunter() }).as_dialled(), over_tls(None)),
         ];
         for (name, dialer, wrong) in cases {
             let (mut acceptor, target) = acceptor((!plain).then(|| site.server(mutual)), AcceptLimits::default());
@@ -307,6 +309,14 @@ async fn servers_that_are_no_processors_are_refused_in_words() {
         assert!(error.to_string().contains(words) && error.is_settled(), "{name}: {error}");
         assert_sentence(&error.to_string());
     }
+}
+
+#[test]
+fn only_certificates_that_are_looked_at_show_anything() {
+    let site = Site::new();
+    let unverified = ClientTls { skip_verify: true, ..site.hunter() };
+
+    assert_eq!([Dialer::insecure(), dialer(unverified), dialer(site.hunter())].map(|d| d.verifies()), [false, false, true]);
 }
 
 #[tokio::test]

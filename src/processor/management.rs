@@ -16,6 +16,7 @@ use crate::net::{PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::record::losses::RunLosses;
 use crate::telemetry::{Escaped, clock};
+use crate::wire::PEERS;
 use crate::wire::management::{self as wire, management_service_server::ManagementService};
 use crate::wire::management::{
     AuthTokenRequest, AuthorizationToken, AvailableHunter, ConnectedHunter, FilterDeleteRequest, FilterError, FilterRequest,
@@ -88,7 +89,7 @@ impl ManagementService for Management {
         let subscriber = registered.map_err(|e| {
             tracing::warn!(hunter = %Escaped(id.as_bytes()), why = e.name(), "registration refused");
             match e {
-                Refusal::Full(_) | Refusal::Crowded(_) => Status::resource_exhausted(elsewhere(&e, self.shared.peers())),
+                Refusal::Full(_) | Refusal::Crowded(_) => elsewhere(&e, self.shared.peers()),
                 Refusal::Taken { .. } => Status::already_exists(e.to_string()),
                 Refusal::BadId | Refusal::TooLarge(_) => Status::invalid_argument(e.to_string()),
             }
@@ -323,9 +324,16 @@ fn shown_error((id, reason): &(String, String)) -> FilterError {
     FilterError { id: id.clone(), reason: reason.clone() }
 }
 
-/// A hunter that finds no room is told where there may be some.
-fn elsewhere(refusal: &Refusal, peers: &[String]) -> String {
-    if peers.is_empty() { refusal.to_string() } else { format!("{refusal}; or go to {}", peers.join(", ")) }
+/// A hunter that finds no room is told where there may be some: in words, and in a header for those that go there.
+fn elsewhere(refusal: &Refusal, peers: &[String]) -> Status {
+    if peers.is_empty() {
+        return Status::resource_exhausted(refusal.to_string());
+    }
+    let mut status = Status::resource_exhausted(format!("{refusal}; or go to {}", peers.join(", ")));
+    if let Ok(peers) = peers.join(",").parse() {
+        status.metadata_mut().insert(PEERS, peers);
+    }
+    status
 }
 
 fn not_yet(what: &str) -> Status {

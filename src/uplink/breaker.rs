@@ -7,7 +7,7 @@
 //!      └───────────────── an attempt succeeded ───────────┘
 //! ```
 //! An open breaker says where not to try, never to stop trying: with several processors the others are tried meanwhile, with one the hunter waits
-//! and holds, for ever if need be. A reader of files, whose patience is bounded anyway, is not held up by it.
+//! and holds, for ever if need be (`addresses`).
 
 use std::time::Duration;
 
@@ -80,7 +80,12 @@ impl Breaker {
     pub(super) fn failed(&mut self, now: Instant, random: u64) -> bool {
         self.failures = self.failures.saturating_add(1);
         let most = if self.state == BreakerState::HalfOpen { PROBES } else { FAILURES };
-        if self.state == BreakerState::Open || self.failures < most {
+        self.failures >= most && self.open(now, random)
+    }
+
+    /// Opens it, however few have failed; true when it was not open.
+    pub(super) fn open(&mut self, now: Instant, random: u64) -> bool {
+        if self.state == BreakerState::Open {
             return false;
         }
         let spread = Duration::from_millis(random % 3000);
@@ -93,60 +98,6 @@ impl Breaker {
         let closes = self.state != BreakerState::Closed;
         *self = Self::default();
         closes
-    }
-}
-
-/// Processors in order of preference, each with its breaker.
-#[derive(Clone, Debug)]
-pub(super) struct Roads {
-    breakers: Vec<Breaker>,
-    /// Where the next choice begins.
-    next: usize,
-    /// Breakers are not asked.
-    ignored: bool,
-}
-
-/// What to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
-    /// Try this one.
-    Try(usize),
-    /// Wait until then.
-    Wait(Instant),
-}
-
-impl Roads {
-    pub(super) fn new(processors: usize, ignored: bool) -> Self {
-        Self { breakers: vec![Breaker::default(); processors], next: 0, ignored }
-    }
-
-    /// From here on breakers are not asked: there is no later to wait for.
-    pub(super) fn ignore(&mut self) {
-        self.ignored = true;
-    }
-
-    /// The next processor in turn that may be tried.
-    pub(super) fn choose(&mut self, now: Instant) -> Choice {
-        let all = self.breakers.len();
-        let mut soonest = None;
-        for n in (self.next..all).chain(0..self.next.min(all)) {
-            match self.breakers.get(n).and_then(|b| b.ready_at(now)).filter(|_| !self.ignored) {
-                None => {
-                    self.next = n.saturating_add(1);
-                    return Choice::Try(n);
-                }
-                Some(at) => soonest = Some(soonest.map_or(at, |s: Instant| s.min(at))),
-            }
-        }
-        Choice::Wait(soonest.unwrap_or(now))
-    }
-
-    pub(super) fn breaker(&mut self, n: usize) -> Option<&mut Breaker> {
-        self.breakers.get_mut(n)
-    }
-
-    pub(super) fn states(&self) -> Vec<BreakerState> {
-        self.breakers.iter().map(Breaker::state).collect()
     }
 }
 
@@ -201,30 +152,5 @@ mod tests {
         all.dedup();
 
         assert!(all.len() > 90 && all[0] >= OPEN && all[all.len() - 1] < OPEN + secs(3), "{all:?}");
-    }
-
-    #[test]
-    fn the_others_are_tried_while_one_is_left_alone_and_when_all_are_it_waits_for_the_first() {
-        let start = Instant::now();
-        let mut roads = Roads::new(3, false);
-        let fail = |roads: &mut Roads, n: usize, at| (0..5).for_each(|_| _ = roads.breaker(n).unwrap().failed(at, 0));
-        fail(&mut roads, 1, start);
-
-        let tried: Vec<Choice> = (0..4).map(|_| roads.choose(start)).collect();
-        assert_eq!(tried, [Choice::Try(0), Choice::Try(2), Choice::Try(0), Choice::Try(2)]);
-        fail(&mut roads, 0, start + secs(1));
-        fail(&mut roads, 2, start + secs(2));
-        assert_eq!(roads.choose(start + secs(3)), Choice::Wait(start + secs(30)));
-        assert_eq!(roads.choose(start + secs(30)), Choice::Try(1));
-        assert_eq!(roads.states(), [BreakerState::Open; 3], "until the attempt");
-    }
-
-    #[test]
-    fn who_reads_files_is_not_held_up() {
-        let start = Instant::now();
-        let mut roads = Roads::new(1, true);
-        (0..5).for_each(|_| _ = roads.breaker(0).unwrap().failed(start, 0));
-
-        assert_eq!(roads.choose(start), Choice::Try(0));
     }
 }

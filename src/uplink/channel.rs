@@ -1,12 +1,10 @@
 //! One HTTP/2 connection to a processor.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::Service;
@@ -46,15 +44,15 @@ impl Service<http::Request<Body>> for Link {
     }
 }
 
-/// One HTTP/2 connection, over the dialer's socket.
+/// One HTTP/2 connection, over the dialer's socket; `sockets` learns both ends.
 pub(super) async fn connect(
     dialer: &Dialer,
     target: &Target,
-    sockets: &Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>,
+    sockets: &mut Vec<(SocketAddr, SocketAddr)>,
 ) -> Result<Link, SessionError> {
     let key = dialer.key()?;
     let io = dialer.dial(target).await?;
-    sockets.lock().extend(io.addresses());
+    sockets.extend(io.addresses());
     let mut io = Some(io);
     // the scheme only tells tonic not to bring TLS of its own: the socket has it already
     let endpoint = Endpoint::from(Uri::from_static("http://processor"))

@@ -171,11 +171,13 @@ pub struct Road {
     pub target: String,
     /// Whether it is tried.
     pub breaker: BreakerState,
+    /// One of the operator's own named it.
+    pub peer: bool,
 }
 
 impl Road {
-    /// As metrics: 1 for the state each is in.
-    pub fn expose(roads: &[Self], x: &mut Exposition) {
+    /// As metrics: 1 for the state each is in, and for the one that is `connected`.
+    pub fn expose(roads: &[Self], connected: Option<&str>, x: &mut Exposition) {
         let mut breakers = x.family("lc_breaker_state", Kind::Gauge, "Whether a processor is tried: 1 for the state it is in.");
         for road in roads {
             for name in BreakerState::NAMES {
@@ -183,11 +185,16 @@ impl Road {
                 breakers.sample(&labels, u8::from(road.breaker.name() == name));
             }
         }
+        let mut takes = x.family("lc_processor_connected", Kind::Gauge, "Whether it is this processor that takes the packets.");
+        for road in roads {
+            let labels = [("processor", road.target.as_str()), ("peer", if road.peer { "1" } else { "0" })];
+            takes.sample(&labels, u8::from(connected == Some(road.target.as_str())));
+        }
     }
 
     /// The same as JSON.
     pub fn status(roads: &[Self]) -> Vec<Value> {
-        roads.iter().map(|road| json!({"processor": road.target, "state": road.breaker.name()})).collect()
+        roads.iter().map(|road| json!({"processor": road.target, "state": road.breaker.name(), "peer": road.peer})).collect()
     }
 }
 
@@ -203,6 +210,6 @@ pub trait Control: Send + Sync {
     fn urgent(&self) -> u64;
     /// The connection came or went.
     fn link(&self, state: LinkState);
-    /// A breaker changed; all processors, most preferred first.
+    /// A breaker changed, or others are known; all processors, most preferred first.
     fn roads(&self, roads: Vec<Road>);
 }

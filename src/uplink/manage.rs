@@ -1,9 +1,7 @@
 //! Questions to a processor, for `lc list` and `lc show`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -101,8 +99,7 @@ pub struct StatusAnswer {
 /// # Errors
 /// [`SessionError`].
 pub async fn status(dialer: &Dialer, target: &Target, hunter: &str) -> Result<StatusAnswer, SessionError> {
-    let sockets = Arc::new(Mutex::new(Vec::new()));
-    let channel = connect(dialer, target, &sockets).await?;
+    let channel = connect(dialer, target, &mut Vec::new()).await?;
     let mut client = ManagementServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
     let failed =
         |status: Status| SessionError::Call { target: target.to_string(), what: "GetHunterStatus", status: Box::new(status) };

@@ -3,6 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `backlog` | what waits, what is in flight, what was given up |
+//! | `addresses` | the operator's processors, those that they name, and which is next |
+//! | `ways` | the same at work, and the way back to the operator's own |
 //! | [`BreakerState`] | leaves alone what fails again and again |
 //! | [`Spooler`] | the thread between the backlog and its spool on disk |
 //! | `facts` | what the uplink and its owner tell each other |
@@ -14,6 +16,7 @@
 //! | `legacy` | batches for processors without our extensions |
 //! | [`manage`] | questions of the command line |
 
+mod addresses;
 mod backlog;
 mod breaker;
 mod channel;
@@ -25,6 +28,7 @@ mod register;
 mod run;
 mod spooler;
 mod stream;
+mod ways;
 
 pub use self::backlog::{
     Backlog, BacklogConfig, BacklogSnapshot, Connection, Credit, Durability, Exposed, Offer, Outgoing, PeerKind, WhenFull,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::backlog::{Backlog, PeerKind};
 use super::channel::Link;
@@ -14,6 +14,7 @@ use super::run::{SessionError, UplinkConfig};
 use crate::batch::{BatchSeq, Epoch};
 use crate::net::Target;
 use crate::spool::RunRecord;
+use crate::wire::PEERS;
 use crate::wire::management::management_service_client::ManagementServiceClient;
 use crate::wire::management::{
     Filter, FilterRequest, FilterUpdate, FilterUpdateType, HunterCapabilities, HunterRegistration, ProcessorRegistration,
@@ -33,6 +34,10 @@ pub(super) struct Registered {
     pub(super) resume: Vec<(Epoch, BatchSeq)>,
     /// How batches are rewritten for it, if they must be.
     pub(super) legacy: Option<Legacy>,
+    /// Its filters, to be applied when the session begins.
+    pub(super) filters: Option<FilterChange>,
+    /// Other processors that it names.
+    pub(super) peers: Vec<String>,
 }
 
 type Client = ManagementServiceClient<Link>;
@@ -47,7 +52,10 @@ async fn called<T>(
     answer.map(Response::into_inner).map_err(failed)
 }
 
-/// Registers a hunter, and applies its filters.
+/// Registers a hunter.
+///
+/// # Errors
+/// [`SessionError::Full`] when there is no room for it, [`SessionError::Refused`], [`SessionError::Call`].
 pub(super) async fn hunter(
     client: &mut Client,
     config: &UplinkConfig,
@@ -77,18 +85,30 @@ pub(super) async fn hunter(
         instance: facts.instance,
         earlier: facts.earlier.iter().map(earlier).collect(),
     };
-    let answer = called(target, "RegisterHunter", client.register_hunter(request)).await?;
+    let answer = called(target, "RegisterHunter", client.register_hunter(request)).await.map_err(full)?;
     if !answer.accepted {
         return Err(SessionError::Refused { target: target.to_string(), hunter: true, why: answer.error });
     }
     let legacy = !answer.durable_acks;
     let filters = answer.filters.into_iter().map(filter).collect();
-    control.apply(FilterChange::Replace { filters, version: answer.filter_version, legacy });
     Ok(Registered {
         kind: if legacy { PeerKind::Plain } else { PeerKind::Extended },
         resume: answer.acked.iter().map(|p| (Epoch(p.epoch), BatchSeq(p.ack_sequence))).collect(),
         legacy: legacy.then_some(Legacy { interfaces }),
+        filters: Some(FilterChange::Replace { filters, version: answer.filter_version, legacy }),
+        peers: answer.peers,
     })
+}
+
+/// A refusal for want of room says where else there may be some.
+fn full(e: SessionError) -> SessionError {
+    let SessionError::Call { target, status, .. } = &e else { return e };
+    if status.code() != Code::ResourceExhausted {
+        return e;
+    }
+    let named = status.metadata().get(PEERS).and_then(|value| value.to_str().ok());
+    let peers = named.map(|named| named.split(',').map(str::to_owned).collect());
+    SessionError::Full { target: target.clone(), why: status.message().to_owned(), peers }
 }
 
 fn earlier(run: &RunRecord) -> RunLosses {
@@ -114,6 +134,8 @@ pub(super) async fn processor(
         kind: if legacy { PeerKind::Plain } else { PeerKind::Extended },
         resume: Vec::new(),
         legacy: legacy.then(|| Legacy { interfaces: Arc::default() }),
+        filters: None,
+        peers: Vec::new(),
     })
 }
 

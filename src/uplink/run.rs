@@ -6,26 +6,27 @@
 //!                                                    Heartbeat, 5 s ┘
 //! ```
 //! A session that ends is followed by another after a short, growing, jittered wait; what was not acknowledged is sent again. Capture
-//! never waits for any of this.
+//! never waits for any of this. Where it goes is chosen in `addresses`: the operator's processors, and those that they name. From one of the latter it
+//! goes back as soon as one of the former takes it: what is under way is acknowledged before, so that nothing is sent to both.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout};
 use tonic::{Code, Status};
 
+use super::addresses::Address;
 use super::backlog::{Backlog, PeerKind};
-use super::breaker::{Breaker, BreakerState, Choice, Roads};
 use super::channel::{Link, connect};
-use super::facts::{Control, LinkState, Road};
+use super::facts::{Control, LinkState};
 use super::heartbeat::{beat, say_goodbye};
 use super::register::{self, Registered};
 use super::stream;
+use super::ways::{self, Way, Ways};
 use crate::net::{Backoff, DialError, Dialer, Target};
 use crate::reason::DropReason;
 use crate::telemetry::Said;
@@ -37,6 +38,8 @@ const PROBE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 /// Most bytes of one control message: 100 000 filters of some 600 bytes.
 const MESSAGE_MAX: usize = 64 << 20;
+/// What is under way to a peer is waited for so long before its hunter goes back: the longest commit; then it is sent again.
+const HANDOVER_MAX: Duration = Duration::from_secs(5);
 /// A session this long counts as success even when there was nothing to acknowledge.
 const STEADY: Duration = Duration::from_secs(5);
 /// With a spool a stopping hunter waits this long for a processor that is away.
@@ -72,7 +75,7 @@ pub struct UplinkConfig {
     pub party: Party,
     /// Our name.
     pub hunter_id: Arc<str>,
-    /// Processors, most preferred first.
+    /// The operator's own processors, most preferred first.
     pub targets: Vec<Target>,
     /// How they are reached.
     pub dialer: Dialer,
@@ -122,6 +125,16 @@ pub enum SessionError {
         /// Why.
         why: String,
     },
+    /// It has no room for another hunter.
+    #[error("{target} has no room for this hunter: {}", Said(why))]
+    Full {
+        /// Where.
+        target: String,
+        /// Why.
+        why: String,
+        /// Others that it names, if it says anything of others.
+        peers: Option<Vec<String>>,
+    },
     /// A call failed.
     #[error("{target}: {what}: {} ({:?})", Said(status.message()), status.code())]
     Call {
@@ -136,10 +149,10 @@ pub enum SessionError {
 
 impl SessionError {
     /// Whether waiting cannot help while both sides stay as they are.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         match self {
             Self::Dial(e) => e.is_settled(),
-            Self::Transport { .. } | Self::NoAnswer { .. } | Self::Refused { .. } => false,
+            Self::Transport { .. } | Self::NoAnswer { .. } | Self::Refused { .. } | Self::Full { .. } => false,
             Self::Call { status, .. } => {
                 matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated)
             }
@@ -185,70 +198,56 @@ async fn sessions(
     ending: &watch::Receiver<Ending>,
 ) -> Result<(), UplinkError> {
     let mut backoff = Backoff::new(config.seed);
-    // patience that is bounded is used to the full
-    let roads = Mutex::new(Roads::new(config.targets.len(), config.connect_timeout.is_some()));
+    let ways = Ways::new(config, control);
     let mut down_since = Instant::now();
     let mut ever_up = false;
     let mut before = None;
-    tell_roads(config, &roads, control);
+    let mut there = None;
     loop {
-        if *ending.borrow() != Ending::Run {
-            roads.lock().ignore();
-        }
-        let choice = roads.lock().choose(Instant::now());
-        let n = match choice {
-            Choice::Try(n) => n,
-            Choice::Wait(until) => match wait(backlog, ending, sleep_until(until)).await {
+        let way = match there.take().map_or_else(|| ways.choose(*ending.borrow() != Ending::Run), Ok) {
+            Ok(way) => way,
+            Err(until) => match wait(backlog, ending, sleep_until(until)).await {
                 Some(()) => continue,
                 None => return Ok(()),
             },
         };
-        let Some(target) = config.targets.get(n) else { return Ok(()) };
-        if roads.lock().breaker(n).is_some_and(Breaker::attempt) {
-            tracing::info!(processor = %target, "trying again");
-            tell_roads(config, &roads, control);
-        }
+        let address = way.address.clone();
         let (began, acked) = (Instant::now(), backlog.snapshot().acked_batches);
-        let patience = config.connect_timeout.map(|limit| down_since + limit);
-        let steady = || {
-            if roads.lock().breaker(n).is_some_and(Breaker::succeeded) {
-                tell_roads(config, &roads, control);
-            }
-        };
-        let ended = session(config, target, backlog, control, ending, patience, &steady).await;
+        let patience = config.connect_timeout.map(|limit| ways.patience(&address, down_since + limit));
+        let ended = session(&ways, way, backlog, ending, patience, backoff.random()).await;
         control.link(LinkState::Down);
-        let error = match ended {
+        let (error, was_up) = match ended {
             Ended::Finished => return Ok(()),
-            Ended::Lost { error, was_up } => {
-                if was_up {
-                    ever_up = true;
-                    down_since = Instant::now();
-                }
-                // A processor that takes registrations but no batches is not called again and again at once.
-                if was_up && (began.elapsed() >= STEADY || backlog.snapshot().acked_batches > acked) {
-                    backoff.reset();
-                    steady();
-                } else if roads.lock().breaker(n).is_some_and(|b| b.failed(Instant::now(), backoff.random())) {
-                    tracing::warn!(processor = %target, "failed again and again; left alone for 30 s");
-                    backoff.reset();
-                    tell_roads(config, &roads, control);
-                }
-                error
+            Ended::Moves(way) => {
+                (ever_up, down_since, there) = (true, Instant::now(), Some(*way));
+                continue;
             }
+            Ended::Lost { error, was_up } => (error, was_up),
         };
+        if was_up {
+            ever_up = true;
+            down_since = Instant::now();
+        }
+        // A processor that takes registrations but no batches is not called again and again at once.
+        if was_up && (began.elapsed() >= STEADY || backlog.snapshot().acked_batches > acked) {
+            backoff.reset();
+            ways.was_up(&address);
+        } else if ways.failed(&address, &error, backoff.random()) {
+            backoff.reset();
+        }
         if *ending.borrow() == Ending::Now {
             give_up(backlog);
             return Ok(());
         }
         if let Some(limit) = config.connect_timeout
-            && (down_since.elapsed() >= limit || (!ever_up && error.is_settled()))
+            && (down_since.elapsed() >= limit || (!ever_up && ways.are_settled()))
         {
             // an attempt cut short says less than the one before
             let cut = matches!(error, SessionError::NoAnswer { .. });
             return Err(UplinkError::CannotConnect(before.filter(|_| cut).unwrap_or(error)));
         }
         let pause = backoff.wait();
-        tracing::warn!(processor = %target, error = %error, retry_ms = pause.as_millis(), "not connected");
+        tracing::warn!(processor = %address.target, error = %error, retry_ms = pause.as_millis(), "not connected");
         before = Some(error);
         if wait(backlog, ending, sleep(pause)).await.is_none() {
             return Ok(());
@@ -272,31 +271,30 @@ async fn wait(backlog: &Backlog, ending: &watch::Receiver<Ending>, pause: Sleep)
     }
 }
 
-fn tell_roads(config: &UplinkConfig, roads: &Mutex<Roads>, control: &Arc<dyn Control>) {
-    let states = roads.lock().states();
-    let road = |(target, breaker): (&Target, BreakerState)| Road { target: target.to_string(), breaker };
-    control.roads(config.targets.iter().zip(states).map(road).collect());
-}
-
 enum Ended {
     Finished,
-    Lost { error: SessionError, was_up: bool },
+    /// Goes on there, where it is registered already.
+    Moves(Box<Way>),
+    Lost {
+        error: SessionError,
+        was_up: bool,
+    },
 }
 
 async fn session(
-    config: &UplinkConfig,
-    target: &Target,
+    ways: &Ways<'_>,
+    way: Way,
     backlog: &Arc<Backlog>,
-    control: &Arc<dyn Control>,
     ending: &watch::Receiver<Ending>,
     patience: Option<Instant>,
-    steady: &(dyn Fn() + Sync),
+    random: u64,
 ) -> Ended {
-    let sockets = Arc::new(Mutex::new(Vec::new()));
+    let (config, control, address) = (ways.config, ways.control, way.address);
+    let target = &address.target;
     let (mut draining, mut at_once) = (ending.clone(), ending.clone());
     let setup = tokio::select! {
         biased;
-        setup = set_up(config, target, backlog, control, &sockets) => setup,
+        setup = set_up(ways, &address, backlog, way.up) => setup,
         () = until(patience) => Err(SessionError::NoAnswer { target: target.to_string() }),
         () = drained(backlog, &mut draining) => return Ended::Finished,
         () = told(&mut at_once, Ending::Now) => Err(stopped(target)),
@@ -305,12 +303,16 @@ async fn session(
         Ok(up) => up,
         Err(error) => return Ended::Lost { error, was_up: false },
     };
-    let Registered { kind, resume, legacy } = up.registered;
+    let Registered { kind, resume, legacy, filters, .. } = up.registered;
+    if let Some(filters) = filters {
+        control.apply(filters);
+    }
     let connection = backlog.begin(kind, &resume);
     let durable = kind == PeerKind::Extended;
-    control.link(LinkState::Up { target: target.to_string(), sockets: sockets.lock().clone(), durable });
+    control.link(LinkState::Up { target: target.to_string(), sockets: up.sockets, durable });
     tracing::info!(processor = %target, delivery = if durable { "acknowledged" } else { "best_effort" }, "connected");
     let call = |what| move |status: Status| SessionError::Call { target: target.to_string(), what, status: Box::new(status) };
+    let steady = || ways.steady(&address);
     let mut data = std::pin::pin!(stream::run(up.data, Arc::clone(backlog), connection, kind, legacy));
     let error = tokio::select! {
         biased;
@@ -320,7 +322,7 @@ async fn session(
         },
         e = beside(up.control.clone(), config, target, control, durable) => Some(e),
         () = question_pauses(backlog) => None,
-        () = after(STEADY, steady) => None,
+        () = after(STEADY, &steady) => None,
         () = drained(backlog, &mut draining) => {
             // The stream ends as gRPC ends streams, so that the processor sees no breakage.
             backlog.hang_up();
@@ -334,9 +336,37 @@ async fn session(
             return Ended::Finished;
         }
         () = told(&mut at_once, Ending::Now) => None,
+        way = way_back(ways, &address, backlog, random) => {
+            // what is under way is acknowledged here
+            backlog.hang_up();
+            tokio::select! {
+                biased;
+                _ended = timeout(HANDOVER_MAX, data) => {}
+                () = told(&mut at_once, Ending::Now) => {}
+            }
+            backlog.end(connection);
+            tracing::info!(peer = %target, processor = %way.address.target, "it may be used again; this hunter goes back to it");
+            return Ended::Moves(Box::new(way));
+        }
     };
     backlog.end(connection);
     Ended::Lost { error: error.unwrap_or_else(|| stopped(target)), was_up: true }
+}
+
+/// Returns once one of the operator's own processors takes us, while we are at a peer.
+async fn way_back(ways: &Ways<'_>, from: &Address, backlog: &Arc<Backlog>, random: u64) -> Way {
+    loop {
+        until(from.peer.then(|| Instant::now() + ways::back_after(random))).await;
+        for address in ways.own_ready() {
+            match set_up(ways, &address, backlog, None).await {
+                Ok(up) => return Way { address, up: Some(Box::new(up)) },
+                Err(error) => {
+                    tracing::debug!(processor = %address.target, %error, "not back yet");
+                    ways.failed(&address, &error, random);
+                }
+            }
+        }
+    }
 }
 
 /// Does something after a while, and never returns.
@@ -387,28 +417,32 @@ fn stopped(target: &Target) -> SessionError {
 }
 
 /// Everything a session needs.
-struct Up {
+pub(super) struct Up {
     control: ManagementServiceClient<Link>,
     data: Link,
     registered: Registered,
+    /// Both ends of each.
+    sockets: Vec<(SocketAddr, SocketAddr)>,
 }
 
-async fn set_up(
-    config: &UplinkConfig,
-    target: &Target,
-    backlog: &Arc<Backlog>,
-    control: &Arc<dyn Control>,
-    sockets: &Arc<Mutex<Vec<(SocketAddr, SocketAddr)>>>,
-) -> Result<Up, SessionError> {
-    let channel = connect(&config.dialer, target, sockets).await?;
+async fn set_up(ways: &Ways<'_>, address: &Address, backlog: &Backlog, begun: Option<Box<Up>>) -> Result<Up, SessionError> {
+    if let Some(up) = begun {
+        return Ok(*up);
+    }
+    let (config, target, dialer) = (ways.config, &address.target, ways.dialer(address));
+    let mut sockets = Vec::new();
+    ways.attempt(address);
+    let channel = connect(dialer, target, &mut sockets).await?;
     let mut client =
         ManagementServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX).max_encoding_message_size(MESSAGE_MAX);
     let registered = match config.party {
-        Party::Hunter => register::hunter(&mut client, config, target, backlog, control).await?,
-        Party::Processor => register::processor(&mut client, config, target, control).await?,
+        Party::Hunter => register::hunter(&mut client, config, target, backlog, ways.control).await,
+        Party::Processor => register::processor(&mut client, config, target, ways.control).await,
     };
-    let data = connect(&config.dialer, target, sockets).await?;
-    Ok(Up { control: client, data, registered })
+    ways.hear(address, &registered);
+    let registered = registered?;
+    let data = connect(dialer, target, &mut sockets).await?;
+    Ok(Up { control: client, data, registered, sockets })
 }
 
 /// What runs beside the data stream; returns when it ends.

@@ -6,6 +6,12 @@
 
 pub mod frame;
 
+/// The header of a refusal for want of room (`RESOURCE_EXHAUSTED`) that says where else a hunter may go: as `RegistrationResponse.peers`, parted
+/// by commas.
+pub const PEERS: &str = "lc-peers";
+/// So many of them are heeded, and may be named.
+pub const PEERS_MAX: usize = 16;
+
 #[allow(
     clippy::all,
     clippy::pedantic,

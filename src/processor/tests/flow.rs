@@ -8,6 +8,7 @@ use crate::processor::data::ack;
 use crate::processor::pages::ProcessorPages;
 use crate::processor::pressure::Level;
 use crate::processor::shared::Doors;
+use crate::wire::PEERS;
 use crate::wire::data::FlowControl;
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{ProcessorStatus, StatusRequest};
@@ -216,7 +217,8 @@ async fn a_hunter_that_finds_no_room_is_told_where_there_may_be_some() {
     let taken = asks().await.unwrap().into_inner();
 
     assert_eq!((alone.code(), refused.code()), (Code::ResourceExhausted, Code::ResourceExhausted));
-    assert!(alone.message().ends_with("raise --max-hunters"), "{alone}");
+    assert!(alone.message().ends_with("raise --max-hunters") && alone.metadata().get(PEERS).is_none(), "{alone}");
+    assert_eq!(refused.metadata().get(PEERS).unwrap(), "west:55555,east:55555");
     assert!(refused.message().ends_with("raise --max-hunters; or go to west:55555, east:55555"), "{refused}");
     assert_eq!((taken.accepted, taken.peers), (true, peers));
 }

@@ -37,7 +37,7 @@ pub(in crate::processor) fn metrics(x: &mut Exposition, above: &UpstreamFigures)
     x.gauge("lc_upstream_connected", "Whether there is a connection.", u8::from(above.link.connected.is_some()));
     x.gauge("lc_upstream_blocked", "Whether hunters wait for it.", u8::from(above.blocked));
     x.state("lc_upstream_flow_control_state", "What the processor above asks for.", &ASKED, above.asked());
-    Road::expose(&above.link.roads, x);
+    Road::expose(&above.link.roads, above.link.connected.as_deref(), x);
 }
 
 /// The same as JSON.

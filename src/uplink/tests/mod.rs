@@ -1,5 +1,6 @@
 //! The uplink against peers made of the generated stubs, over real sockets.
 
+mod elsewhere;
 mod passed_on;
 mod peer;
 mod spooled;

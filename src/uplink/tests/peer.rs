@@ -45,6 +45,10 @@ pub(super) struct State {
     pub(super) processors: Mutex<Vec<ProcessorRegistration>>,
     /// Why it does not take processors; empty: it does.
     pub(super) no_processors: Mutex<String>,
+    /// Other processors that it names.
+    pub(super) peers: Mutex<Vec<String>>,
+    /// It has no room for hunters.
+    pub(super) full: AtomicBool,
     pub(super) beats: Mutex<Vec<HunterHeartbeat>>,
     pub(super) filters: Mutex<Vec<Filter>>,
     pub(super) updates: Mutex<Vec<FilterUpdate>>,
@@ -187,7 +191,14 @@ impl ManagementService for Stub {
 
     async fn register_hunter(&self, request: Request<HunterRegistration>) -> Answer<RegistrationResponse> {
         let request = request.into_inner();
+        let peers = self.0.peers.lock().clone();
+        if self.0.full.load(Ordering::Relaxed) {
+            let mut status = Status::resource_exhausted("full");
+            status.metadata_mut().insert(crate::wire::PEERS, peers.join(",").parse().unwrap());
+            return Err(status);
+        }
         let mut answer = RegistrationResponse {
+            peers,
             accepted: true,
             assigned_id: request.hunter_id.clone(),
             filters: self.0.filters.lock().clone(),

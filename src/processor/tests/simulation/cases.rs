@@ -34,6 +34,8 @@ fn one_and_one(faults: &[(u64, u64, What)]) -> Scene {
             age: None,
             jobs: 256,
             above: None,
+            hunters: 100,
+            peer: None,
         }],
         faults: faults.iter().map(|(at, lasts, what)| Fault { at: ms(*at), lasts: ms(*lasts), what: *what }).collect(),
         tick: ms(20),
@@ -77,6 +79,8 @@ fn a_record_that_could_not_be_written_is_not_written_over_a_newer_one() {
         age: None,
         jobs: 2,
         above: None,
+        hunters: 100,
+        peer: None,
     };
     for seed in 0..4 {
         let faults = [
@@ -112,5 +116,54 @@ fn what_a_hunter_sends_by_two_ways_up_a_tree_is_on_top_once_whichever_comes_firs
 
         assert_eq!((f.packets, f.missing, f.doubled), (f.delivered, 0, 0), "{down:?}");
         assert!(f.in_two > 0);
+    }
+}
+
+/// Two processors, the first of which names the second to its hunters, who know of it alone.
+fn with_a_peer(calm: u64, faults: &[(u64, u64, What)]) -> Scene {
+    let scene = one_and_one(faults);
+    let first = processor::Kind { peer: Some(1), ..scene.processors[0] };
+    Scene { processors: vec![first, processor::Kind { peer: Some(0), ..first }], calm: ms(calm), ..scene }
+}
+
+#[test]
+fn what_a_processor_had_not_acknowledged_when_it_was_killed_for_good_goes_to_its_peer() {
+    for seed in 0..4 {
+        let (f, _) = play_scene(with_a_peer(70_000, &[(4000 + 10 * seed, 67_000, What::CrashProcessor(0))]), seed);
+
+        assert_eq!((f.packets, f.missing, f.doubled), (f.delivered, 0, 0));
+        assert!(f.at_peers > f.packets / 2 && f.in_two <= f.unacked, "{f:?}");
+    }
+}
+
+#[test]
+fn the_hunters_of_a_processor_that_is_stopped_go_on_with_its_peer_and_nothing_is_in_both_archives() {
+    for seed in 0..4 {
+        let (f, _) = play_scene(with_a_peer(70_000, &[(4000 + 10 * seed, 67_000, What::StopProcessor(0))]), seed);
+
+        assert_eq!((f.packets, f.missing, f.doubled, f.in_two), (f.delivered, 0, 0, 0));
+        assert!(f.at_peers > f.packets / 2, "{f:?}");
+    }
+}
+
+#[test]
+fn a_hunter_for_which_there_is_no_room_goes_to_the_peer_that_the_refusal_names() {
+    let scene = with_a_peer(8000, &[]);
+    let hunters = vec![scene.hunters[0].clone(); 3];
+    let full = processor::Kind { hunters: 1, ..scene.processors[0] };
+    let (f, _) = play_scene(Scene { hunters, processors: vec![full, scene.processors[1]], ..scene }, 1);
+
+    assert_eq!((f.packets, f.missing, f.doubled, f.in_two), (f.delivered, 0, 0, 0));
+    assert!(f.at_peers > f.packets / 2 && f.at_peers < f.packets * 3 / 4, "two of three: {f:?}");
+}
+
+/// It asks once a minute.
+#[test]
+fn a_hunter_goes_back_to_its_own_processor_when_that_is_there_again_and_nothing_is_in_both_archives() {
+    for seed in 0..2 {
+        let (f, _) = play_scene(with_a_peer(160_000, &[(4000, 40_000, What::StopProcessor(0))]), seed);
+
+        assert_eq!((f.packets, f.missing, f.doubled, f.in_two), (f.delivered, 0, 0, 0));
+        assert!((45..65).contains(&(f.at_peers * 100 / f.packets)), "of two and a half minutes one and a half: {f:?}");
     }
 }

@@ -64,6 +64,8 @@ struct Stage<'s> {
     hunters: Vec<(Rc<hunter::Node>, Up)>,
     processors: Vec<(Rc<processor::Node>, Up)>,
     crashes: u64,
+    /// Packets that were not acknowledged when a processor's host crashed.
+    unacked: u64,
 }
 
 impl Stage<'_> {
@@ -88,6 +90,8 @@ impl Stage<'_> {
         if matches!(up, Up::Down(_)) {
             return;
         }
+        let waiting = self.hunters.iter().filter_map(|(h, _)| h.alive()).map(|backlog| backlog.snapshot());
+        self.unacked += waiting.map(|s| s.in_memory_packets + s.on_disk_packets).sum::<u64>();
         self.sim.crash(node.name.as_str());
         let dice = &mut self.dice;
         let mut choose = |below| dice.roll(below);
@@ -227,6 +231,7 @@ fn play_scene(scene: Scene, seed: u64) -> (Figures, u64) {
         hunters: hunters.iter().cloned().zip(runs(hunters.len())).collect(),
         processors: processors.iter().cloned().zip(runs(processors.len())).collect(),
         crashes: 0,
+        unacked: 0,
         scene,
     };
     let mut figures = Figures::default();
@@ -286,7 +291,7 @@ fn play_scene(scene: Scene, seed: u64) -> (Figures, u64) {
     }
     let way = way.borrow().finish();
     stop(&mut stage, &mut step);
-    figures.crashes = stage.crashes;
+    (figures.crashes, figures.unacked) = (stage.crashes, stage.unacked);
     figures += judge(&hunters, &processors);
     (figures, way)
 }

@@ -27,6 +27,10 @@ pub(super) struct Figures {
     pub(super) delivered: u64,
     /// In the files of two processors, since their hunter went from one to the other.
     pub(super) in_two: u64,
+    /// In the file of a processor that their hunter's operator did not name.
+    pub(super) at_peers: u64,
+    /// Not acknowledged when a processor's host crashed.
+    pub(super) unacked: u64,
     /// Of a processor's, in the file of the processor above it too.
     pub(super) passed_on: u64,
     /// Given up and counted.
@@ -78,6 +82,8 @@ impl AddAssign for Figures {
         self.packets += o.packets;
         self.delivered += o.delivered;
         self.in_two += o.in_two;
+        self.at_peers += o.at_peers;
+        self.unacked += o.unacked;
         self.passed_on += o.passed_on;
         self.dropped += o.dropped;
         self.there += o.there;
@@ -115,6 +121,11 @@ pub(super) fn judge(hunters: &[std::rc::Rc<hunter::Node>], processors: &[std::rc
             f.missing += lost.len() as u64;
         }
         f.passed_on += filed.len() as u64;
+    }
+    for (h, numbers) in hunters.iter().zip((0..).map(|h| h * PER_HUNTER..(h + 1) * PER_HUNTER)) {
+        let at_peers =
+            archives.iter().enumerate().filter(|(p, _)| !h.kind.roads.contains(p) && processors[*p].kind.above.is_none());
+        f.at_peers += at_peers.map(|(_, filed)| filed.range(numbers.clone()).count() as u64).sum::<u64>();
     }
     f.delivered = delivered.len() as u64;
     f.in_two = delivered.values().filter(|times| **times > 1).count() as u64;

@@ -24,7 +24,7 @@ use crate::processor::branches::record::{self, Outputs};
 use crate::processor::commit::{Ask, Commit, Committer, Durability, Line, Progress, Recovered, recover};
 use crate::processor::ingest::Ingest;
 use crate::processor::monitors::Monitors;
-use crate::processor::shared::{Job, Shared};
+use crate::processor::shared::{Doors, Job, Shared};
 use crate::processor::topology::{serve, tell_stats, watch_pressure};
 use crate::processor::upstream::{Plane, Upstream};
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
@@ -54,6 +54,10 @@ pub(super) struct Kind {
     pub(super) jobs: usize,
     /// The processor above.
     pub(super) above: Option<usize>,
+    /// Hunters it has room for.
+    pub(super) hunters: usize,
+    /// Another one that it names to them.
+    pub(super) peer: Option<usize>,
 }
 
 /// A processor over all its lives.
@@ -272,9 +276,11 @@ fn climb(node: &Node, crash: Arc<Crash>, shared: &Arc<Shared>, queue: Queue<Disk
 fn records(name: String, root: &Path, kind: Kind, begun: &SyncSender<Begun>) {
     let (known, outputs, commit) = open(root, kind);
     let (jobs, mut queue): (_, mpsc::Receiver<Job>) = mpsc::channel(kind.jobs);
-    let mut shared = Shared::new(name, true, 100, Ingest::restore(&known), 1, kind.durability, jobs);
+    let mut shared = Shared::new(name, true, kind.hunters, Ingest::restore(&known), 1, kind.durability, jobs);
     shared.monitors = Monitors::new(MONITORS).with_rings(RING);
     let shared = Arc::new(shared);
+    let peers = kind.peer.map(|p| format!("p{p}:{PORT}")).into_iter().collect();
+    shared.doors.set(Doors { connections: Arc::default(), access: Access::new(true, None), peers }).ok().unwrap();
     let (ask, asked) = sync_channel(4);
     let progress = Arc::new(Progress::default());
     let (again, places) = (commit.again.clone(), commit.places.clone());

@@ -99,7 +99,7 @@ impl Scene {
         }
         let calm = ms(3000 + d.roll(7000));
         let faults = (0..d.roll(12)).map(|_| fault(d, hunters.len(), processors.len(), calm)).collect();
-        Self {
+        let mut scene = Self {
             tick: ms(20),
             latency,
             loss: [0, 0, 1, 5, 20][index(d.roll(5))],
@@ -111,7 +111,12 @@ impl Scene {
             hunters,
             processors,
             faults,
+        };
+        if d.roll(2) == 0 {
+            let all = scene.processors.len();
+            (1..).zip(&mut scene.processors).for_each(|(next, p)| p.peer = Some(next % all));
         }
+        scene
     }
 }
 
@@ -131,6 +136,8 @@ fn processor(d: &mut Dice) -> processor::Kind {
         age: (d.roll(4) == 0).then(|| ms(1000 + d.roll(5000))),
         jobs: [2, 16, 256][index(d.roll(3))],
         above: None,
+        hunters: 100,
+        peer: None,
     }
 }
 
