@@ -150,7 +150,7 @@ impl PatternSetBuilder {
     pub fn build(mut self) -> (PatternSet, Vec<(PatternId, SetError)>) {
         self.affixes.sort_by_key(|a| a.head.saturating_add(a.tail));
         let mut refused = Vec::new();
-        let contains = match automaton(&self.contains) {
+        let contains = match automaton(&self.contains, MAX_AUTOMATON_BYTES) {
             Ok(contains) => contains,
             Err(error) => {
                 refused.extend(self.contains.values().flatten().map(|id| (*id, error)));
@@ -302,7 +302,9 @@ fn insert_id(ids: &mut Ids, id: PatternId) {
     }
 }
 
-fn automaton(patterns: &Table) -> Result<Option<Contains>, SetError> {
+/// Of at most `max_bytes` when it is finished; while it is built it takes a few times as much, in proportion to the patterns' bytes, which are
+/// bounded before ([`MAX_CONTAINS_BYTES`]).
+fn automaton(patterns: &Table, max_bytes: usize) -> Result<Option<Contains>, SetError> {
     if patterns.is_empty() {
         return Ok(None);
     }
@@ -313,7 +315,7 @@ fn automaton(patterns: &Table) -> Result<Option<Contains>, SetError> {
         .kind(Some(AhoCorasickKind::ContiguousNFA))
         .build(sorted.iter().map(|(text, _)| *text))
         .map_err(|_| SetError::AutomatonTooLarge)?;
-    if automaton.memory_usage() > MAX_AUTOMATON_BYTES {
+    if automaton.memory_usage() > max_bytes {
         return Err(SetError::AutomatonTooLarge);
     }
     Ok(Some(Contains { automaton, ids: sorted.into_iter().map(|(_, ids)| ids.clone()).collect() }))

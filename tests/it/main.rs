@@ -23,6 +23,7 @@ mod hostile_words;
 mod interfaces;
 mod layering;
 mod live;
+mod log_flood;
 mod many_calls;
 mod metrics;
 mod monitors;

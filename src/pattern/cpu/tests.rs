@@ -165,3 +165,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_automaton_above_its_cap_is_refused_and_one_at_it_is_not() {
+    let patterns: Table =
+        (0..100_u32).map(|n| (format!("part{n}").into_bytes().into(), Ids::from_slice(&[PatternId(n)]))).collect();
+    let bytes = automaton(&patterns, usize::MAX).unwrap().unwrap().automaton.memory_usage();
+
+    assert!(bytes > 100 && automaton(&patterns, bytes).is_ok_and(|built| built.is_some()), "{bytes}");
+    assert_eq!(automaton(&patterns, bytes - 1).unwrap_err(), SetError::AutomatonTooLarge);
+}
