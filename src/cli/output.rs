@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use crate::config::OutputFormat;
+use crate::telemetry::is_plain;
 
 use super::exit::Stop;
 
@@ -77,9 +78,9 @@ pub(super) fn status(text: &str) {
     let _written = write!(stderr, "\r\x1b[K{text}\r");
 }
 
-/// Control characters escaped: what is printed may come from a peer.
+/// What cannot be shown as it is, escaped: what is printed may come from a peer.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars().flat_map(|c| if is_plain(c) { vec![c] } else { c.escape_default().collect::<Vec<_>>() }).collect()
 }
 
 #[cfg(test)]
@@ -90,10 +91,10 @@ mod tests {
     fn tables_are_aligned_and_hostile_cells_escaped() {
         let listing = Listing {
             columns: vec!["id", "state"],
-            rows: vec![vec!["a\u{1b}[2J".to_owned(), "up".to_owned()], vec!["long-name".to_owned(), "down".to_owned()]],
+            rows: vec![vec!["a\u{1b}[2J".to_owned(), "up".to_owned()], vec!["\u{202e}long".to_owned(), "down".to_owned()]],
             json: serde_json::Value::Null,
         };
 
-        assert_eq!(listing.table(), "ID          STATE\na\\u{1b}[2J  up\nlong-name   down\n");
+        assert_eq!(listing.table(), "ID            STATE\na\\u{1b}[2J    up\n\\u{202e}long  down\n");
     }
 }

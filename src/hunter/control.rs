@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::capture::Libpcap;
 use crate::filter::{self, CompileOptions, Dialect, Filter, FilterKind, FilterSet, MediaPolicy};
 use crate::packet::{Endpoint, FiveTuple, IpProto};
-use crate::telemetry::ProcessSampler;
+use crate::telemetry::{ProcessSampler, Said};
 use crate::uplink::{Control, FilterChange, Health, HeartbeatFacts, LinkState, RegistrationFacts, Road, WireFilter};
 
 use super::inspect::Shared;
@@ -82,7 +82,7 @@ impl Plane {
         errors.extend(set.compile_bpf(&Libpcap));
         state.errors.retain(|(id, _)| id.is_empty());
         for e in &errors {
-            tracing::warn!(filter = %e.id, reason = %e.reason, "filter cannot be applied");
+            tracing::warn!(filter = %Said(&e.id), reason = %Said(&e.reason), "filter cannot be applied");
         }
         state.errors = errors.into_iter().map(|e| (e.id, e.reason)).collect();
         let filters = set.len();
@@ -206,7 +206,7 @@ fn keep(remote: &mut BTreeMap<String, Filter>, f: Filter) {
 
 fn read(f: WireFilter, legacy: bool) -> Option<Filter> {
     let Some(kind) = FilterKind::from_wire(f.kind) else {
-        tracing::warn!(filter = %f.id, kind = f.kind, "filter of a kind unknown here; left out");
+        tracing::warn!(filter = %Said(&f.id), kind = f.kind, "filter of a kind unknown here; left out");
         return None;
     };
     Some(Filter {

@@ -9,12 +9,13 @@
 //! HTTP/2; nothing is spawned, all work happens in [`Stream::poll_next`]. Refuses and counts ([`AcceptCounters`]): connections
 //! above [`AcceptLimits`], handshakes that fail or take too long, peers that do not speak HTTP/2, silent ones, revoked ones.
 //! A connection whose certificate is revoked while it is open is cut within a second; one that is old is rolled. While the most handshakes
-//! are pending, further peers wait in the kernel's queue.
+//! are pending, in all or of an address, further peers wait, accepted and counted among the connections, nothing read of them.
 
 mod connection;
 mod counts;
 mod error;
 mod open;
+mod pending;
 
 use std::convert::Infallible;
 use std::io;
@@ -24,7 +25,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -40,6 +40,7 @@ use self::counts::count;
 pub use self::counts::{AcceptCounters, AcceptCounts};
 pub use self::error::ListenError;
 use self::open::{Open, Slot};
+use self::pending::Pending;
 use super::facts::CertFacts;
 use super::reload::Reloading;
 use super::revoked::CertId;
@@ -99,7 +100,7 @@ pub struct AcceptLimits {
     /// Connections older than this are rolled: endless calls end, and the peer connects again. One hour, give or take a tenth, so that
     /// not all do so at once; zero: never.
     pub age: Duration,
-    /// Handshakes pending at once: 64, some tens of KiB each; at least 1.
+    /// Handshakes pending at once: 64, some tens of KiB each; at least 1. Three quarters of them may be of one address.
     pub pending: usize,
     /// Longest handshake: 5 s, several round trips around the world.
     pub handshake: Duration,
@@ -150,7 +151,13 @@ struct Shaken {
     slot: Slot,
 }
 
-type Handshake = Pin<Box<dyn Future<Output = Ended> + Send>>;
+/// A peer before its handshake.
+struct Met {
+    socket: TcpStream,
+    peer: PeerInfo,
+    slot: Slot,
+    config: Arc<ServerConfig>,
+}
 
 /// Listens on some addresses and yields [`Connection`]s; never ends and never fails by itself, dropping it closes the sockets.
 pub struct Acceptor {
@@ -159,7 +166,7 @@ pub struct Acceptor {
     turn: usize,
     tls: Option<Arc<Reloading<ServerTls>>>,
     limits: AcceptLimits,
-    handshakes: FuturesUnordered<Handshake>,
+    handshakes: Pending<Met, Ended>,
     pause: Option<Pin<Box<Sleep>>>,
     looks: Interval,
     in_force: Option<Arc<ServerSetup>>,
@@ -189,7 +196,6 @@ impl Acceptor {
             let only_v6 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
             listeners.push(listen(address, only_v6).map_err(|e| ListenError::new(address, e))?);
         }
-        let limits = AcceptLimits { pending: limits.pending.max(1), ..limits };
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -199,7 +205,7 @@ impl Acceptor {
             turn: 0,
             tls,
             limits,
-            handshakes: FuturesUnordered::new(),
+            handshakes: Pending::new(limits.pending),
             pause: None,
             open: Arc::new(Open::default()),
         })
@@ -255,8 +261,8 @@ impl Acceptor {
         Poll::Pending
     }
 
-    /// Takes a plain connection as it is, or begins the handshake of an encrypted one.
-    fn admit(&self, socket: TcpStream, remote: SocketAddr) -> Option<Connection> {
+    /// Takes a plain connection as it is, or lets an encrypted one wait for its handshake.
+    fn admit(&mut self, socket: TcpStream, remote: SocketAddr) -> Option<Connection> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let slot = match Slot::take(&self.open, remote.ip(), &self.limits) {
             Ok(slot) => slot,
@@ -283,7 +289,8 @@ impl Acceptor {
             count(&self.open.counters.accepted);
             return Some(Connection::new(Io::Plain(socket), peer, Arc::default(), slot));
         };
-        self.handshakes.push(Box::pin(shake_hands(socket, peer, slot, Arc::clone(&tls.fresh().config), self.limits.handshake)));
+        let config = Arc::clone(&tls.fresh().config);
+        self.handshakes.wait(remote.ip(), Met { socket, peer, slot, config });
         None
     }
 
@@ -373,15 +380,12 @@ impl Stream for Acceptor {
             this.look();
         }
         loop {
-            if let Poll::Ready(Some(ended)) = Pin::new(&mut this.handshakes).poll_next(cx) {
+            let limit = this.limits.handshake;
+            if let Poll::Ready(ended) = this.handshakes.poll_ended(cx, |met| shake_hands(met, limit)) {
                 match this.end(ended) {
                     Some(connection) => return Poll::Ready(Some(Ok(connection))),
                     None => continue,
                 }
-            }
-            if this.handshakes.len() >= this.limits.pending {
-                // The next handshake that ends wakes us.
-                return Poll::Pending;
             }
             let (socket, remote) = ready!(this.poll_accept(cx));
             if let Some(connection) = this.admit(socket, remote) {
@@ -418,7 +422,8 @@ fn is_of_connection(e: &io::Error) -> bool {
     )
 }
 
-async fn shake_hands(socket: TcpStream, peer: PeerInfo, slot: Slot, config: Arc<ServerConfig>, limit: Duration) -> Ended {
+async fn shake_hands(met: Met, limit: Duration) -> Ended {
+    let Met { socket, peer, slot, config } = met;
     let stream = match timeout(limit, TlsAcceptor::from(config).accept(socket)).await {
         Err(_) => return Ended::Late(peer.remote),
         Ok(Err(e)) => return Ended::Failed(peer.remote, e),

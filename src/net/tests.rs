@@ -591,3 +591,18 @@ mod served {
         server.await.unwrap().unwrap();
     }
 }
+
+#[tokio::test]
+async fn silent_peers_of_one_address_keep_no_other_from_shaking_hands() {
+    let site = Site::new();
+    let limits = AcceptLimits { pending: 4, handshake: Duration::from_mins(1), ..AcceptLimits::default() };
+    let (mut acceptor, target) = acceptor(Some(site.server(false)), limits);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        silent.push(socket.connect(([127, 0, 0, 1], target.port).into()).await.unwrap());
+    }
+
+    let (dialled, kept) = timeout(Duration::from_secs(20), serve(&mut acceptor, dialer(site.client(false)).dial(&target))).await.unwrap();
+}

@@ -11,6 +11,7 @@ use prost::Message;
 
 use crate::batch::HOPS_MAX;
 use crate::packet::Timestamp;
+use crate::telemetry::is_plain;
 use crate::wire::management::ProcessorRegistration;
 
 /// Most processors directly below.
@@ -30,7 +31,7 @@ const TAKE_OVER: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
     /// No id, or one that would not be fit for logs.
-    #[error("a processor needs an id of at most {ID_MAX} bytes without control characters")]
+    #[error("a processor needs an id of at most {ID_MAX} bytes without control or invisible characters")]
     BadId,
     /// Larger than anything sensible.
     #[error("a registration of {0} bytes; the limit is {REGISTRATION_MAX}")]
@@ -101,7 +102,7 @@ impl Below {
         now: Timestamp,
     ) -> Result<bool, Refusal> {
         let id = &r.processor_id;
-        if id.is_empty() || id.len() > ID_MAX || id.chars().any(char::is_control) {
+        if id.is_empty() || id.len() > ID_MAX || !id.chars().all(is_plain) {
             return Err(Refusal::BadId);
         }
         if r.encoded_len() > REGISTRATION_MAX {

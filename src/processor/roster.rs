@@ -12,6 +12,7 @@ use prost::Message;
 use super::filters::Subscriber;
 use crate::batch::Epoch;
 use crate::packet::Timestamp;
+use crate::telemetry::is_plain;
 use crate::wire::management::{HunterCapabilities, HunterHeartbeat, HunterRegistration, HunterStats, HunterStatus};
 
 /// Silent for this long: shown as in error.
@@ -82,7 +83,7 @@ impl Hunter {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refusal {
     /// No id, or one that would not be fit for logs and files.
-    #[error("a hunter needs an id of at most {ID_MAX} bytes without control characters")]
+    #[error("a hunter needs an id of at most {ID_MAX} bytes without control or invisible characters")]
     BadId,
     /// Larger than anything sensible.
     #[error("a registration of {0} bytes; the limit is {REGISTRATION_MAX}")]
@@ -182,7 +183,7 @@ impl Roster {
     }
 
     fn admit(&mut self, mut r: HunterRegistration, remote: Option<SocketAddr>, now: Timestamp) -> Result<Subscriber, Refusal> {
-        if r.hunter_id.is_empty() || r.hunter_id.len() > ID_MAX || r.hunter_id.chars().any(char::is_control) {
+        if r.hunter_id.is_empty() || r.hunter_id.len() > ID_MAX || !r.hunter_id.chars().all(is_plain) {
             return Err(Refusal::BadId);
         }
         if r.encoded_len() > REGISTRATION_MAX {
@@ -400,7 +401,7 @@ mod tests {
     #[test]
     fn what_would_harm_logs_or_memory_is_refused() {
         let mut r = roster(10);
-        for id in ["", "a\nb", "a\u{1b}[2J", &"x".repeat(257)] {
+        for id in ["", "a\nb", "a\u{1b}[2J", "a\u{202e}b", "a\u{2028}b", &"x".repeat(257)] {
             assert_eq!(r.register(reg(id, 1), None, at(0)).unwrap_err(), Refusal::BadId, "{id:?}");
         }
         let large = HunterRegistration { epochs: vec![1; 40_000], ..reg("a", 1) };

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::packet::{FiveTuple, InterfaceId, IpProto};
+use crate::telemetry::is_plain;
 use crate::voip::event::{CallEvent, Common, Event, SipEvent, StreamEvent};
 
 /// How events are written.
@@ -175,7 +176,7 @@ fn call_text(out: &mut dyn Write, e: &CallEvent) -> io::Result<()> {
     )
 }
 
-/// What a hostile field may print on a terminal: control characters are written as escapes.
+/// What a hostile field may print on a terminal: what cannot be shown as it is is written as an escape.
 fn visible(s: &str) -> String {
-    s.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    s.chars().flat_map(|c| if is_plain(c) { vec![c] } else { c.escape_default().collect::<Vec<_>>() }).collect()
 }

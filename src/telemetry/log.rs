@@ -145,8 +145,8 @@ impl fmt::Debug for Escaped<'_> {
 /// Longest text of a peer in one log line.
 const MAX_TEXT_BYTES: usize = 1024;
 
-/// What a peer says in words, made fit for one log line: control characters as escapes, everything else as it is, at most 1 KiB of input,
-/// then `…`. For bytes from the wire there is [`Escaped`].
+/// What a peer says in words, made fit for one log line: control characters as escapes, those too that end a line or turn it around in Unicode,
+/// everything else as it is, at most 1 KiB of input, then `…`. For bytes from the wire there is [`Escaped`].
 #[derive(Clone, Copy)]
 pub struct Said<'a>(pub &'a str);
 
@@ -156,10 +156,16 @@ impl fmt::Display for Said<'_> {
             if at >= MAX_TEXT_BYTES {
                 return f.write_str("…");
             }
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { fmt::Write::write_char(f, c)? }
+            if is_plain(c) { fmt::Write::write_char(f, c)? } else { write!(f, "{}", c.escape_default())? }
         }
         Ok(())
     }
+}
+
+/// Whether a sign can be shown as it is: control characters cannot, nor line ends, marks of direction and others that nobody sees (Unicode: Cc, Zl,
+/// Zp and most of Cf).
+pub fn is_plain(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
@@ -216,9 +222,9 @@ pub(super) mod tests {
 
     #[test]
     fn what_a_peer_says_stays_on_one_line_and_is_cut() {
-        let text = Said("grüße\r\n\u{1b}[2J\u{85}").to_string();
+        let text = Said("grüße\r\n\u{1b}[2J\u{85}\u{2028}\u{202e}\u{feff}").to_string();
 
-        assert_eq!(text, "grüße\\r\\n\\u{1b}[2J\\u{85}");
+        assert_eq!(text, "grüße\\r\\n\\u{1b}[2J\\u{85}\\u{2028}\\u{202e}\\u{feff}");
         assert_eq!(Said(&"ü".repeat(600)).to_string().chars().count(), 513);
     }
 

@@ -20,7 +20,7 @@ mod windows;
 pub use every::Every;
 pub use exposition::Exposition;
 pub use histogram::Histogram;
-pub use log::{Escaped, Format, InitError, Level, Logging, MAX_FIELD_BYTES, Said, init};
+pub use log::{Escaped, Format, InitError, Level, Logging, MAX_FIELD_BYTES, Said, init, is_plain};
 pub use process::{ProcessSampler, ProcessUsage};
 pub use progress::Progress;
 pub(crate) use reloads::RELOADS;

@@ -343,6 +343,31 @@ fn each_connection_to_an_old_processor_numbers_its_batches_from_one_and_what_was
 }
 
 #[test]
+fn what_a_processor_calls_its_filters_stays_within_a_line_of_the_log() {
+    let evil = "evil\nlevel=ERROR\r\u{1b}[31m\u{2028}\u{202e}";
+    let filters = [
+        filter(evil, "FILTER_SIP_USER", "a"),
+        filter(&"x".repeat(5000), "FILTER_SIP_USER", "b"),
+        filter("c", "FILTER_BPF", evil),
+    ];
+    let Some(processor) = Processor::start(&[json!({"filters": filters})]) else { return };
+    let tmp = tempfile::tempdir().unwrap();
+
+    let (_hunter, said) = hunt(tmp.path(), processor.port, &calls_capture(), &["voip"]);
+
+    let said = said.until("\"message\":\"filters applied\"");
+    let refused: Vec<Value> =
+        said.iter().filter(|l| l.contains("filter cannot be applied")).map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(refused.len(), 3, "{said:?}");
+    for text in refused.iter().flat_map(|line| [&line["filter"], &line["reason"]]).map(|text| text.as_str().unwrap()) {
+        assert!(
+            text.len() < 1100 && !text.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{202e}')),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
 fn an_old_processor_that_is_full_is_named_with_what_it_said() {
     let Some(processor) = Processor::start(&[json!({"refuse": "RESOURCE_EXHAUSTED"})]) else { return };
     let tmp = tempfile::tempdir().unwrap();
