@@ -6,9 +6,12 @@ const MAX_WORD: usize = 64;
 /// The candidate with the fewest edits from `word` (insert, delete, replace, swap of neighbours; ASCII case and the
 /// difference of `-` and `_` are free), if that is at most a third of its length, at least one. The first wins a tie.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let length = |s: &str| s.chars().count();
+    let limit = (length(word) / 3).max(1);
     candidates
         .into_iter()
+        // each letter more or less is an edit
+        .filter(|candidate| length(candidate).abs_diff(length(word)) <= limit)
         .map(|candidate| (edits(word, candidate), candidate))
         .filter(|(edits, _)| *edits <= limit)
         .min_by_key(|(edits, _)| *edits)
