@@ -4,12 +4,12 @@
 //! | reason | is | ends when |
 //! |---|---|---|
 //! | `kernel_dropped`, `interface_dropped` | what a run of the hunter counts more than it said before | |
-//! | `hunter_down` | from the last word of one run to the beginning of the next | |
+//! | `hunter_down` | from the last word of one run on: the next does not know the calls that began before it | the call ends |
 //! | a drop reason | batches that were given up, as declared | |
 //! | `pending` | packets that did not come in their turn and may come by another processor below this one | they have come |
 //! | `undeclared` | the same where there is no other way, or where too many are missing to be told apart | they have come, where they are told apart |
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use ahash::RandomState;
 use crate::batch::{BatchSeq, Epoch};
 use crate::packet::Timestamp;
 use crate::record::json::{self, Hole};
-use crate::record::losses::{Gap, HunterLosses, LossWindow, RunLosses};
+use crate::record::losses::{Gap, HunterLosses, LossWindow, RunLosses, RunWord};
 
 /// Windows remembered per hunter; of more, the two that are closest become one.
 const WINDOWS: usize = 64;
@@ -34,11 +34,14 @@ const RECORDS: usize = 1000;
 const REASON: usize = 64;
 /// Changes that nobody has looked at; of more, the calls they touched say so when their records are next written.
 const NEWS: usize = 1024;
+/// Words of runs that are remembered for a restart: those that wait for the log, and the last ones before.
+const WORDS: usize = 1024;
+const LATELY: usize = 64;
 /// A call whose first packet comes this long after a loss may have begun in it: a request is sent again after half a second, one and two.
 const BEGAN_BEFORE: Duration = Duration::from_secs(2);
 
 /// Nobody captured.
-const DOWN: &str = "hunter_down";
+pub(super) const DOWN: &str = "hunter_down";
 /// Batches that did not come in their turn, and why that may be.
 pub(super) const UNDECLARED: &str = "undeclared";
 /// The same while they may come by another way.
@@ -60,7 +63,7 @@ impl LossWindow {
         Hole {
             reason: self.reason.clone(),
             from: self.from.map(|from| json::time(ts(from))),
-            until: Some(json::time(ts(self.until))),
+            until: Some(json::time(ts(self.until))).filter(|_| self.reason != DOWN),
             packets: Some(self.packets).filter(|n| *n > 0),
             hunter: hunter.to_owned(),
         }
@@ -114,6 +117,11 @@ impl News {
 pub(super) struct Losses {
     by_hunter: HashMap<Arc<str>, HunterLosses, RandomState>,
     news: Vec<News>,
+    /// What runs said and no log has yet: what is new, and by run what only says that it is still alive.
+    words: Vec<RunWord>,
+    signs: BTreeMap<(Arc<str>, u64), RunWord>,
+    /// The last words, logged or not.
+    lately: VecDeque<RunWord>,
 }
 
 /// The last time anything was heard of a hunter, by its clock.
@@ -158,6 +166,54 @@ impl Losses {
     /// A run of a hunter says how much its kernel and its interfaces have lost since it `began`, if anybody knows when that was. What it said
     /// before is no news.
     pub(super) fn hear(&mut self, hunter: &Arc<str>, began: Option<Timestamp>, said: RunLosses) {
+        let word = RunWord { hunter: Arc::clone(hunter), said, began: began.map(Timestamp::as_nanos), begins: false };
+        self.write_down(word, self.is_new(hunter, &said));
+        self.learn(hunter, began, said);
+    }
+
+    /// Whether a run says more than that it is alive.
+    fn is_new(&self, hunter: &str, said: &RunLosses) -> bool {
+        let runs = self.by_hunter.get(hunter).into_iter().flat_map(|h| &h.runs);
+        let same = |r: &RunLosses| {
+            (r.run, r.kernel, r.interface, r.stopped || !said.stopped) == (said.run, said.kernel, said.interface, true)
+        };
+        !runs.into_iter().any(same)
+    }
+
+    fn write_down(&mut self, word: RunWord, new: bool) {
+        if self.lately.len() >= LATELY {
+            self.lately.pop_front();
+        }
+        self.lately.push_back(word.clone());
+        if new && self.words.len() < WORDS {
+            self.words.push(word);
+        } else if !new && self.signs.len() < WORDS {
+            self.signs.insert((Arc::clone(&word.hunter), word.said.run), word);
+        }
+    }
+
+    /// What runs have said since the last call, for the log, in an order in which it can be taken again. Signs of life wait for something
+    /// else to be logged, as the caller has it if `all` is to be taken.
+    pub(super) fn take_words(&mut self, all: bool) -> Vec<RunWord> {
+        let mut words = std::mem::take(&mut self.words);
+        if all || !words.is_empty() {
+            words.extend(std::mem::take(&mut self.signs).into_values());
+        }
+        words
+    }
+
+    /// Takes a word again that was written down; nothing where that or a later one of the run is known.
+    pub(super) fn take_again(&mut self, word: &RunWord) {
+        let runs = self.by_hunter.get(&word.hunter).into_iter().flat_map(|h| &h.runs);
+        let known = runs.into_iter().any(|r| r.run == word.said.run && r.at >= word.said.at && (r.stopped || !word.said.stopped));
+        if word.begins {
+            self.meet(&word.hunter, word.said.run, word.said.at);
+        } else if !known {
+            self.learn(&word.hunter, word.began.map(ts), word.said);
+        }
+    }
+
+    fn learn(&mut self, hunter: &Arc<str>, began: Option<Timestamp>, said: RunLosses) {
         let runs = &mut self.of(hunter).runs;
         let known = runs.iter_mut().find(|r| r.run == said.run);
         // one that counts from 0 again is another
@@ -188,13 +244,20 @@ impl Losses {
     /// A run of a hunter begins. Since the run before it was last heard of, nobody captured; where that said that it stops, its calls are said to be
     /// unfinished.
     pub(super) fn begin(&mut self, hunter: &Arc<str>, run: u64, began: Timestamp) {
-        let began = began.as_nanos();
+        let said = RunLosses { run, at: began.as_nanos(), ..RunLosses::default() };
+        if !self.of(hunter).runs.iter().any(|r| r.run == run) {
+            self.write_down(RunWord { hunter: Arc::clone(hunter), said, began: None, begins: true }, true);
+            self.meet(hunter, run, said.at);
+        }
+    }
+
+    fn meet(&mut self, hunter: &Arc<str>, run: u64, began: i64) {
         let runs = &mut self.of(hunter).runs;
         if runs.iter().any(|r| r.run == run) {
             return;
         }
         let before = runs.iter().filter(|r| r.at < began).max_by_key(|r| r.at).filter(|r| !r.stopped).map(|r| r.at);
-        self.hear(hunter, None, RunLosses { run, at: began, ..RunLosses::default() });
+        self.learn(hunter, None, RunLosses { run, at: began, ..RunLosses::default() });
         if let Some(from) = before {
             let window = LossWindow { reason: DOWN.to_owned(), from: Some(from), until: began, ..LossWindow::default() };
             self.note(hunter, window);
@@ -284,9 +347,18 @@ impl Losses {
         by_id.into_iter().map(|(id, h)| HunterLosses { hunter: id.to_string(), ..h.clone() }).collect()
     }
 
-    /// As it was at the checkpoint from which everything since is taken again.
+    /// As it was at the checkpoint from which everything since is taken again; what was heard meanwhile stands.
     pub(super) fn restore(&mut self, all: Vec<HunterLosses>) {
         self.by_hunter = all.into_iter().map(|h| (Arc::from(h.hunter.as_str()), h)).collect();
+        for word in self.lately.clone() {
+            self.take_again(&word);
+        }
+    }
+
+    /// When this hunter said that it stops, if that was between the two.
+    pub(super) fn stopped(&self, hunter: &str, after: Timestamp, before: Timestamp) -> Option<Timestamp> {
+        let runs = self.by_hunter.get(hunter).into_iter().flat_map(|h| &h.runs);
+        runs.filter(|r| r.stopped).map(|r| ts(r.at)).filter(|at| (after..before).contains(at)).max()
     }
 }
 

@@ -78,8 +78,8 @@ pub struct CallRecord {
     /// Where the recorded media begins: `start`, or a time when a filter came too late for all of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_from: Option<String>,
-    /// What is known to be missing, and why (`before_match`, `interface_down`, `kernel_dropped`, `interface_dropped`, `hunter_down`, `pending`,
-    /// `undeclared`, a drop reason).
+    /// What is known to be missing, and why (`before_match`, `before_capture`, `interface_down`, `kernel_dropped`, `interface_dropped`,
+    /// `hunter_down`, `pending`, `undeclared`, a drop reason).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Hole>,
     /// Packets that came for another call first and stand in its files too (a TCP segment with messages of both).
@@ -147,7 +147,7 @@ pub struct Hole {
     /// From when, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// Until when, where known.
+    /// Until when, where known; without it, until the call's end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// How many packets, where known.

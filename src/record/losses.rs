@@ -1,5 +1,7 @@
 //! What hunters lost or have not sent yet, as a restart finds it again.
 
+use std::sync::Arc;
+
 /// Of one hunter. Times are by its clock, in ns since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -59,4 +61,19 @@ pub struct RunLosses {
     /// It said that it stops.
     #[serde(default)]
     pub stopped: bool,
+}
+
+/// What a hunter said of one of its runs, as it is written down: no packet says it again after a crash of whoever heard it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RunWord {
+    /// The hunter.
+    pub hunter: Arc<str>,
+    /// The run, and what it has lost so far.
+    pub said: RunLosses,
+    /// When it began, where its losses are told from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<i64>,
+    /// It begins to capture.
+    #[serde(default)]
+    pub begins: bool,
 }

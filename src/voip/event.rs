@@ -291,6 +291,9 @@ pub struct CallFacts {
     /// By which rule a phone number filter chose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone_rule: Option<Arc<str>>,
+    /// Whether its beginning was seen: of a call, the INVITE that is in no dialog yet.
+    #[serde(skip)]
+    pub begun: bool,
     /// What only records tell.
     #[serde(skip)]
     pub details: Option<Box<Details>>,

@@ -159,6 +159,11 @@ impl Machine {
         self.state
     }
 
+    /// Whether its first request was seen; what is no call has no other.
+    pub const fn is_begun(&self) -> bool {
+        self.invite_cseq.is_some() || !self.state.is_call() || matches!(self.state, CallState::RtpOnly)
+    }
+
     /// Final status of the initial INVITE (or of the transaction, for what is no call).
     pub const fn final_status(&self) -> Option<u16> {
         self.final_status

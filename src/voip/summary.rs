@@ -52,6 +52,7 @@ pub fn facts(call: &Call, claims: &Claims, unfinished: bool) -> CallFacts {
         streams: call.streams.as_ref().map(|s| s.facts(claims)).unwrap_or_default(),
         holes: call.holes.clone(),
         phone_rule: call.phone_rule.clone(),
+        begun: call.machine.is_begun(),
         details: call.details.clone(),
     }
 }

@@ -4,6 +4,7 @@
 //! read again from its own files after a restart. Packets that come after a call's files were closed find it still known
 //! ([`Calls::keep`] says for how long) and are added to what was said of it.
 
+mod missing;
 mod weight;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,7 +19,7 @@ use crate::engine::{EngineConfig, Guarded, Mode, Parsing};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp, defrag};
-use crate::processor::losses::{Losses, News};
+use crate::processor::losses::Losses;
 use crate::record::FileFact;
 use crate::record::json::{CallRecord, Hole};
 use crate::record::state::CallMemory;
@@ -322,6 +323,7 @@ impl Calls {
         if news && !entry.changed {
             entry.note_change(&Arc::from(call_id), &mut self.changed);
         }
+        entry.note_return(call_id, hunter, frame.ts, &self.losses);
         entry.shared = entry.shared.saturating_add(u64::from(owned.again));
         let count = if owned.sip { &mut entry.sip } else { &mut entry.rtp };
         *count = count.saturating_add(1);
@@ -350,34 +352,6 @@ impl Calls {
         if !self.clocks.contains_key(hunter) {
             self.clocks.insert(Arc::clone(hunter), Clock { newest: Timestamp::MIN, heard: now });
         }
-    }
-
-    /// When a call was alive; one whose end nobody saw may have lived on.
-    fn life(call_id: &str, entry: &Entry) -> Option<(Timestamp, Timestamp)> {
-        let mut facts = entry.seen.values().flat_map(|s| s.facts(call_id));
-        let over = facts.any(|f| !f.unfinished && f.ended_ns.is_some());
-        Some((entry.first?, entry.last.filter(|_| over).unwrap_or(FOREVER)))
-    }
-
-    /// What a call misses by the losses of its hunters, beyond the holes its entry has.
-    fn lost_of(&self, call_id: &str, entry: &Entry) -> Vec<Hole> {
-        let losses = self.losses.lock();
-        // almost always so; what is said of a call costs much more
-        if !entry.seen.keys().any(|hunter| losses.has(hunter)) {
-            return Vec::new();
-        }
-        let Some((first, last)) = Self::life(call_id, entry) else { return Vec::new() };
-        let all = entry.seen.keys().flat_map(|hunter| losses.holes(hunter, first, last));
-        all.filter(|hole| !entry.holes.contains(hole)).collect()
-    }
-
-    /// The losses of hunters changed: closed calls whose records say something else now. Those of open calls are written again in time.
-    pub(super) fn touched(&self, news: &[News]) -> Vec<Arc<str>> {
-        let is_touched = |(_, entry): &(&Arc<str>, &Entry)| {
-            let touches = |n: &News, (first, last)| n.meets(first, last) && entry.seen.contains_key(&n.hunter);
-            entry.done.is_some_and(|life| news.iter().any(|n| touches(n, life)))
-        };
-        self.closed.iter().filter(is_touched).map(|(id, _)| Arc::clone(id)).collect()
     }
 
     /// A hunter has stopped: its calls do not go on.

@@ -28,6 +28,7 @@ pub(super) fn tell(record: &mut CallRecord, entry: &Entry, all: &[CallFacts]) {
     record.first_packet = entry.first.map(json::time);
     record.last_packet = entry.last.map(json::time);
     record.holes.extend(entry.holes.iter().cloned());
+    record.holes.extend(unbegun(record, entry, all));
     record.complete = record.holes.is_empty();
     // the hunter that saw most of the signalling tells the story; media is everybody's
     let Some(f) = all.iter().max_by_key(|f| (f.messages, f.media_packets)) else {
@@ -63,6 +64,13 @@ pub(super) fn tell(record: &mut CallRecord, entry: &Entry, all: &[CallFacts]) {
             record.quality_formula = Some(formula);
         }
     }
+}
+
+/// Why the call has no beginning, if it has none and nothing else says so: it began before anybody captured, or while nobody did.
+fn unbegun(record: &CallRecord, entry: &Entry, all: &[CallFacts]) -> Option<json::Hole> {
+    let known = record.holes.iter().any(|h| h.reason == "before_match");
+    let until = entry.first.filter(|_| !known && !all.is_empty() && all.iter().all(|f| !f.begun))?;
+    Some(json::Hole { reason: "before_capture".to_owned(), until: Some(json::time(until)), ..json::Hole::default() })
 }
 
 fn describe(record: &mut CallRecord, d: &Details) {

@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::CommitError;
 use crate::batch::{BatchSeq, Epoch, GRPC_PREFIX, grpc_prefix};
+use crate::record::losses::RunWord;
 use crate::record::state::Acked;
 use crate::spool::Item;
 
@@ -66,6 +67,8 @@ pub(in crate::processor) enum Entry {
     Names { place: Place, names: Vec<Box<str>> },
     /// A file of this name turned out to be somebody else's.
     Disowned { place: Place, name: String },
+    /// What a hunter said of one of its runs: true whether anything before it was stored or not.
+    Word(RunWord),
     /// A process begins: what stands behind the last commit was not stored.
     Start,
     /// Everything before it is stored.

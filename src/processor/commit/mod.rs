@@ -257,7 +257,7 @@ impl Again {
             Entry::Start => group.clear(),
             Entry::Commit { .. } => group.drain(..).for_each(|(entry, body)| each(entry, body)),
             entry @ (Entry::Batch(_) | Entry::Gone(_)) => group.push((entry, body)),
-            Entry::Names { .. } | Entry::Disowned { .. } => {}
+            Entry::Names { .. } | Entry::Disowned { .. } | Entry::Word(_) => {}
         })?;
         Ok(())
     }

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::entry::{Entry, Extent, Place};
 use super::log::{self, Log};
 use super::{Again, Commit, CommitError, Durability};
+use crate::processor::losses::Losses;
 use crate::record::dir::{Access, Dir, MinFree, PART, sync_data};
+use crate::record::losses::{HunterLosses, RunWord};
 use crate::record::state::{self, Acked, Places, State};
 use crate::record::unified::Length;
 use crate::record::{RecordError, fault};
@@ -40,6 +42,8 @@ struct Found {
     since_commit: u64,
     /// Damaged entries, in packets.
     lost: u64,
+    /// What hunters said of their runs.
+    words: Vec<RunWord>,
 }
 
 impl Found {
@@ -48,6 +52,7 @@ impl Found {
         match entry {
             Entry::Batch(_) => self.since_commit = self.since_commit.saturating_add(1),
             Entry::Gone(_) => {}
+            Entry::Word(word) => self.words.push(word),
             Entry::Start => self.since_commit = 0,
             Entry::Names { place, names } => {
                 for name in names {
@@ -126,6 +131,7 @@ pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Pla
         restore_files(&state, &found, durability)?;
     }
 
+    state.losses = heard_again(state.losses, &found.words);
     state.acked = std::mem::take(&mut found.marks).into_values().collect();
     let lengths = |wanted: Place| {
         let of = found.extents.iter().filter(move |((place, _), _)| *place == wanted);
@@ -139,6 +145,16 @@ pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Pla
     }
     let commit = Commit { log, durability, places, again, tail: found.last > found.committed, state: root.into() };
     Ok(Recovered { state, commit })
+}
+
+/// What hunters had said by then: before anybody else may say more.
+fn heard_again(known: Vec<HunterLosses>, words: &[RunWord]) -> Vec<HunterLosses> {
+    let mut losses = Losses::default();
+    losses.restore(known);
+    for word in words {
+        losses.take_again(word);
+    }
+    losses.snapshot()
 }
 
 /// Every entry after `after`, in order; how many packets of damaged ones are missing.

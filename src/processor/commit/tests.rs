@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::entry::Extent;
 use super::*;
 use crate::record::dir::{Access, Dir, MinFree};
+use crate::record::losses::{RunLosses, RunWord};
 
 fn places(root: &Path, calls: bool) -> Places {
     Places { unified: Some(root.into()), calls: calls.then(|| root.join("calls")), rotating: None }
@@ -62,6 +63,25 @@ fn files_are_cut_to_what_was_stored_and_unknown_ones_removed() {
     let mut read = read;
     commit.again.read(&mut read).unwrap();
     assert_eq!(again, [(false, 0), (true, 500)], "what was not committed is not read again");
+}
+
+#[test]
+fn what_hunters_said_of_their_runs_is_known_again_whether_a_commit_followed_or_not() {
+    let tmp = tempfile::tempdir().unwrap();
+    left(tmp.path());
+    let Recovered { mut commit, .. } = start(tmp.path(), true).unwrap();
+    for (run, at, begins) in [(1, 100, true), (1, 150, false), (2, 200, true)] {
+        let said = RunLosses { run, at, ..RunLosses::default() };
+        let word = RunWord { hunter: "h".into(), said, began: None, begins };
+        commit.log.append(&Entry::Word(word), b"", 0).unwrap();
+    }
+    commit.log.sync().unwrap();
+    drop(commit);
+
+    let Recovered { state, .. } = start(tmp.path(), true).unwrap();
+
+    let told: Vec<_> = state.losses[0].windows.iter().map(|w| (&*w.reason, w.from, w.until)).collect();
+    assert_eq!(told, [("hunter_down", Some(150), 200)]);
 }
 
 #[test]

@@ -94,6 +94,51 @@ fn a_restart_goes_on_from_what_was_told_before() {
 }
 
 #[test]
+fn what_runs_said_is_taken_again_from_what_was_written_down() {
+    let edge: Arc<str> = "edge".into();
+    let mut heard = Losses::default();
+    let mut written = Vec::new();
+    heard.begin(&edge, 1, at(90));
+    heard.hear(&edge, Some(at(90)), run(1, 100, 0, 0));
+    written.extend(heard.take_words(false));
+    heard.hear(&edge, Some(at(90)), run(1, 105, 0, 0));
+    assert_eq!(heard.take_words(false), [], "that it is alive can wait");
+    written.extend(heard.take_words(true));
+    heard.hear(&edge, Some(at(90)), run(1, 110, 4, 0));
+    heard.begin(&edge, 2, at(120));
+    for n in 0..10 {
+        heard.hear(&edge, Some(at(120)), run(2, 121 + n, 0, 0));
+    }
+    heard.hear(&edge, Some(at(120)), RunLosses { stopped: true, ..run(2, 140, 0, 0) });
+    written.extend(heard.take_words(true));
+
+    let mut again = Losses::default();
+    for _ in 0..2 {
+        for word in &written {
+            again.take_again(word);
+        }
+    }
+
+    assert_eq!(again.snapshot(), heard.snapshot());
+    assert_eq!(again.stopped("edge", at(130), at(150)), Some(at(140)));
+    assert_eq!((again.stopped("edge", at(141), at(150)), again.stopped("edge", at(130), at(140))), (None, None));
+    assert!(written.len() < 9, "{}", written.len());
+}
+
+#[test]
+fn what_was_heard_while_a_checkpoint_was_read_stands_beside_it() {
+    let edge: Arc<str> = "edge".into();
+    let mut earlier = Losses::default();
+    earlier.begin(&edge, 1, at(90));
+    let mut now = Losses::default();
+    now.begin(&edge, 2, at(110));
+
+    now.restore(earlier.snapshot());
+
+    assert_eq!(told(&now), [("hunter_down".to_owned(), Some(90), 110, 0)]);
+}
+
+#[test]
 fn packets_that_come_after_all_are_missing_no_more() {
     let mut losses = Losses::default();
     let edge: Arc<str> = "edge".into();

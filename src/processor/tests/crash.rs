@@ -432,3 +432,28 @@ fn a_disk_that_is_well_again_goes_on_without_a_restart_and_what_it_then_confirms
     second.stop();
     check(tmp.path(), PLAIN, &all);
 }
+
+#[test]
+fn what_a_hunter_said_of_its_runs_survives_a_kill() {
+    let all = batches();
+    let tmp = tempfile::tempdir().unwrap();
+    fs::create_dir(tmp.path().join("state")).unwrap();
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let first = live(tmp.path(), KERNEL, &crash).unwrap();
+    let hunter: Arc<str> = "edge".into();
+    for (run, at) in [(1, 100), (2, 110)] {
+        first.shared.losses.lock().begin(&hunter, run, Timestamp::from_nanos(at));
+    }
+    // what is said before a batch is stored with it
+    while !first.offer(HUNTERS[0].0, &all[0][0]) {}
+    wait(|| first.stored() == [1, 0]);
+    crash.kill();
+    first.stop();
+
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let second = live(tmp.path(), KERNEL, &crash).unwrap();
+    let holes =
+        |life: &Life| life.shared.losses.lock().holes("edge", Timestamp::from_nanos(50), Timestamp::from_nanos(200)).count();
+    wait(|| holes(&second) == 1);
+    second.stop();
+}

@@ -4,7 +4,7 @@ use super::*;
 use crate::engine::ParseLimit;
 use crate::packet::build::{be16, ethernet, frame, join, udp, v4};
 use crate::record::json;
-use crate::record::losses::LossWindow;
+use crate::record::losses::{LossWindow, RunLosses};
 
 const SEC: i64 = 1_000_000_000;
 
@@ -153,7 +153,7 @@ fn what_a_kernel_lost_stands_in_the_calls_alive_then_whether_it_is_told_before_o
     losses.lock().note(&edge, loss(10, 11));
     for (ns, id) in [(SEC, "over"), (5 * SEC, "alive"), (60 * SEC, "later")] {
         let mut say = |ns, start: &str, cseq| {
-            let bytes = message(start, cseq, ";tag=b", "", "");
+            let bytes = message(start, cseq, if start.starts_with("INVITE") { "" } else { ";tag=b" }, "", "");
             let bytes = String::from_utf8(bytes).unwrap().replace("Call-ID: one", &format!("Call-ID: {id}")).into_bytes();
             take(&mut calls, ns, (5060, 5060), &bytes, owned(id, true));
         };
@@ -183,6 +183,59 @@ fn what_a_kernel_lost_stands_in_the_calls_alive_then_whether_it_is_told_before_o
     losses.lock().note(&edge, loss(5, 6));
     let touched = calls.touched(&losses.lock().take_news());
     assert_eq!(touched, ["alive".into()]);
+}
+
+/// Reason, seconds from and until.
+fn holes(calls: &Calls, call_id: &str) -> Vec<(String, Option<i64>, Option<i64>)> {
+    let secs = |t: Option<String>| t.map(|t| t[14..16].parse::<i64>().unwrap() * 60 + t[17..19].parse::<i64>().unwrap());
+    let r = calls.record(call_id, Vec::new(), true);
+    assert_eq!(r.complete, r.holes.is_empty());
+    r.holes.into_iter().map(|h| (h.reason, secs(h.from), secs(h.until))).collect()
+}
+
+const BYE: &str = "BYE sip:bob@b.example SIP/2.0";
+
+#[test]
+fn a_call_that_was_joined_in_its_middle_misses_its_beginning() {
+    let mut calls = Calls::default();
+    take(&mut calls, 5 * SEC, (5060, 5060), &message(BYE, "2 BYE", ";tag=b", "", ""), owned("one", true));
+    take(&mut calls, 6 * SEC, (5060, 5060), &message("SIP/2.0 200 OK", "2 BYE", ";tag=b", "", ""), owned("one", true));
+    let late = Owned { holes: "before_match 5000000000 5000000000 3", ..owned("two", true) };
+    let bye = String::from_utf8(message(BYE, "2 BYE", ";tag=b", "", "")).unwrap().replace("Call-ID: one", "Call-ID: two");
+    take(&mut calls, 5 * SEC, (5060, 5060), bye.as_bytes(), late);
+
+    assert_eq!(holes(&calls, "one"), [("before_capture".to_owned(), None, Some(5))]);
+    assert_eq!(holes(&calls, "two"), [("before_match".to_owned(), Some(5), Some(5))], "that says it already");
+}
+
+#[test]
+fn a_call_that_goes_on_after_its_hunter_had_stopped_misses_what_came_since_and_one_that_was_over_does_not() {
+    let edge: Arc<str> = "edge".into();
+    let losses = Arc::<Mutex<Losses>>::default();
+    let mut calls = Calls::new(Arc::clone(&losses));
+    let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "", "");
+    let bye = |id: &str| {
+        let text = String::from_utf8(message(BYE, "2 BYE", ";tag=b", "", "")).unwrap();
+        text.replace("Call-ID: one", &format!("Call-ID: {id}")).into_bytes()
+    };
+    for id in ["one", "two", "early"] {
+        let invite = String::from_utf8(invite.clone()).unwrap().replace("Call-ID: one", &format!("Call-ID: {id}"));
+        take(&mut calls, 5 * SEC, (5060, 5060), invite.as_bytes(), owned(id, true));
+    }
+    let answer = String::from_utf8(bye("two")).unwrap().replace(BYE, "SIP/2.0 200 OK");
+    take(&mut calls, 6 * SEC, (5060, 5060), &bye("two"), owned("two", true));
+    take(&mut calls, 6 * SEC, (5060, 5060), answer.as_bytes(), owned("two", true));
+    let stop = RunLosses { run: 1, at: 10 * SEC, stopped: true, ..RunLosses::default() };
+    losses.lock().hear(&edge, None, stop);
+    calls.hunter_gone(&edge);
+
+    take(&mut calls, 20 * SEC, (5060, 5060), &bye("one"), owned("one", true));
+    take(&mut calls, 20 * SEC, (5060, 5060), &bye("two"), owned("two", true));
+    // from its disk queue
+    take(&mut calls, 9 * SEC, (5060, 5060), &bye("early"), owned("early", true));
+
+    assert_eq!(holes(&calls, "one"), [("hunter_down".to_owned(), Some(10), None)]);
+    assert_eq!((holes(&calls, "two"), holes(&calls, "early")), (vec![], vec![]));
 }
 
 /// Segments of a message that is announced as long and never ends.

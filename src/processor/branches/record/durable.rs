@@ -93,7 +93,7 @@ impl Writer {
                 Err(_) => troubles = troubles.saturating_add(1),
             },
             Entry::Gone(hunter) => self.calls.hunter_gone(&Arc::from(hunter)),
-            Entry::Start | Entry::Names { .. } | Entry::Disowned { .. } | Entry::Commit { .. } => {}
+            Entry::Word(_) | Entry::Start | Entry::Names { .. } | Entry::Disowned { .. } | Entry::Commit { .. } => {}
         });
         self.at.again = false;
         if let Err(e) = read {
@@ -174,6 +174,17 @@ impl Writer {
         self.group.gone.push((self.group.batches.len(), Arc::clone(hunter)));
     }
 
+    /// What hunters said of their runs: the records of calls want it, and no packet says it again.
+    fn group_words(&mut self) {
+        if self.out.calls.is_none() {
+            return;
+        }
+        let words = self.shared.losses.lock().take_words(!self.group.batches.is_empty());
+        for word in words {
+            self.log(Entry::Word(word), Bytes::new(), 0);
+        }
+    }
+
     fn log(&mut self, entry: Entry, body: Bytes, packets: u64) {
         self.at.logged = self.at.logged.saturating_add(SMALL_ENTRY).saturating_add(body.len() as u64);
         self.group.entries.push(Logged { entry, body, packets });
@@ -185,6 +196,7 @@ impl Writer {
 
     /// Sends the group when the one before is durable, or it is full.
     pub(super) fn send_group(&mut self, checkpoint: bool) {
+        self.group_words();
         let nothing = self.group.batches.is_empty() && self.group.entries.is_empty();
         let waits = self.at.sent > self.at.seen && !self.is_group_full();
         if !checkpoint && (nothing || waits || self.given_up) {
