@@ -80,13 +80,13 @@ mod tests {
 
     /// Who has begun, while none ends.
     fn begun(pending: &mut Pending<u8, ()>) -> Vec<u8> {
-        let begun = std::cell::RefCell::default();
-        let begin = |who| {
-            Vec::push(&mut begun.borrow_mut(), who);
+        let began = std::cell::RefCell::default();
+        let shake = |who| {
+            Vec::push(&mut began.borrow_mut(), who);
             std::future::pending()
         };
-        assert!(pending.poll_ended(&mut Context::from_waker(Waker::noop()), begin).is_pending());
-        begun.into_inner()
+        assert!(pending.poll_ended(&mut Context::from_waker(Waker::noop()), shake).is_pending());
+        began.into_inner()
     }
 
     #[test]
@@ -95,7 +95,9 @@ mod tests {
         (0..10).for_each(|who| pending.wait(address(1), who));
         assert_eq!(begun(&mut pending), [0, 1, 2, 3, 4, 5]);
 
-        [20, 21, 22].iter().for_each(|who| pending.wait(address(2), *who));
+        for who in [20, 21, 22] {
+            pending.wait(address(2), who);
+        }
         pending.wait(address(3), 30);
         assert_eq!(begun(&mut pending), [20, 30]);
         assert_eq!((pending.len(), begun(&mut pending)), (8, vec![]), "all places are taken");
@@ -104,7 +106,8 @@ mod tests {
     #[test]
     fn who_ends_makes_room_for_the_next() {
         let mut pending = Pending::new(1);
-        [1, 2].iter().for_each(|who| pending.wait(address(1), *who));
+        pending.wait(address(1), 1);
+        pending.wait(address(1), 2);
         let mut cx = Context::from_waker(Waker::noop());
         let mut ended = || pending.poll_ended(&mut cx, std::future::ready);
 
