@@ -14,12 +14,15 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
+use tokio::time::sleep;
 
 use super::facts::{PeerIdentity, Role};
-use super::reload::Load;
+use super::reload::{Load, Reloading};
 use super::tls::TlsError;
 
 /// Largest key file.
@@ -32,6 +35,8 @@ const KEY_MIN: usize = 16;
 const KEY_MAX: usize = 1024;
 /// Longest id.
 const ID_MAX: usize = 64;
+/// Whether a key in use is still known is looked at this often.
+const LOOK: Duration = Duration::from_secs(1);
 /// Permission bits of everybody but the owner.
 const OTHERS: u32 = 0o077;
 
@@ -111,6 +116,46 @@ impl Ring {
         found.cloned()
     }
 }
+
+/// The key in whose name a call goes on.
+#[derive(Clone, Debug)]
+pub struct KeyInUse {
+    keys: Arc<Reloading<Keys>>,
+    hash: [u8; 32],
+}
+
+impl KeyInUse {
+    /// `key` is one of `keys`.
+    #[must_use]
+    pub fn of(keys: &Arc<Reloading<Keys>>, key: &[u8]) -> Self {
+        Self { keys: Arc::clone(keys), hash: Sha256::digest(key).into() }
+    }
+
+    /// Returns within two seconds of the key being taken out of the file.
+    pub async fn gone(&self) {
+        let mut seen = None;
+        loop {
+            sleep(LOOK).await;
+            let fresh = self.keys.fresh();
+            if seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, &fresh)) {
+                continue;
+            }
+            if !fresh.keys.iter().any(|(known, _)| *known == self.hash) {
+                return;
+            }
+            seen = Some(fresh);
+        }
+    }
+}
+
+/// The same key; there is one file of them.
+impl PartialEq for KeyInUse {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Eq for KeyInUse {}
 
 /// A client's own key.
 #[derive(Clone, PartialEq, Eq)]
@@ -234,6 +279,20 @@ mod tests {
         assert_eq!(ring.find(b"two").unwrap().uri(), "lc:admin:ops");
         assert_eq!(ring.find(b"On"), None);
         assert!(Ring::default().find(b"").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_in_use_is_gone_when_it_is_taken_out_and_not_when_another_is() {
+        let line = |id: &str| format!("hunter {id} sha256:{}\n", hash(id.as_bytes()));
+        let (_dir, path) = file(&[line("a"), line("b")].concat(), 0o600);
+        let keys = Arc::new(Reloading::new(Keys::at(path.clone())).unwrap());
+        let [a, b] = ["a", "b"].map(|key| KeyInUse::of(&keys, key.as_bytes()));
+        let wait = Duration::from_secs(10);
+
+        std::fs::write(&path, line("a")).unwrap();
+        assert!(tokio::time::timeout(wait, b.gone()).await.is_ok());
+        assert!(tokio::time::timeout(wait, a.gone()).await.is_err());
+        assert!(a == KeyInUse::of(&keys, b"a") && a != b);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use self::accept::{
 pub use self::backoff::Backoff;
 pub use self::dial::{DialError, Dialer, Road, Target};
 pub use self::facts::{CertFacts, PeerIdentity, Role};
-pub use self::keys::{ApiKey, Keys};
+pub use self::keys::{ApiKey, KeyInUse, Keys};
 pub use self::pages::{Health, Page, PageKind, PageListener, Pages};
 pub use self::reload::Reloading;
 pub use self::revoked::{CertId, Revoked};

@@ -23,7 +23,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::intake::{Intake, Metered};
-use crate::net::{Keys, PeerIdentity, PeerInfo, Reloading, Role};
+use crate::net::{KeyInUse, Keys, PeerIdentity, PeerInfo, Reloading, Role};
 use crate::telemetry::{Escaped, Every};
 
 /// The header with a key (reference name).
@@ -278,8 +278,10 @@ where
         let key = request.headers().get(API_KEY).map(http::HeaderValue::as_bytes);
         match self.access.decide(request.uri().path(), peer, key) {
             Ok(who) => {
+                let used = self.access.keys.as_ref().zip(key).map(|(keys, key)| KeyInUse::of(keys, key));
                 if let Some(peer) = request.extensions_mut().get_mut::<PeerInfo>() {
                     peer.identity = who;
+                    peer.key = used;
                 }
                 request.headers_mut().remove(API_KEY);
                 match self.meter(request) {

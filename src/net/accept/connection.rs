@@ -14,6 +14,7 @@ use tonic::transport::server::Connected;
 
 use super::super::Io;
 use super::super::facts::PeerIdentity;
+use super::super::keys::KeyInUse;
 use super::counts::count;
 use super::open::Slot;
 use super::{FIRST_WORD, ROLL_GRACE};
@@ -36,20 +37,35 @@ pub struct PeerInfo {
     pub tls: bool,
     /// When endless calls on it shall end, so that the peer makes another connection.
     pub rolls: Option<Instant>,
+    /// The key that this call is made with; such calls end when it is taken out.
+    pub key: Option<KeyInUse>,
 }
 
 impl PeerInfo {
     /// Somebody at `remote`, without a certificate unless `identity` names one.
     #[must_use]
     pub const fn new(remote: SocketAddr, local: SocketAddr, identity: Option<PeerIdentity>, tls: bool) -> Self {
-        Self { remote, local, certificate: identity.is_some(), identity, tls, rolls: None }
+        Self { remote, local, certificate: identity.is_some(), identity, tls, rolls: None, key: None }
     }
 
-    /// Returns when endless calls of this peer shall end; never, for one whose connection may grow old.
+    /// Returns when endless calls of this peer shall end: its connection is old, or its key was taken out; never, for one of which neither may be.
     pub async fn rolled(peer: Option<Self>) {
-        match peer.and_then(|p| p.rolls) {
-            Some(when) => sleep_until(when).await,
-            None => std::future::pending().await,
+        let (rolls, key) = peer.map_or((None, None), |p| (p.rolls, p.key));
+        let old = async {
+            match rolls {
+                Some(when) => sleep_until(when).await,
+                None => std::future::pending().await,
+            }
+        };
+        let gone = async {
+            match key {
+                Some(key) => key.gone().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = old => {}
+            () = gone => {}
         }
     }
 }
