@@ -32,15 +32,22 @@ pub struct DroppedRange {
     pub reason: DropReason,
 }
 
-/// The batch as gRPC data, with `ranges` declared behind its own fields: at most three pieces, the sealed one not copied.
+/// The reason of batches that another processor has taken over: they are not lost, and how many packets they held the receiver knows best.
+pub const ELSEWHERE: &str = "elsewhere";
+
+/// The batch as gRPC data, with `ranges` declared behind its own fields, and the batches before it that are elsewhere: at most three pieces, the
+/// sealed one not copied.
 #[must_use]
-pub fn with_ranges(sealed: &SealedBatch, ranges: &[DroppedRange]) -> [Bytes; 3] {
-    if ranges.is_empty() {
+pub fn with_ranges(sealed: &SealedBatch, ranges: &[DroppedRange], elsewhere: Option<(BatchSeq, BatchSeq)>) -> [Bytes; 3] {
+    if ranges.is_empty() && elsewhere.is_none() {
         return [sealed.bytes.clone(), Bytes::new(), Bytes::new()];
     }
     let mut tail = BytesMut::with_capacity(ranges.len().saturating_mul(48));
     for range in ranges {
-        put_range(&mut tail, range);
+        put_range(&mut tail, (range.from, range.to), range.packets, range.reason.name());
+    }
+    if let Some(range) = elsewhere {
+        put_range(&mut tail, range, 0, ELSEWHERE);
     }
     let body = sealed.message();
     let mut prefix = BytesMut::with_capacity(GRPC_PREFIX);
@@ -48,12 +55,11 @@ pub fn with_ranges(sealed: &SealedBatch, ranges: &[DroppedRange]) -> [Bytes; 3] 
     [prefix.freeze(), body, tail.freeze()]
 }
 
-fn put_range(out: &mut impl Out, range: &DroppedRange) {
-    let reason = range.reason.name();
-    let len = field_len(1, range.from.0) + field_len(2, range.to.0) + field_len(3, range.packets) + 2 + reason.len();
+fn put_range(out: &mut impl Out, (from, to): (BatchSeq, BatchSeq), packets: u64, reason: &str) {
+    let len = field_len(1, from.0) + field_len(2, to.0) + field_len(3, packets) + 2 + reason.len();
     out.open(batch::DROPPED_RANGES, len);
-    out.number(1, range.from.0);
-    out.number(2, range.to.0);
-    out.number(3, range.packets);
+    out.number(1, from.0);
+    out.number(2, to.0);
+    out.number(3, packets);
     out.text(4, reason);
 }

@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use self::declare::{DroppedRange, GRPC_PREFIX, grpc_prefix, with_ranges};
+pub use self::declare::{DroppedRange, ELSEWHERE, GRPC_PREFIX, grpc_prefix, with_ranges};
 pub use self::encode::{Encoder, EncoderConfig, Owner, Pushed};
 pub use self::ranges::SeqRanges;
 pub use self::relay::{BatchKey, HOPS_MAX, Relay, key_of, relayed};

@@ -129,7 +129,7 @@ fn dropped_ranges_follow_a_sealed_batch() {
     let sealed = encoder.seal(0, 0, &BatchStats::default()).unwrap();
     let range = DroppedRange { from: BatchSeq(3), to: BatchSeq(300), packets: 77, reason: DropReason::MemFull };
 
-    let wire = with_ranges(&sealed, &[range, range]).concat();
+    let wire = with_ranges(&sealed, &[range, range], None).concat();
     let view = BatchView::parse(Bytes::from(wire.clone()).slice(GRPC_PREFIX..), &ViewLimits::default()).unwrap();
 
     assert_eq!(wire[..5], grpc_prefix(wire.len() - 5));

@@ -101,6 +101,8 @@ pub struct Counts {
     pub declared: u64,
     /// Packets missing between two batches without a word.
     pub undeclared: u64,
+    /// Packets that another processor took over, and said so.
+    pub elsewhere: u64,
     /// Packets of batches that came after later ones, by another way: what was missing until then was counted as undeclared.
     pub late: u64,
 }
@@ -148,14 +150,16 @@ impl Counters {
         add(&mut c.waiting, packets);
     }
 
-    /// It was new, and `missing` packets before it will not come: `declared` of them with a reason.
-    pub(super) fn unique(&self, packets: u64, missing: u64, declared: u64) {
+    /// It was new, and `missing` packets before it will not come: `declared` of them with a reason, the others perhaps since another processor has
+    /// them.
+    pub(super) fn unique(&self, packets: u64, missing: u64, declared: u64, elsewhere: bool) {
         let mut c = self.0.lock();
         c.waiting = c.waiting.saturating_sub(packets);
         add(&mut c.unique, packets);
         add(&mut c.in_queue, packets);
         add(&mut c.declared, declared);
-        add(&mut c.undeclared, missing.saturating_sub(declared));
+        let rest = missing.saturating_sub(declared);
+        add(if elsewhere { &mut c.elsewhere } else { &mut c.undeclared }, rest);
     }
 
     /// It was new, and came after later ones.

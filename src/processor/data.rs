@@ -29,7 +29,7 @@ use super::feed::{Feed, MESSAGE_MAX, Whose};
 use super::ingest::{Arrival, Span};
 use super::monitors::{Offered, Watch};
 use super::shared::{Incoming, Job, Shared};
-use crate::batch::{BatchSeq, BatchView, Epoch, ViewLimits, grpc_prefix};
+use crate::batch::{BatchSeq, BatchView, ELSEWHERE, Epoch, ViewLimits, grpc_prefix};
 use crate::net::PeerInfo;
 use crate::packet::Timestamp;
 use crate::telemetry::{Said, clock};
@@ -403,8 +403,10 @@ async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Ac
     let offered = shared.monitors.is_watched().then(|| Offered::of(&view, &hunter, &interfaces));
     let span = Span { first: view.first_packet_index(), packets };
     let declared = view.dropped_ranges().map(|r| r.packets).fold(0, u64::saturating_add);
+    // one that comes by way of others below is told as what may still come
+    let elsewhere = !passed_on && view.dropped_ranges().any(|r| r.reason == ELSEWHERE);
     let hand_over = |missing| {
-        shared.counters.unique(packets, missing, declared);
+        shared.counters.unique(packets, missing, declared, elsewhere);
         room.send(Job::Batch(Box::new(Incoming {
             hunter: Arc::clone(&hunter),
             interfaces,

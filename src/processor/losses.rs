@@ -6,6 +6,7 @@
 //! | `kernel_dropped`, `interface_dropped` | what a run of the hunter counts more than it said before | |
 //! | `hunter_down` | from the last word of one run on: the next does not know the calls that began before it | the call ends |
 //! | a drop reason | batches that were given up, as declared | |
+//! | `elsewhere` | batches that another processor took over before its hunter came (back) here | |
 //! | `pending` | packets that did not come in their turn and may come by another processor below this one | they have come |
 //! | `undeclared` | the same where there is no other way, or where too many are missing to be told apart | they have come, where they are told apart |
 

@@ -206,7 +206,7 @@ impl Health for ProcessorPages {
                 "p2": {"unique": c.unique, "committed": c.committed, "in_queue": c.in_queue, "dropped": c.dropped, "doubled": c.doubled, "unwanted": c.unwanted,
                        "difference": difference(p2)},
             },
-            "declared": c.declared, "undeclared": c.undeclared, "late": c.late, "refused_streams": by_reason(&c.refusals), "lost": losses,
+            "declared": c.declared, "undeclared": c.undeclared, "elsewhere": c.elsewhere, "late": c.late, "refused_streams": by_reason(&c.refusals), "lost": losses,
             "subscribers": {"now": m.monitors.0, "limit": self.shared.monitors.max(), "offered": w.offered, "delivered": w.delivered, "skipped": w.skipped,
                             "filtered": w.filtered, "waiting": w.waiting, "difference": difference(w.imbalance())},
             "flow_control": m.level.name(), "queue": {"batches": waiting, "limit": room},
@@ -245,6 +245,7 @@ fn packets(x: &mut Exposition, m: &Moment) {
     left_out.sample(&[("reason", "unwanted")], c.unwanted);
     x.counter("lc_declared_packets_total", "Packets hunters gave up and said so.", c.declared);
     x.counter("lc_undeclared_packets_total", "Packets missing between two batches without a word.", c.undeclared);
+    x.counter("lc_elsewhere_packets_total", "Packets that hunters say another processor has.", c.elsewhere);
     x.counter(
         "lc_late_packets_total",
         "Packets that came after later ones of their hunter, by another way; undeclared until then.",

@@ -79,7 +79,7 @@ pub struct CallRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_from: Option<String>,
     /// What is known to be missing, and why (`before_match`, `before_capture`, `interface_down`, `kernel_dropped`, `interface_dropped`,
-    /// `hunter_down`, `pending`, `undeclared`, a drop reason).
+    /// `hunter_down`, `pending`, `undeclared`, `elsewhere`, a drop reason).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holes: Vec<Hole>,
     /// Packets that came for another call first and stand in its files too (a TCP segment with messages of both).

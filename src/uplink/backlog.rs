@@ -15,6 +15,7 @@
 
 mod config;
 mod disk;
+mod elsewhere;
 mod exposed;
 mod flow;
 mod relay;
@@ -37,6 +38,7 @@ pub use self::config::{BacklogConfig, Credit, WhenFull};
 use self::disk::Disk;
 pub use self::disk::Durability;
 pub(super) use self::disk::{Done, Head, Kept, Staged};
+use self::elsewhere::Taken;
 pub use self::exposed::Exposed;
 use self::flow::Probe;
 pub use self::snapshot::BacklogSnapshot;
@@ -77,6 +79,8 @@ pub struct Outgoing {
     pub batch: SealedBatch,
     /// Batches of its epoch that were given up, to be declared with it.
     pub ranges: Vec<DroppedRange>,
+    /// Batches before it, of its epoch, that another processor has taken over: the first and the last.
+    pub elsewhere: Option<(BatchSeq, BatchSeq)>,
     /// Its number on this connection, from 1; for plain peers.
     pub connection_seq: BatchSeq,
 }
@@ -103,6 +107,7 @@ struct State {
     ever_sent: usize,
     in_flight: InFlight,
     ranges: Vec<Declared>,
+    taken: Taken,
     connection: u64,
     connected: bool,
     kind: PeerKind,
@@ -158,6 +163,7 @@ impl Backlog {
             ever_sent: 0,
             in_flight: InFlight::default(),
             ranges: Vec::new(),
+            taken: Taken::default(),
             connection: 0,
             connected: false,
             kind: PeerKind::default(),
@@ -233,6 +239,7 @@ impl Backlog {
             state.acknowledge(|e| e.batch.epoch == *epoch && e.batch.seq <= *seq, false);
             state.ranges.retain(|d| d.epoch != *epoch || d.range.to > *seq);
         }
+        state.taken = Taken::new(resume);
         state.sent = 0;
         state.in_flight = InFlight::default();
         state.connection = state.connection.wrapping_add(1);
@@ -461,8 +468,9 @@ impl State {
         }
         self.sent = self.sent.saturating_add(1);
         self.ever_sent = self.ever_sent.max(self.sent);
+        let elsewhere = self.elsewhere(batch.epoch, batch.seq);
         let ranges = self.ranges_before(batch.epoch, batch.seq);
-        Some(Outgoing { batch, ranges, connection_seq: BatchSeq(connection_seq) })
+        Some(Outgoing { batch, ranges, elsewhere, connection_seq: BatchSeq(connection_seq) })
     }
 
     fn ranges_before(&mut self, epoch: Epoch, seq: BatchSeq) -> Vec<DroppedRange> {

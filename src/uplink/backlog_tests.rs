@@ -67,6 +67,42 @@ fn full_memory_gives_up_the_oldest_unsent_batch_and_declares_it() {
 }
 
 #[test]
+fn what_another_processor_took_over_is_said_with_the_first_batch_of_its_epoch_and_what_was_given_up_is_not() {
+    let backlog = backlog(3 * (100 + ENTRY_BYTES));
+    let first = backlog.begin(PeerKind::Extended, &[]);
+    let taken = |connection, epoch, seqs: std::ops::RangeInclusive<u64>| {
+        for seq in seqs {
+            offer(&backlog, [(epoch, seq)]);
+            let sent = backlog.next_to_send(connection).unwrap();
+            assert_eq!((sent.batch.seq, sent.elsewhere), (BatchSeq(seq), None));
+            backlog.ack(connection, epoch, BatchSeq(seq));
+        }
+    };
+    taken(first, A, 1..=5);
+    let second = backlog.begin(PeerKind::Extended, &[]);
+    offer(&backlog, [(A, 6)]);
+    let elsewhere = backlog.next_to_send(second).unwrap().elsewhere;
+    backlog.ack(second, A, BatchSeq(6));
+    taken(second, A, 7..=9);
+    taken(second, B, 1..=2);
+    backlog.end(second);
+    offer(&backlog, [(A, 10), (A, 11), (A, 12), (A, 13), (B, 3)]);
+
+    assert_eq!(elsewhere, Some((BatchSeq(1), BatchSeq(5))));
+    let told = |resume: &[(Epoch, BatchSeq)]| {
+        let connection = backlog.begin(PeerKind::Extended, resume);
+        let all: Vec<_> = std::iter::from_fn(|| backlog.next_to_send(connection)).collect();
+        all.into_iter().map(|o| (o.batch.seq.0, o.ranges.len(), o.elsewhere.map(|(f, t)| (f.0, t.0)))).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        told(&[(A, BatchSeq(9)), (B, BatchSeq(2))]),
+        [(12, 1, None), (13, 0, None), (3, 0, None)],
+        "10 and 11 were given up"
+    );
+    assert_eq!(told(&[(A, BatchSeq(5))]), [(12, 1, Some((6, 11))), (13, 0, None), (3, 0, Some((1, 2)))]);
+}
+
+#[test]
 fn a_declaration_is_repeated_until_acknowledged() {
     let backlog = backlog(2 * (100 + ENTRY_BYTES));
     offer(&backlog, [(A, 1), (A, 2), (A, 3)]);

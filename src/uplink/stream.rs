@@ -43,7 +43,7 @@ impl SendBody {
     fn encode(&mut self, out: &Outgoing) {
         match &self.legacy {
             Some(legacy) => self.pieces.push_back(legacy.encode(out)),
-            None => self.pieces.extend(with_ranges(&out.batch, &out.ranges).into_iter().filter(|p| !p.is_empty())),
+            None => self.pieces.extend(with_ranges(&out.batch, &out.ranges, out.elsewhere).into_iter().filter(|p| !p.is_empty())),
         }
     }
 }

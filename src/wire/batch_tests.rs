@@ -57,7 +57,7 @@ proptest! {
 
         let sealed = encoder.seal(now, version, &stats).unwrap();
         let range = DroppedRange { from: BatchSeq(1), to: BatchSeq(2), packets: 9, reason: DropReason::MemFull };
-        let wire = with_ranges(&sealed, &[range]).concat();
+        let wire = with_ranges(&sealed, &[range], None).concat();
         let read = data::PacketBatch::decode(&wire[5..]).unwrap();
 
         prop_assert_eq!(&read.hunter_id, "höre");

@@ -19,7 +19,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::calls::{Calls, Owned};
 use super::old::{Judged, OldHunters};
 use super::replay::replay;
-use crate::batch::PacketView;
+use crate::batch::{ELSEWHERE, PacketView};
 use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::processor::commit::{Group, Line};
@@ -193,16 +193,19 @@ impl Writer {
         let (hunter, epoch) = (&batch.hunter, batch.epoch);
         let mut losses = self.shared.losses.lock();
         let mut missing = batch.missing;
-        for range in batch.view.dropped_ranges() {
+        let (given_up, elsewhere): (Vec<_>, Vec<_>) = batch.view.dropped_ranges().partition(|range| range.reason != ELSEWHERE);
+        for range in given_up {
             missing = missing.saturating_sub(range.packets);
             if losses.is_declared_first(hunter, epoch, (range.from, range.to)) {
                 losses.missing(hunter, epoch, range.reason, range.packets, until, None);
             }
         }
         let first = batch.view.first_packet_index();
-        if missing > 0 {
+        let other_ways = batch.view.is_passed_on() || self.shared.below.lock().iter().next().is_some();
+        if !elsewhere.is_empty() && !other_ways {
+            losses.missing(hunter, epoch, ELSEWHERE, missing, until, None);
+        } else if missing > 0 {
             let gap = Gap { epoch: epoch.0, first: first.saturating_sub(batch.missing), end: first };
-            let other_ways = batch.view.is_passed_on() || self.shared.below.lock().iter().next().is_some();
             let reason = if other_ways { PENDING } else { UNDECLARED };
             losses.missing(hunter, epoch, reason, missing, until, Some(gap));
         }

@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use prost::Message;
 use serde_json::Value;
 
 use super::*;
-use crate::batch::{BatchView, ViewLimits};
+use crate::batch::{BatchView, ELSEWHERE, ViewLimits};
 use crate::capture::{FileSource, Progress, Source};
 use crate::packet::headers::{DecodeOptions, Transport, decode};
 use crate::processor::Outputs;
@@ -22,6 +23,7 @@ use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
 use crate::record::state::{Places, State};
+use crate::wire::data;
 use crate::wire::management::ProcessorRegistration;
 
 /// One frame of a capture and what a hunter says of it.
@@ -393,6 +395,38 @@ fn packets_that_will_not_come_stand_in_the_records_of_their_hunters_calls() {
     assert_eq!((&hole["hunter"], &hole["until"]), (&"h".into(), &call[30].ts.to_string().into()));
     assert_eq!(hole["from"], call[..20].iter().map(|p| p.ts).max().unwrap().to_string());
     assert_eq!((&whole["complete"], whole.get("holes")), (&true.into(), None));
+}
+
+/// As its hunter sends it that comes from another processor.
+fn comes_back(batch: Incoming, missing: u64) -> Incoming {
+    let range = data::DroppedRange { from_seq: 1, to_seq: batch.seq.0 - 1, packets: 0, reason: ELSEWHERE.into() };
+    let range = data::PacketBatch { dropped_ranges: vec![range], ..Default::default() }.encode_to_vec();
+    let message = [batch.view.message(), &range[..]].concat();
+    Incoming { view: BatchView::parse(message.into(), &ViewLimits::default()).unwrap(), missing, ..batch }
+}
+
+#[test]
+fn what_another_processor_has_stands_in_the_records_of_the_calls_that_went_on_there() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (call, other) = (one_call("plain.pcap"), one_call("hold.pcap"));
+    let (mut hunter, mut new) = (Batcher::new("h", 1), Batcher::new("new", 2));
+    let _to_another = new.batch(&other[..20], "new");
+    let recorder = Recorder::start(tmp.path(), SPLIT);
+    recorder.send(hunter.batch(&call[..20], "h"));
+    let _to_another = hunter.batch(&call[20..30], "h");
+    recorder.send(comes_back(hunter.batch(&call[30..], "h"), 10));
+    recorder.send(comes_back(new.batch(&other[20..], "new"), 0));
+
+    let records = [&call, &other].map(|call| recorder.wait(&call[0].call_id, is_closed));
+    recorder.stop();
+
+    let until = [call[30].ts, other[20].ts];
+    for ((record, packets), until) in records.iter().zip([Some(10), None]).zip(until) {
+        let hole = record["holes"].as_array().unwrap().iter().find(|hole| hole["reason"] == "elsewhere");
+        let hole = hole.unwrap_or_else(|| panic!("{record:#}"));
+        assert_eq!(record["complete"], false);
+        assert_eq!((hole["packets"].as_u64(), &hole["until"]), (packets, &until.to_string().into()), "{record:#}");
+    }
 }
 
 #[test]

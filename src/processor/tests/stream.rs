@@ -184,7 +184,7 @@ async fn a_gap_is_counted_by_whether_it_was_declared() {
     let mut stream = Stream::open(&shared);
     stream.send(batches[0].bytes.clone());
     stream.send(batches[3].bytes.clone());
-    for piece in with_ranges(&batches[6], &[range]) {
+    for piece in with_ranges(&batches[6], &[range], None) {
         stream.send(piece);
     }
     stream.send(batches[7].bytes.clone());
@@ -197,6 +197,36 @@ async fn a_gap_is_counted_by_whether_it_was_declared() {
     assert_eq!(missing, [0, 6, 6, 0]);
     let c = shared.counters.counts();
     assert_eq!((c.declared, c.undeclared, c.unique), (6, 6, 12));
+}
+
+#[tokio::test]
+async fn what_another_processor_has_taken_over_is_not_lost_and_stands_in_the_records_of_calls() {
+    let (shared, mut queue) = processor(8);
+    register(&shared, "edge");
+    let batches = sealed("edge", 7, 9);
+    let range = DroppedRange { from: BatchSeq(5), to: BatchSeq(5), packets: 3, reason: DropReason::MemFull };
+    let send = |stream: &mut Stream, n: usize, ranges: &[DroppedRange], from: u64| {
+        let elsewhere = Some((BatchSeq(from), BatchSeq(n as u64)));
+        for piece in with_ranges(&batches[n], ranges, elsewhere) {
+            stream.send(piece);
+        }
+    };
+    let mut stream = Stream::open(&shared);
+    send(&mut stream, 3, &[], 1);
+    assert_eq!(stream.answer().await, Answer::Silence);
+    let mut stream = Stream::open(&shared);
+    send(&mut stream, 7, &[range], 5);
+    assert_eq!(stream.answer().await, Answer::Silence);
+
+    let c = shared.counters.counts();
+    assert_eq!((c.unique, c.declared, c.undeclared, c.elsewhere), (6, 3, 0, 6));
+    let missing: Vec<_> = std::iter::from_fn(|| queue.try_recv().ok())
+        .map(|job| match job {
+            Job::Batch(b) => b.missing,
+            Job::Stopping { .. } => u64::MAX,
+        })
+        .collect();
+    assert_eq!(missing, [0, 9]);
 }
 
 #[tokio::test]
