@@ -22,7 +22,8 @@ use crate::telemetry::{Windows, clock, memory};
 use super::figures::LOSSES;
 
 use super::names::Names;
-use super::unaccounted::Before;
+use super::promise::Promise;
+use super::unaccounted::{Before, UNSEEN};
 
 /// Frames handed to the engine at once.
 const BURST: usize = 32;
@@ -153,6 +154,8 @@ pub struct Shared {
     pub(super) before: Mutex<Before>,
     /// Records of this run's state, or the last's, that could not be written or read.
     pub(super) state_errors: AtomicU64,
+    /// What that allows for.
+    pub(super) promise: Promise,
     own: RwLock<Arc<[FiveTuple]>>,
 }
 
@@ -164,6 +167,7 @@ impl Shared {
 
     /// For a capture thread on each of these.
     pub fn of(backlog: Arc<Backlog>, sources: Vec<String>) -> Self {
+        let threads = sources.len() as u64;
         Self {
             filters: FilterSlot::new(),
             backlog,
@@ -175,8 +179,18 @@ impl Shared {
             recent: Mutex::default(),
             before: Mutex::default(),
             state_errors: AtomicU64::new(0),
+            promise: Promise::new(UNSEEN.saturating_mul(threads)),
             own: RwLock::new(Arc::from([])),
         }
+    }
+
+    /// With batches of so many packets.
+    #[must_use]
+    pub(super) fn sealing_at(self, packets: u64) -> Self {
+        let threads = self.sources.len() as u64;
+        // the open batch, and what one burst puts into the next before either is handed over
+        let unseen = packets.max(UNSEEN).saturating_add(BURST as u64);
+        Self { promise: Promise::new(unseen.saturating_mul(threads)), ..self }
     }
 
     /// Our own connections, which are not captured.
@@ -270,7 +284,9 @@ impl Batching<'_> {
         }
         let Some(slot) = to.shared.progress.get(to.index) else { return };
         let mut told = slot.lock();
+        let before = taken(&told.engine);
         told.engine = engine.counters();
+        let now = taken(&told.engine);
         told.oversize = self.encoder.oversize();
         told.alive = Some(clock::Moment::now());
         let waiting = self.sealed.iter().map(|b| u64::from(b.packets)).fold(0, u64::saturating_add);
@@ -291,7 +307,14 @@ impl Batching<'_> {
             }
             told.open = told.open.saturating_sub(packets);
         }
+        drop(told);
+        to.shared.promise.took(before, now);
     }
+}
+
+/// Packets that were chosen or wait for a verdict.
+pub(super) const fn taken(c: &Counters) -> u64 {
+    c.forwarded.saturating_add(c.held)
 }
 
 /// Where a capture thread hands over what it sealed.
@@ -447,7 +470,8 @@ impl Inspector {
             alive: Some(clock::Moment::now()),
             ended: false,
         };
-        *slot.lock() = facts;
+        let before = std::mem::replace(&mut *slot.lock(), facts);
+        self.shared.promise.took(taken(&before.engine), taken(&engine));
         stats
     }
 }

@@ -8,6 +8,7 @@
 //! | [`control`] | filters in, heartbeat facts out |
 //! | [`figures`] | what became of every packet |
 //! | [`unaccounted`] | what a run that is killed may lose without anybody knowing |
+//! | `promise` | how much more the record of that allows for |
 //! | [`pages`] | figures and health over HTTP |
 //!
 //! Promises: capture never waits for the network (files do: they lose nothing); every captured packet is in exactly one counter of the
@@ -18,6 +19,7 @@ pub mod figures;
 pub mod inspect;
 pub mod names;
 pub mod pages;
+mod promise;
 pub mod topology;
 pub mod unaccounted;
 

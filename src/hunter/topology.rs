@@ -104,7 +104,8 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
     let spool = parts.spool.take().map(|queue| spawn_spool(queue, &backlog)).transpose()?;
     // a file's name is for nobody's dashboard
     let name = |source: &dyn Source| if parts.offline { "file".to_owned() } else { source.describe() };
-    let shared = Arc::new(Shared::of(Arc::clone(&backlog), parts.sources.iter().map(|source| name(&**source)).collect()));
+    let shared = Shared::of(Arc::clone(&backlog), parts.sources.iter().map(|source| name(&**source)).collect());
+    let shared = Arc::new(shared.sealing_at(parts.limits.packets.into()));
     let epochs: Vec<Epoch> =
         (0..parts.sources.len()).map(|n| Epoch::starting(clock::wall(), (parts.facts.instance, n))).collect();
     let account = parts.account.take();
@@ -127,6 +128,7 @@ pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Re
         // what a thread had that is gone is nowhere
         let stopped = !matches!(hunted, Err(HunterError::Panicked));
         let _ended = told.send(stopped);
+        shared.promise.wake();
         thread.join().map_err(|_| HunterError::Panicked)?;
     }
     seconds.abort();

@@ -6,25 +6,26 @@
 //! next start  at most = at risk in the record + rate × age − on disk and not in the record's account
 //! ```
 //! At risk is what was in memory alone: in batches, in the open one, held for a verdict, and what the kernel had taken and not handed over. What came
-//! after the record is bounded by the rate of late and by the age of the record: a hunter at work writes one every second. [`UNSEEN`] is added, which
-//! may come to a quiet hunter before anybody looks. So the figure is never less than what is missing, unless a flood began in the last tenth of a
-//! second. A run that is killed hands on what the one before it left, until one stops by itself.
+//! after the record is bounded by the rate of late and by the age of the record: a hunter at work writes one every second, and before it takes
+//! more than that allows for (`promise`). [`UNSEEN`] is added, the open batch. So the figure is never less than what is missing of what was
+//! chosen, however it comes, as long as the disk takes a record in time. Of what the kernel has taken and of what is held for a verdict it knows what
+//! was so at the last look. A run that is killed hands on what the one before it left, until one stops by itself.
 //!
 //! Promises: the capture waits for none of this, and no start fails for it. Refuses: to guess where the record cannot be read, or where the host
 //! went down too: then nobody knows what its disk had taken, and that is said.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-use super::inspect::Shared;
+use super::inspect::{Shared, taken};
 use crate::batch::{BatchSeq, Epoch};
 use crate::capture::KernelStats;
 use crate::spool::{LastRun, RunRecord, StateFile, StateRecord};
 use crate::telemetry::clock::{self, Moment};
 
-/// Packets that may come between two looks at a quiet hunter: a batch.
+/// Packets that may come before anybody looks: the open batch.
 pub const UNSEEN: u64 = 1024;
 /// Runs before the last whose losses are handed on.
 const RUNS: usize = 3;
@@ -104,7 +105,7 @@ pub fn booted_ns(now_ns: i64) -> Option<i64> {
 }
 
 /// How many came since a record was written, at most.
-fn since(rate: u64, age_ns: i64) -> u64 {
+pub(super) fn since(rate: u64, age_ns: i64) -> u64 {
     // a clock that was put back says nothing of the age
     let age = u64::try_from(age_ns).map_or(AGE.1, Duration::from_nanos).clamp(AGE.0, AGE.1);
     scaled(rate, age)
@@ -167,11 +168,13 @@ impl Recorder {
     /// Works until it is told whether the hunter has stopped by itself; who tells nothing has not.
     pub(super) fn run(mut self, end: &Receiver<bool>) {
         let stopped = loop {
-            match end.recv_timeout(LOOK) {
+            match end.try_recv() {
                 Ok(stopped) => break stopped,
-                Err(RecvTimeoutError::Disconnected) => break false,
-                Err(RecvTimeoutError::Timeout) if self.rate.is_due(self.shared.taken()) => self.write(false),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(TryRecvError::Disconnected) => break false,
+                Err(TryRecvError::Empty) => {}
+            }
+            if self.shared.promise.wait_asked(LOOK) || self.rate.is_due(self.shared.taken()) {
+                self.write(false);
             }
         };
         if stopped {
@@ -193,6 +196,7 @@ impl Recorder {
         });
         if records == self.written && !lost && !stopped {
             // nothing comes, nothing goes: what stands there is still so, whatever its age
+            self.shared.promise.keep(taken, rate);
             return;
         }
         self.written.clone_from(&records);
@@ -201,7 +205,11 @@ impl Recorder {
         }
         self.runs.last_mut().into_iter().for_each(|run| run.written_ns = written_ns);
         let done = self.file.write(&records, &self.runs, stopped);
+        if done.is_ok() {
+            self.shared.promise.keep(taken, rate);
+        }
         if let Err(e) = &done {
+            self.shared.promise.give_up();
             self.shared.state_errors.fetch_add(1, Ordering::Relaxed);
             self.written.clear();
             if !self.failing {
@@ -246,10 +254,7 @@ impl Rate {
 impl Shared {
     /// Packets that were chosen or wait for a verdict.
     fn taken(&self) -> u64 {
-        let of = |slot: &parking_lot::Mutex<super::inspect::Progressed>| {
-            let e = slot.lock().engine;
-            e.forwarded.saturating_add(e.held)
-        };
+        let of = |slot: &parking_lot::Mutex<super::inspect::Progressed>| taken(&slot.lock().engine);
         self.progress.iter().map(of).fold(0, u64::saturating_add)
     }
 
@@ -272,7 +277,9 @@ impl Shared {
         }
         drop(slots);
         if let Some(first) = records.first_mut() {
-            (first.acked, first.at_risk) = (exposed.acked_packets, at_risk);
+            // the next start adds one thread's open batch
+            let unseen = self.promise.unseen().saturating_sub(UNSEEN);
+            (first.acked, first.at_risk) = (exposed.acked_packets, at_risk.saturating_add(unseen));
         }
         (records, taken, kernel)
     }

@@ -138,9 +138,10 @@ impl Run {
         let batch = SealedBatch::stored(self.epoch, BatchSeq(self.next), u32::try_from(EACH).unwrap(), bytes.into());
         self.next += 1;
         let _taken = self.shared.backlog.offer(batch);
+        let taken = slot.engine.forwarded;
         drop(slot);
-        // as the thread does, at its next look
-        if self.recorder.rate.is_due(self.shared.taken()) {
+        // what a capture thread waits for
+        if self.shared.promise.is_exceeded(taken - EACH, taken) {
             self.recorder.write(false);
         }
     }
