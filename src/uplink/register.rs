@@ -34,7 +34,7 @@ pub(super) struct Registered {
     pub(super) resume: Vec<(Epoch, BatchSeq)>,
     /// How batches are rewritten for it, if they must be.
     pub(super) legacy: Option<Legacy>,
-    /// Its filters, to be applied when the session begins.
+    /// Its filters, to be applied.
     pub(super) filters: Option<FilterChange>,
     /// Other processors that it names.
     pub(super) peers: Vec<String>,

@@ -294,7 +294,12 @@ async fn session(
     let (mut draining, mut at_once) = (ending.clone(), ending.clone());
     let setup = tokio::select! {
         biased;
-        setup = set_up(ways, &address, backlog, way.up) => setup,
+        setup = async {
+            match way.up {
+                Some(up) => Ok(*up),
+                None => set_up(ways, &address, backlog, true).await,
+            }
+        } => setup,
         () = until(patience) => Err(SessionError::NoAnswer { target: target.to_string() }),
         () = drained(backlog, &mut draining) => return Ended::Finished,
         () = told(&mut at_once, Ending::Now) => Err(stopped(target)),
@@ -358,7 +363,7 @@ async fn way_back(ways: &Ways<'_>, from: &Address, backlog: &Arc<Backlog>, rando
     loop {
         until(from.peer.then(|| Instant::now() + ways::back_after(random))).await;
         for address in ways.own_ready() {
-            match set_up(ways, &address, backlog, None).await {
+            match set_up(ways, &address, backlog, false).await {
                 Ok(up) => return Way { address, up: Some(Box::new(up)) },
                 Err(error) => {
                     tracing::debug!(processor = %address.target, %error, "not back yet");
@@ -425,10 +430,8 @@ pub(super) struct Up {
     sockets: Vec<(SocketAddr, SocketAddr)>,
 }
 
-async fn set_up(ways: &Ways<'_>, address: &Address, backlog: &Backlog, begun: Option<Box<Up>>) -> Result<Up, SessionError> {
-    if let Some(up) = begun {
-        return Ok(*up);
-    }
+/// With `at_once` the filters are in force as soon as they are known; else they wait for the session.
+async fn set_up(ways: &Ways<'_>, address: &Address, backlog: &Backlog, at_once: bool) -> Result<Up, SessionError> {
     let (config, target, dialer) = (ways.config, &address.target, ways.dialer(address));
     let mut sockets = Vec::new();
     ways.attempt(address);
@@ -440,7 +443,10 @@ async fn set_up(ways: &Ways<'_>, address: &Address, backlog: &Backlog, begun: Op
         Party::Processor => register::processor(&mut client, config, target, ways.control).await,
     };
     ways.hear(address, &registered);
-    let registered = registered?;
+    let mut registered = registered?;
+    if at_once && let Some(filters) = registered.filters.take() {
+        ways.control.apply(filters);
+    }
     let data = connect(dialer, target, &mut sockets).await?;
     Ok(Up { control: client, data, registered, sockets })
 }
