@@ -62,10 +62,10 @@ impl Shares {
     }
 }
 
-/// What a processor may know of calls: half, less the base, and a quarter at least. Blocks, batches that wait, batches that are passed on and
-/// unfinished messages have an eighth each.
+/// What a processor may know of calls: three eighths, less the base, and a quarter at least. Blocks, batches that wait, batches that are passed on,
+/// batches for monitors, unfinished messages and what is not read of connections have an eighth each at most.
 pub(super) fn calls_of_a_processor(limit: u64) -> u64 {
-    (limit / 2).saturating_sub(BASE).max(limit / 4)
+    (limit / 8 * 3).saturating_sub(BASE).max(limit / 4)
 }
 
 /// Memory of the machine, or of the smallest control group around this process.

@@ -7,6 +7,7 @@ use clap::ArgMatches;
 
 use crate::config::{self, CallLayout, ListenHost, ProcessConfig, Sandbox, ServerDurability, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Target, Transport, listen_addresses};
+use crate::processor::answers::Answers;
 use crate::processor::commit::{Recovered, recover};
 use crate::processor::filters::read_file;
 use crate::processor::intake::Intake;
@@ -98,6 +99,7 @@ async fn supervise(
     let (order, orders) = processor::orders();
     let limit = memory::limit(config.system.memory_limit)?;
     access.intake = Intake::within(limit);
+    access.answers = Answers::within(limit);
     let mut parts = Parts { transport, ..assemble(&config, tls.clone(), access, limit).await? };
     parts.upstream = upstream::parts(&config, dialer, limit)?;
     let mut reloads = 0;
@@ -177,7 +179,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         ListenHost::Name(name) => name,
     });
     let addresses = listen_addresses(host.as_deref(), port).await.map_err(|e| Stop::new(Exit::Usage, e))?;
-    let acceptor = Acceptor::bind(&addresses, tls, limits(p)).map_err(|e| Stop::new(Exit::Failure, e))?;
+    let acceptor = Acceptor::bind(&addresses, tls, limits(p, limit)).map_err(|e| Stop::new(Exit::Failure, e))?;
     Ok(Parts {
         id: config.id.clone(),
         access,
@@ -210,12 +212,14 @@ fn peers(named: &[String]) -> Result<Vec<String>, Stop> {
 }
 
 /// Each hunter has two connections, and two more while it makes others in their place; each monitor one; the rest is for everybody else.
-fn limits(p: &config::Processor) -> AcceptLimits {
+/// What they may have sent that is not read takes an eighth of the memory.
+fn limits(p: &config::Processor, limit: u64) -> AcceptLimits {
     let usual = AcceptLimits::default();
     let hunters = usize::try_from(p.max_hunters).unwrap_or(usize::MAX);
     let monitors = usize::try_from(p.max_subscribers).unwrap_or(usize::MAX);
     AcceptLimits {
         connections: usual.connections.max(hunters.saturating_mul(2).saturating_add(monitors).saturating_add(64)),
+        memory: limit / 8,
         age: p.max_connection_age,
         ..usual
     }

@@ -14,6 +14,7 @@
 mod connection;
 mod counts;
 mod error;
+pub mod http2;
 mod open;
 mod pending;
 
@@ -31,11 +32,9 @@ use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::Stream;
-use tonic::transport::server::Server;
 use tracing::{debug, info, warn};
 
-use self::connection::Gate;
-pub use self::connection::{Connection, PeerInfo};
+pub use self::connection::{Connection, Gate, PeerInfo};
 use self::counts::count;
 pub use self::counts::{AcceptCounters, AcceptCounts};
 pub use self::error::ListenError;
@@ -47,20 +46,6 @@ use super::revoked::CertId;
 use super::tls::{ALPN, ServerSetup, ServerTls, explain};
 use super::{Io, tune};
 use crate::telemetry::Every;
-
-/// Largest HTTP/2 frame we receive: 256 KiB, so that a batch of 64 KiB is one frame (measured: 1.5 to 1.7 times the default's speed).
-pub const FRAME_MAX: u32 = 256 * 1024;
-/// What a peer may send on one stream before it is read: 4 MiB, the largest batch.
-pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// What a peer may send on one connection before it is read: 8 MiB, so that one full stream does not stop the others. Bodies are read as they
-/// come, within the bounds of messages; only batches wait here, while the record queue is full.
-pub const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-/// Most streams open at once on one connection; tonic's default is no limit.
-pub const STREAMS_MAX: u32 = 64;
-/// Largest header list, in octets as RFC 9113 §10.5.1 counts them.
-pub const HEADER_LIST_MAX: u32 = 16 * 1024;
-/// Most streams reset by the peer that are not yet dealt with ("rapid reset", CVE-2023-44487).
-pub const PENDING_RESETS_MAX: usize = 20;
 
 /// A peer begins HTTP/2 within this time; a round trip, most of the time.
 pub const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -76,23 +61,14 @@ const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 /// Lines per second about peers that were refused.
 static REFUSED: Every = Every::second(10);
 
-/// The bounds above, applied to tonic's server.
-#[must_use]
-pub fn http2(server: Server) -> Server {
-    server
-        .max_frame_size(FRAME_MAX)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS_MAX)
-        .http2_max_header_list_size(HEADER_LIST_MAX)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
-}
-
 /// How much an [`Acceptor`] takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcceptLimits {
-    /// Connections open at once, handshakes included: 1024, each may hold [`CONNECTION_WINDOW`].
+    /// Connections open at once, handshakes included: 1024.
     pub connections: usize,
+    /// Bytes that they may hold, all together, of what was sent to us and is not read. Each has a share of what is left when it comes, between
+    /// [`http2::WINDOW_LEAST`] and [`http2::WINDOW_MOST`].
+    pub memory: u64,
     /// Of these, from one address: 256, so that one machine cannot take all; a whole site may stand behind one address.
     pub per_address: usize,
     /// Of these, in one name: 4. A hunter has two, and two more while it makes others in their place.
@@ -110,6 +86,7 @@ impl Default for AcceptLimits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            memory: u64::MAX,
             per_address: 256,
             per_identity: 4,
             age: Duration::from_hours(1),
@@ -264,13 +241,13 @@ impl Acceptor {
     /// Takes a plain connection as it is, or lets an encrypted one wait for its handshake.
     fn admit(&mut self, socket: TcpStream, remote: SocketAddr) -> Option<Connection> {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let slot = match Slot::take(&self.open, remote.ip(), &self.limits) {
+        let mut slot = match Slot::take(&self.open, remote.ip(), &self.limits) {
             Ok(slot) => slot,
             Err(counter) => {
                 count(counter);
                 refused(
                     remote,
-                    "too many connections are open, in all or from this address; see why its peers do not close them",
+                    "too many connections are open, in all, from this address or for --memory-limit; see why its peers do not close them",
                 );
                 return None;
             }
@@ -287,7 +264,8 @@ impl Acceptor {
         let peer = PeerInfo { rolls: self.rolls(remote), ..PeerInfo::new(remote, local, None, self.tls.is_some()) };
         let Some(tls) = &self.tls else {
             count(&self.open.counters.accepted);
-            return Some(Connection::new(Io::Plain(socket), peer, Arc::default(), slot));
+            let peer = PeerInfo { window: slot.widen(&self.limits), ..peer };
+            return Some(Connection::new(Io::Plain(socket), peer, slot));
         };
         let config = Arc::clone(&tls.fresh().config);
         self.handshakes.wait(remote.ip(), Met { socket, peer, slot, config });
@@ -312,7 +290,6 @@ impl Acceptor {
             refused(peer.remote, "too many connections are open in the name of this certificate; is it used twice?");
             return None;
         }
-        let gate = Arc::new(Gate::default());
         if let Some(certificate) = certificate {
             // the handshake may have begun before the list changed
             if self.tls.as_ref().is_some_and(|tls| tls.current().revoked.has(&certificate)) {
@@ -320,10 +297,11 @@ impl Acceptor {
                 refused(peer.remote, "the peer's certificate was revoked");
                 return None;
             }
-            slot.certify(certificate, Arc::clone(&gate));
+            slot.certify(certificate, Arc::clone(&peer.gate));
         }
         count(&counters.accepted);
-        Some(Connection::new(io, peer, gate, slot))
+        let peer = PeerInfo { window: slot.widen(&self.limits), ..peer };
+        Some(Connection::new(io, peer, slot))
     }
 
     /// Looks for changed files, and cuts connections of certificates that were revoked.

@@ -398,9 +398,11 @@ async fn a_new_certificate_is_served_and_old_connections_live_on() {
 
 #[tokio::test]
 async fn connections_above_the_bounds_are_closed_and_counted() {
-    for (limits, total) in [
-        (AcceptLimits { connections: 2, ..AcceptLimits::default() }, true),
-        (AcceptLimits { per_address: 2, ..AcceptLimits::default() }, false),
+    let least = accept::http2::bytes_of(accept::http2::WINDOW_LEAST);
+    for (limits, refusals) in [
+        (AcceptLimits { connections: 2, ..AcceptLimits::default() }, [1, 0, 0]),
+        (AcceptLimits { per_address: 2, ..AcceptLimits::default() }, [0, 1, 0]),
+        (AcceptLimits { memory: 3 * least - 1, ..AcceptLimits::default() }, [0, 0, 1]),
     ] {
         let (mut acceptor, target) = acceptor(None, limits);
         let counters = acceptor.counters();
@@ -412,13 +414,37 @@ async fn connections_above_the_bounds_are_closed_and_counted() {
         assert!(timeout(Duration::from_millis(50), acceptor.next()).await.is_err());
         assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
         let counts = counters.read();
-        assert_eq!((counts.refused_full, counts.refused_address), if total { (1, 0) } else { (0, 1) });
+        assert_eq!([counts.refused_full, counts.refused_address, counts.refused_memory], refusals);
         assert_eq!((counts.accepted, counts.open), (2, 2));
 
         drop(second);
         let third = serve_one(&mut acceptor, dialer.dial(&target)).await;
         assert!(first.0.is_ok() && third.0.is_ok());
     }
+}
+
+#[tokio::test]
+async fn a_window_is_a_share_of_the_memory_that_is_left_and_given_back() {
+    use accept::http2::{WINDOW_LEAST, WINDOW_MOST, bytes_of};
+    let memory = 32 << 20;
+    let (mut acceptor, target) = acceptor(None, AcceptLimits { memory, ..AcceptLimits::default() });
+    let counters = acceptor.counters();
+    let dialer = Dialer::insecure();
+    let (mut kept, mut windows) = (Vec::new(), Vec::new());
+
+    for _ in 0..200 {
+        let (client, connection) = serve_one(&mut acceptor, dialer.dial(&target)).await;
+        windows.push(connection.peer().window);
+        kept.push((client.unwrap(), connection));
+    }
+
+    assert_eq!(u64::from(windows[0]), (memory / 2 - bytes_of(WINDOW_LEAST)) / 16);
+    assert!(windows.is_sorted_by(|a, b| a >= b) && windows.last() == Some(&WINDOW_LEAST), "{windows:?}");
+    let held = counters.read().window_bytes;
+    assert_eq!(held, windows.iter().map(|w| bytes_of(*w)).sum::<u64>());
+    assert!(held <= memory && *windows.iter().max().unwrap() < WINDOW_MOST);
+    drop(kept);
+    assert_eq!(counters.read().window_bytes, 0);
 }
 
 /// [`meet`] while other connections may be open.
@@ -486,71 +512,4 @@ async fn several_addresses_take_turns() {
 mod ends;
 mod handshakes;
 mod matrix;
-
-mod served {
-    //! The acceptor below tonic: what a service sees of its peer.
-
-    use std::convert::Infallible;
-
-    use hyper_util::rt::TokioIo;
-    use tonic::body::Body;
-    use tonic::server::NamedService;
-    use tonic::transport::{Endpoint, Server};
-    use tonic_prost::ProstCodec;
-    use tower::service_fn;
-
-    use super::*;
-
-    /// Answers every call with "not found" and the identity of the caller.
-    #[derive(Clone)]
-    struct WhoAmI;
-
-    impl NamedService for WhoAmI {
-        const NAME: &'static str = "lippycat.test.WhoAmI";
-    }
-
-    impl tower::Service<http::Request<Body>> for WhoAmI {
-        type Response = http::Response<Body>;
-        type Error = Infallible;
-        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-            let peer = request.extensions().get::<PeerInfo>();
-            let who = peer.and_then(|peer| peer.identity.as_ref()).map_or_else(|| "nobody".to_owned(), PeerIdentity::uri);
-            std::future::ready(Ok(tonic::Status::not_found(who).into_http()))
-        }
-    }
-
-    #[tokio::test]
-    async fn a_service_sees_who_calls() {
-        let site = Site::new();
-        let (acceptor, target) = acceptor(Some(site.server(true)), AcceptLimits::default());
-        let counters = acceptor.counters();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = accept::http2(Server::builder()).add_service(WhoAmI).serve_with_incoming_shutdown(acceptor, async {
-            // Dropped is asked for, too.
-            let _asked = stopped.await;
-        });
-        let server = tokio::spawn(server);
-        let dialer = dialer(site.hunter());
-        let endpoint = Endpoint::from_static("http://processor");
-        let channel = endpoint.connect_with_connector(service_fn(move |_| {
-            let (dialer, target) = (dialer.clone(), target.clone());
-            async move { dialer.dial(&target).await.map(TokioIo::new) }
-        }));
-
-        let mut client = tonic::client::Grpc::new(channel.await.unwrap());
-        client.ready().await.unwrap();
-        let path = http::uri::PathAndQuery::from_static("/lippycat.test.WhoAmI/Ask");
-        let answer = client.unary(tonic::Request::new(()), path, ProstCodec::<(), ()>::default()).await;
-
-        assert_eq!(answer.unwrap_err().message(), "lc:hunter:edge");
-        assert_eq!(counters.read().accepted, 1);
-        drop((client, stop));
-        server.await.unwrap().unwrap();
-    }
-}
+mod served;

@@ -11,17 +11,17 @@
 //! To add a method: one row in [`RULES`]; a test holds the table against the protocol files.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use futures_util::future::Either;
 use http::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::answers::Answers;
 use super::intake::{Intake, Metered};
 use crate::net::{KeyInUse, Keys, PeerIdentity, PeerInfo, Reloading, Role};
 use crate::telemetry::{Escaped, Every};
@@ -74,6 +74,16 @@ const CHANGE_BELOW: &[Who] = &[PROCESSOR, ADMIN];
 /// The method that hunters stream by.
 const DATA_STREAM: &str = "/lippycat.data.DataService/StreamPackets";
 
+/// Answered without end.
+const ENDLESS: [&str; 6] = [
+    DATA_STREAM,
+    "/lippycat.data.DataService/SubscribePackets",
+    "/lippycat.data.DataService/SubscribeCorrelatedCalls",
+    "/lippycat.management.ManagementService/Heartbeat",
+    "/lippycat.management.ManagementService/SubscribeFilters",
+    "/lippycat.management.ManagementService/SubscribeTopology",
+];
+
 /// The table. What is not in it is denied.
 pub const RULES: &[Rule] = &[
     Rule { path: DATA_STREAM, may: FEED },
@@ -105,6 +115,8 @@ pub struct Access {
     pub keys: Option<Arc<Reloading<Keys>>>,
     /// What is under way.
     pub intake: Intake,
+    /// What is on its way back.
+    pub answers: Answers,
     counters: Arc<AccessCounters>,
 }
 
@@ -150,7 +162,7 @@ impl Access {
     /// Clients show certificates (`certificates`), or one of `keys`, or nothing.
     #[must_use]
     pub fn new(certificates: bool, keys: Option<Arc<Reloading<Keys>>>) -> Self {
-        Self { certificates, keys, intake: Intake::default(), counters: Arc::default() }
+        Self { certificates, keys, intake: Intake::default(), answers: Answers::default(), counters: Arc::default() }
     }
 
     /// Whether whoever calls must say who it is.
@@ -260,40 +272,48 @@ impl<S> Guard<S> {
     }
 }
 
+type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
 impl<S> Service<Request<Body>> for Guard<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Body>, Infallible>>, S::Future>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Answering {
         let peer = request.extensions().get::<PeerInfo>();
         // the key goes no further than here
         let key = request.headers().get(API_KEY).map(http::HeaderValue::as_bytes);
-        match self.access.decide(request.uri().path(), peer, key) {
-            Ok(who) => {
-                let used = self.access.keys.as_ref().zip(key).map(|(keys, key)| KeyInUse::of(keys, key));
-                if let Some(peer) = request.extensions_mut().get_mut::<PeerInfo>() {
-                    peer.identity = who;
-                    peer.key = used;
-                }
-                request.headers_mut().remove(API_KEY);
-                match self.meter(request) {
-                    Ok(request) => Either::Right(self.inner.call(request)),
-                    Err(status) => Either::Left(ready(Ok(status.into_http()))),
-                }
-            }
+        let who = match self.access.decide(request.uri().path(), peer, key) {
+            Ok(who) => who,
             Err(denial) => {
                 let status = self.access.refuse(&denial, request.uri().path());
-                Either::Left(ready(Ok(status.into_http())))
+                return Box::pin(async move { Ok(status.into_http()) });
             }
+        };
+        let used = self.access.keys.as_ref().zip(key).map(|(keys, key)| KeyInUse::of(keys, key));
+        if let Some(peer) = request.extensions_mut().get_mut::<PeerInfo>() {
+            peer.identity = who;
+            peer.key = used;
         }
+        request.headers_mut().remove(API_KEY);
+        let peer = request.extensions().get::<PeerInfo>().filter(|_| !ENDLESS.contains(&request.uri().path())).cloned();
+        let request = match self.meter(request) {
+            Ok(request) => request,
+            Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
+        };
+        let (answer, answers) = (self.inner.call(request), self.access.answers.clone());
+        Box::pin(async move {
+            let answer = answer.await?;
+            Ok(if let Some(peer) = peer { answers.give(answer, peer).await } else { answer })
+        })
     }
 }
 

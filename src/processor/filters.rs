@@ -22,7 +22,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
-use self::shared::{Held, Shared, Steps};
+pub use self::shared::List;
+use self::shared::{Held, Shared, Steps, Words};
 use crate::capture::Libpcap;
 use crate::filter::{self, Change, Filter, FilterKind, MediaPolicy, Store, Update};
 use crate::wire::management::{self as wire, FilterUpdate, FilterUpdateType};
@@ -34,6 +35,14 @@ const GIVEN_MAX: usize = 60 << 20;
 const GIVEN_MAX_LEGACY: usize = 8 << 20;
 /// Bytes around one filter in a message.
 const PREFIX_MAX: usize = 8;
+/// Number of the filters in the answer to a registration, and in the answer to whoever asks for them.
+const IN_REGISTRATION: u32 = 4;
+const IN_ANSWER: u32 = 1;
+
+/// Bytes of the lists of filters that are told at once, where a process may take `limit` (0: nobody has said): a sixteenth of it.
+fn told_max(limit: u64) -> u64 {
+    if limit == 0 { u64::MAX } else { limit / 16 }
+}
 
 /// Why a filter file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +85,11 @@ impl Subscriber {
         self.capabilities.iter().any(|c| FilterKind::parse(c) == Some(FilterKind::SipUri))
     }
 
+    /// What its words depend on.
+    fn words(&self, field: u32) -> Words {
+        Words { field, extended: self.extended, knows_uri: self.extended || self.knows_uri() }
+    }
+
     /// A filter in words it understands, and whether it then selects what was asked for and nothing more.
     fn tell(&self, f: &Filter) -> (wire::Filter, bool) {
         if self.extended {
@@ -108,6 +122,8 @@ pub struct Distribution {
     /// What each registered hunter holds while it is not subscribed.
     held: Mutex<HashMap<String, Remembered>>,
     shared: Mutex<Shared>,
+    /// Bytes of lists that are told at once.
+    told_max: u64,
     turn: AtomicU64,
 }
 
@@ -120,6 +136,7 @@ impl Distribution {
             version: watch::Sender::new(version),
             held: Mutex::default(),
             shared: Mutex::default(),
+            told_max: told_max(crate::telemetry::memory::read().limit),
             turn: AtomicU64::new(0),
         }
     }
@@ -166,8 +183,31 @@ impl Distribution {
     }
 
     /// Every filter, for monitors.
-    pub fn all(&self) -> Vec<wire::Filter> {
-        self.store.read().iter().map(|f| to_wire(f)).collect()
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: others are told too many other lists, or this one is longer than an answer may be.
+    pub fn all(&self) -> Result<List, Status> {
+        let all = self.shared.lock().held(self.store.read().iter().cloned().collect());
+        let words = Words { field: IN_ANSWER, extended: true, knows_uri: true };
+        whole(self.tell_list(&all, words, GIVEN_MAX, to_wire)?, &all)
+    }
+
+    /// A list as a field of an answer, as far as it fits into `room` bytes.
+    fn tell_list(&self, of: &Held, words: Words, room: usize, tell: impl Fn(&Filter) -> wire::Filter) -> Result<List, Status> {
+        let encode = || {
+            let (mut bytes, mut filters) = (Vec::new(), 0_usize);
+            for f in of.iter().map(|f| tell(f)) {
+                if bytes.len().saturating_add(f.encoded_len()).saturating_add(PREFIX_MAX) > room {
+                    break;
+                }
+                prost::encoding::message::encode(words.field, &f, &mut bytes);
+                filters = filters.saturating_add(1);
+            }
+            bytes.shrink_to_fit();
+            (bytes, filters)
+        };
+        let told = self.shared.lock().told(of, words, self.told_max, encode);
+        told.ok_or_else(|| Status::resource_exhausted("too many other lists of filters are on their way to others; try again"))
     }
 
     fn wanted(&self, s: &Subscriber) -> (u64, Held) {
@@ -185,8 +225,12 @@ impl Distribution {
     }
 
     /// What a hunter is to hold, in its words.
-    pub fn for_hunter(&self, s: &Subscriber) -> Vec<wire::Filter> {
-        self.wanted(s).1.iter().map(|f| s.tell(f).0).collect()
+    ///
+    /// # Errors
+    /// As [`Self::all`].
+    pub fn for_hunter(&self, s: &Subscriber) -> Result<List, Status> {
+        let (_, wanted) = self.wanted(s);
+        whole(self.tell_list(&wanted, s.words(IN_ANSWER), GIVEN_MAX, |f| s.tell(f).0)?, &wanted)
     }
 
     /// The first of a hunter's filters for monitors, as far as they fit into `room` bytes, and how many it has in all.
@@ -207,20 +251,17 @@ impl Distribution {
 
     /// What a hunter is to hold, remembered as given: its subscription starts from there. What does not fit into one message
     /// comes with the subscription.
-    pub fn give(&self, s: &Subscriber) -> (u64, Vec<wire::Filter>) {
+    ///
+    /// # Errors
+    /// As [`Self::all`].
+    pub fn give(&self, s: &Subscriber) -> Result<(u64, List), Status> {
         let (version, wanted) = self.wanted(s);
-        let mut room = if s.extended { GIVEN_MAX } else { GIVEN_MAX_LEGACY };
-        let mut told = Vec::with_capacity(wanted.len());
-        for f in wanted.iter() {
-            let (f, _) = s.tell(f);
-            let Some(left) = room.checked_sub(f.encoded_len().saturating_add(PREFIX_MAX)) else { break };
-            room = left;
-            told.push(f);
-        }
-        let filters = if told.len() == wanted.len() { wanted } else { wanted.iter().take(told.len()).cloned().collect() };
+        let room = if s.extended { GIVEN_MAX } else { GIVEN_MAX_LEGACY };
+        let list = self.tell_list(&wanted, s.words(IN_REGISTRATION), room, |f| s.tell(f).0)?;
+        let filters = if list.filters == wanted.len() { wanted } else { wanted.iter().take(list.filters).cloned().collect() };
         let given = Remembered { follows: None, turn: self.turn(), given: true, filters };
         self.held.lock().insert(s.id.clone(), given);
-        (version, told)
+        Ok((version, list))
     }
 
     /// Follows the set for one hunter, which was given something before and is not forgotten; its subscription from before ends.
@@ -257,6 +298,13 @@ impl Distribution {
     fn turn(&self) -> u64 {
         self.turn.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// A list of which nothing is left out.
+fn whole(list: List, of: &Held) -> Result<List, Status> {
+    let missing = of.len().saturating_sub(list.filters);
+    let text = || format!("{missing} of {} filters do not fit into one answer", of.len());
+    if missing == 0 { Ok(list) } else { Err(Status::resource_exhausted(text())) }
 }
 
 /// Ids for an audit line, as many as a line can bear.
@@ -376,183 +424,4 @@ fn to_wire(f: &Filter) -> wire::Filter {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::{FutureExt, StreamExt};
-
-    use super::*;
-    use crate::filter::Dialect;
-
-    fn user(id: &str, pattern: &str) -> Filter {
-        Filter::new(id, FilterKind::SipUser, pattern)
-    }
-
-    fn hunter(id: &str, extended: bool) -> Subscriber {
-        Subscriber { id: id.into(), capabilities: vec!["sip_user".into(), "sip_uri".into()], extended }
-    }
-
-    fn set(filters: Vec<Filter>) -> Arc<Distribution> {
-        let set = Arc::new(Distribution::new(7));
-        set.replace(filters, "test").unwrap();
-        set
-    }
-
-    /// Everything the subscription has to say now: `+id`, `~id` or `-id`, and a bar at the end of each group.
-    fn said(f: &mut Following) -> String {
-        let mut out = String::new();
-        while let Some(Some(Ok(u))) = f.next().now_or_never() {
-            out.push(match u.update_type() {
-                FilterUpdateType::UpdateAdd => '+',
-                FilterUpdateType::UpdateModify => '~',
-                FilterUpdateType::UpdateDelete => '-',
-            });
-            out.push_str(&u.filter.unwrap().id);
-            if !u.more {
-                out.push('|');
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn a_subscription_goes_on_from_what_the_registration_gave() {
-        let set = set(vec![user("a", "x"), user("b", "x")]);
-        let h = hunter("h", true);
-        assert_eq!(set.give(&h).0, 8);
-        set.replace(vec![user("b", "y"), user("c", "x")], "test").unwrap();
-
-        let mut f = set.follow(h);
-
-        assert_eq!(said(&mut f), "~b+c-a|");
-        set.replace(vec![Filter { target_hunters: vec!["other".into()], ..user("b", "y") }, user("c", "x")], "test").unwrap();
-        assert_eq!(said(&mut f), "-b|");
-        set.replace(vec![user("c", "x")], "test").unwrap();
-        assert_eq!(said(&mut f), "", "what was not for this hunter is no concern of it");
-    }
-
-    #[test]
-    fn an_old_hunter_gets_the_whole_set_first_and_what_went_since() {
-        let set = set(vec![user("a", "x"), user("b", "x")]);
-        let h = hunter("h", false);
-        drop(set.give(&h));
-        set.replace(vec![user("b", "x")], "test").unwrap();
-
-        assert_eq!(said(&mut set.follow(h)), "+b-a|");
-    }
-
-    #[test]
-    fn what_went_while_a_hunter_was_away_without_registering_again_is_gone_when_it_is_back() {
-        for extended in [true, false] {
-            let set = set(vec![user("a", "x"), user("b", "x")]);
-            let h = hunter("h", extended);
-            drop(set.give(&h));
-            drop(said(&mut set.follow(h.clone())));
-            set.replace(vec![user("b", "x")], "test").unwrap();
-
-            assert_eq!(said(&mut set.follow(h)), "+b-a|");
-        }
-    }
-
-    #[test]
-    fn a_subscription_that_ends_late_does_not_hide_a_later_registration() {
-        let set = set(vec![user("a", "x")]);
-        let h = hunter("h", true);
-        let old = set.follow(h.clone());
-        set.replace(vec![user("b", "x")], "test").unwrap();
-        drop(set.give(&h));
-
-        drop(old);
-
-        assert_eq!(said(&mut set.follow(h)), "");
-    }
-
-    #[test]
-    fn old_hunters_are_told_in_their_words_and_monitors_in_ours() {
-        let set = set(vec![user("a", "alice"), Filter { dialect: Dialect::Legacy, ..user("l", "lic") }]);
-        let words = |f: Vec<wire::Filter>| f.into_iter().map(|f| (f.r#type, f.pattern)).collect::<Vec<_>>();
-
-        assert_eq!(words(set.for_hunter(&hunter("h", false))), [(6, "alice@*".into()), (0, "lic".into())]);
-        assert_eq!(words(set.for_hunter(&hunter("h", true))), [(0, "alice".into()), (0, "*lic*".into())]);
-        assert_eq!(words(set.all()), [(0, "alice".into()), (0, "*lic*".into())]);
-    }
-
-    #[test]
-    fn what_does_not_fit_into_the_answer_to_a_registration_comes_with_the_subscription() {
-        let text = "x".repeat(4000);
-        let filter = |n: i32| Filter { description: text.clone(), ..user(&n.to_string(), "x") };
-        let set = set((0..4000).map(filter).collect());
-        let h = hunter("h", false);
-
-        let (_, given) = set.give(&h);
-
-        assert!(given.len() > 2000 && given.len() < 2100, "{}", given.len());
-        let rest = said(&mut set.follow(hunter("h", true)));
-        assert_eq!(rest.matches('+').count(), 4000 - given.len());
-    }
-
-    #[test]
-    fn monitors_see_as_much_as_fits() {
-        let set = set((0..10).map(|n| user(&n.to_string(), "x")).collect());
-        let mut room = 20;
-
-        let (shown, all) = set.shown(&hunter("h", true), 5, &mut room);
-
-        assert_eq!((all, shown.len() < 5, room < 10), (10, true, true));
-    }
-
-    #[test]
-    fn what_many_hunters_hold_and_are_to_be_told_is_in_memory_once() {
-        let set = set((0..100).map(|n| user(&format!("{n:03}"), "x")).collect());
-        let h = |n: usize| hunter(&format!("h{n}"), true);
-        let mut all: Vec<Following> = (0..50)
-            .map(|n| {
-                drop(set.give(&h(n)));
-                set.follow(h(n))
-            })
-            .collect();
-        set.replace((0..100).map(|n| user(&format!("{n:03}"), "y")).collect(), "test").unwrap();
-
-        for f in &mut all {
-            assert!(f.next().now_or_never().is_some());
-        }
-
-        let one = all[0].steps.as_ptr();
-        assert_eq!(all[0].steps.len(), 100);
-        assert!(all.iter().all(|f| f.steps.as_ptr() == one && f.held.as_ptr() == all[0].held.as_ptr()));
-        drop(all);
-        let held: Vec<_> = set.held.lock().values().map(|r| r.filters.as_ptr()).collect();
-        assert_eq!((held.len(), held.iter().all(|p| *p == held[0])), (50, true));
-    }
-
-    #[test]
-    fn a_hunter_has_one_subscription_and_the_one_before_ends() {
-        let set = set(vec![user("a", "x")]);
-        let h = hunter("h", true);
-        drop(set.give(&h));
-        let mut first = set.follow(h.clone());
-        assert_eq!(said(&mut first), "");
-
-        let mut second = set.follow(h);
-
-        assert_eq!(first.next().now_or_never().map(|end| end.is_none()), Some(true), "it ends");
-        assert_eq!(said(&mut second), "+a|");
-        drop(first);
-        set.replace(vec![user("b", "x")], "test").unwrap();
-        assert_eq!(said(&mut second), "+b-a|");
-    }
-
-    #[test]
-    fn nothing_is_remembered_of_a_hunter_that_is_gone() {
-        let set = set(vec![user("a", "x")]);
-        let mut all = Vec::new();
-        for n in 0..100 {
-            let h = hunter(&format!("h{n}"), true);
-            drop(set.give(&h));
-            all.push(set.follow(h));
-        }
-        (0..100).for_each(|n| set.forget(&format!("h{n}")));
-
-        drop(all);
-
-        assert_eq!(set.held.lock().len(), 0);
-    }
-}
+mod tests;

@@ -72,9 +72,20 @@ struct Table {
 
 /// Who shares a bound.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Peer {
+pub(super) enum Peer {
     Named(PeerIdentity),
     At(IpAddr),
+}
+
+impl Peer {
+    pub(super) fn of(peer: &PeerInfo) -> Self {
+        peer.identity.clone().map_or_else(|| Self::At(peer.remote.ip()), Self::Named)
+    }
+}
+
+/// How long the other side may take for so many bytes.
+pub(super) fn patience(bytes: usize) -> Duration {
+    PATIENCE.saturating_add(Duration::from_secs((bytes / BYTES_PER_SEC) as u64))
 }
 
 /// What one connection, or one peer, has open.
@@ -137,7 +148,7 @@ impl Intake {
     /// # Errors
     /// `RESOURCE_EXHAUSTED`: a data stream too many.
     pub fn enter(&self, peer: &PeerInfo, data_stream: bool) -> Result<Ticket, Status> {
-        let whose = peer.identity.clone().map_or_else(|| Peer::At(peer.remote.ip()), Peer::Named);
+        let whose = Peer::of(peer);
         let mut open = self.0.open.lock();
         let of = open.connections.entry(peer.remote).or_default();
         if data_stream && of.data_streams >= DATA_STREAMS {
@@ -268,8 +279,7 @@ impl Metered {
         if !under_way {
             self.until = None;
         } else if self.until.is_none() {
-            let seconds = self.missing / BYTES_PER_SEC;
-            self.until = Some(Box::pin(sleep(PATIENCE + Duration::from_secs(seconds as u64))));
+            self.until = Some(Box::pin(sleep(patience(self.missing))));
         }
         Ok(())
     }

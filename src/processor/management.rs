@@ -98,14 +98,15 @@ impl ManagementService for Management {
             self.shared.note_run(&id, instance, &earlier);
         }
         let extended = subscriber.extended;
-        let (filter_version, filters) = self.shared.filters.give(&subscriber);
+        let (filter_version, list) = self.shared.filters.give(&subscriber)?;
         let acked = self.shared.ingest.resume_points(&id, &epochs);
-        tracing::info!(hunter = %id, extended, filters = filters.len(), version = filter_version, "hunter registered");
-        Ok(Response::new(RegistrationResponse {
+        tracing::info!(hunter = %id, extended, filters = list.filters, version = filter_version, "hunter registered");
+        let mut answer = Response::new(RegistrationResponse {
             accepted: true,
             error: String::new(),
             assigned_id: id,
-            filters,
+            // behind it
+            filters: Vec::new(),
             config: Some(ProcessorConfig {
                 batch_size: 64,
                 batch_timeout_ms: 100,
@@ -117,7 +118,9 @@ impl ManagementService for Management {
             acked: acked.into_iter().map(|(e, s)| ResumePoint { epoch: e.0, ack_sequence: s.0 }).collect(),
             peers: self.shared.peers().to_vec(),
             filter_version,
-        }))
+        });
+        answer.extensions_mut().insert(list);
+        Ok(answer)
     }
 
     async fn heartbeat(&self, request: Request<Streaming<HunterHeartbeat>>) -> Result<Response<Self::HeartbeatStream>, Status> {
@@ -149,12 +152,14 @@ impl ManagementService for Management {
         if peer.as_ref().and_then(|p| p.identity.as_ref()).is_some_and(|who| who.role == Role::Hunter) {
             self.shared.check_identity(peer.as_ref(), &id)?;
         }
-        if id.is_empty() {
-            return Ok(Response::new(FilterResponse { filters: self.shared.filters.all() }));
-        }
         let hunter = self.shared.roster.lock().get(&id).map(Hunter::subscriber);
-        let filters = hunter.map(|h| self.shared.filters.for_hunter(&h)).unwrap_or_default();
-        Ok(Response::new(FilterResponse { filters }))
+        let mut answer = Response::new(FilterResponse { filters: Vec::new() });
+        if id.is_empty() {
+            answer.extensions_mut().insert(self.shared.filters.all()?);
+        } else if let Some(hunter) = hunter {
+            answer.extensions_mut().insert(self.shared.filters.for_hunter(&hunter)?);
+        }
+        Ok(answer)
     }
 
     async fn subscribe_filters(&self, request: Request<FilterRequest>) -> Result<Response<Self::SubscribeFiltersStream>, Status> {

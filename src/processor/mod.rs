@@ -10,7 +10,7 @@
 //! | [`topology`] | every thread, task and channel |
 //! | [`data`], `feed` | the data stream; whose it is |
 //! | [`below`] | processors below this one |
-//! | [`access`], [`intake`] | who may call what; how much of it may be under way |
+//! | [`access`], [`intake`], [`answers`] | who may call what; how much of it may be under way, and of what is answered |
 //! | [`ingest`] | what arrived, what is stored |
 //! | [`commit`] | when something is stored: the commit log, the commit thread, what a restart begins from |
 //! | [`counts`] | what became of every packet |
@@ -26,6 +26,7 @@
 //! however often it comes and whenever a process ends; a full disk stops acknowledgements, never loses what was acknowledged.
 
 pub mod access;
+pub mod answers;
 pub mod below;
 mod branches;
 pub mod commit;

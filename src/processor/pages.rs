@@ -286,7 +286,7 @@ fn registrations(x: &mut Exposition, said: &Said) {
 }
 
 fn calls(x: &mut Exposition, access: &Access) {
-    let (c, under_way) = (access.counts(), access.intake.counts());
+    let (c, under_way, answers) = (access.counts(), access.intake.counts(), access.answers.counts());
     let mut denied =
         x.family("lc_calls_denied_total", Kind::Counter, "Calls that nobody may make, or not who called, by reason.");
     let reasons = [
@@ -298,11 +298,14 @@ fn calls(x: &mut Exposition, access: &Access) {
         ("large", under_way.large),
         ("crowded", under_way.crowded),
         ("slow", under_way.slow),
+        ("answers", answers.refused),
+        ("not_taken", answers.late),
     ];
     for (reason, n) in reasons {
         denied.sample(&[("reason", reason)], n);
     }
     x.gauge("lc_unfinished_message_bytes", "Bytes of messages that have begun and not ended.", under_way.bytes);
+    x.gauge("lc_waiting_answer_bytes", "Bytes of answers that are not taken yet, lists of filters aside.", answers.bytes);
 }
 
 fn monitors(x: &mut Exposition, (now, f): (usize, Figures)) {
@@ -317,12 +320,14 @@ fn monitors(x: &mut Exposition, (now, f): (usize, Figures)) {
 
 fn connections(x: &mut Exposition, c: &AcceptCounts) {
     x.gauge("lc_connections", "Connections open.", c.open);
+    x.gauge("lc_connection_window_bytes", "Bytes these may hold of what was sent and is not read.", c.window_bytes);
     x.counter("lc_connections_accepted_total", "Connections accepted.", c.accepted);
     let mut refused = x.family("lc_connections_refused_total", Kind::Counter, "Connections refused, by reason.");
     let reasons = [
         ("full", c.refused_full),
         ("address", c.refused_address),
         ("identity", c.refused_identity),
+        ("memory", c.refused_memory),
         ("revoked", c.revoked),
         ("silent", c.silent),
         ("aged", c.aged),

@@ -17,17 +17,19 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_stream::Stream;
-use tonic::transport::Server;
+use tokio_stream::{Stream, StreamExt};
+use tonic::service::Routes;
 use tonic::transport::server::Connected;
+use tower::Layer;
 
 use super::access::{Access, AccessLayer};
 use super::branches::record::{self, End};
@@ -344,27 +346,37 @@ pub(super) async fn serve<I>(
     incoming: impl Stream<Item = Result<I, Infallible>>,
     access: Access,
     shared: Arc<Shared>,
-    mut orders: watch::Receiver<Order>,
+    orders: watch::Receiver<Order>,
 ) where
     I: AsyncRead + AsyncWrite + Connected<ConnectInfo = PeerInfo> + Unpin + Send + 'static,
 {
     let management = ManagementServiceServer::new(Management::new(Arc::clone(&shared)))
         .max_decoding_message_size(CALL_MAX)
         .max_encoding_message_size(ANSWER_MAX);
-    let stop = async move {
-        let _told = orders.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
-    };
-    let served = http2(Server::builder())
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .layer(AccessLayer(access))
-        .add_service(management)
-        .add_service(DataService::new(shared))
-        .serve_with_incoming_shutdown(incoming, stop)
-        .await;
-    if let Err(e) = served {
-        tracing::error!(error = %e, "the server ended");
+    let routes = Routes::new(management).add_service(DataService::new(shared)).prepare();
+    let service = AccessLayer(access).layer(routes);
+    let mut connections = JoinSet::new();
+    let mut stop = pin!(stopped(orders.clone()));
+    {
+        // gone with the loop, so that nobody waits for a connection that is not accepted
+        let mut incoming = pin!(incoming);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                next = incoming.next() => {
+                    let Some(Ok(io)) = next else { break };
+                    connections.spawn(http2::serve(io, service.clone(), stopped(orders.clone())));
+                }
+                Some(_ended) = connections.join_next() => {}
+            }
+        }
     }
+    while connections.join_next().await.is_some() {}
+}
+
+/// Returns when the processor is told to end.
+async fn stopped(mut orders: watch::Receiver<Order>) {
+    let _told = orders.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
 }
 
 /// Does what takes long, as the filter of a monitor does, on a thread of its own; `None`: it panicked.
@@ -424,6 +436,9 @@ pub(super) async fn watch_pressure(shared: Arc<Shared>) {
             shared.remind();
             shared.recent.lock().tick(Instant::now(), shared.counters.counts().losses());
             shared.note_memory(memory::look().short);
+            if let Some(doors) = shared.doors.get() {
+                doors.access.answers.cut_late();
+            }
         }
     }
 }
@@ -490,13 +505,15 @@ pub(super) async fn tell_stats(shared: Arc<Shared>, wanted: bool) {
 fn tell_refusals(shared: &Shared, before: u64) -> u64 {
     let Some(doors) = shared.doors.get() else { return 0 };
     let (c, calls, bodies) = (doors.connections.read(), doors.access.counts(), doors.access.intake.counts());
-    let bodies_refused = bodies.refused();
-    let total = c.refused().saturating_add(calls.total()).saturating_add(bodies_refused);
+    let answers = doors.access.answers.counts();
+    let ended = bodies.refused().saturating_add(answers.refused).saturating_add(answers.late);
+    let total = c.refused().saturating_add(calls.total()).saturating_add(ended);
     if total > before {
         tracing::warn!(
             open = c.open,
             accepted = c.accepted,
             too_many = c.refused_full.saturating_add(c.refused_address).saturating_add(c.refused_identity),
+            no_memory = c.refused_memory,
             handshakes = c.handshakes_late.saturating_add(c.handshakes_failed).saturating_add(c.not_http2),
             revoked = c.revoked,
             silent = c.silent,
@@ -507,6 +524,8 @@ fn tell_refusals(shared: &Shared, before: u64) -> u64 {
             crowded = bodies.crowded,
             slow = bodies.slow,
             streams = bodies.streams,
+            answers = answers.refused,
+            not_taken = answers.late,
             "connections and calls refused so far"
         );
     }

@@ -22,7 +22,7 @@ async fn connect(port: u16) -> Option<TcpStream> {
     connect_from(THERE, port).await
 }
 
-async fn connect_from(last: u8, port: u16) -> Option<TcpStream> {
+pub(super) async fn connect_from(last: u8, port: u16) -> Option<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
     let to = SocketAddr::from(([127, 0, 0, 1], port));

@@ -14,20 +14,20 @@ use super::hostile::{REGISTER, STREAM, hunt, processor, resident};
 use super::not_run;
 use super::whole::{calls_capture, frames};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Frame types and flags (RFC 9113 §6).
-const DATA: u8 = 0;
+pub(super) const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const SETTINGS: u8 = 4;
 const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
+pub(super) const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
-const END_STREAM: u8 = 1;
+pub(super) const END_STREAM: u8 = 1;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
@@ -42,12 +42,12 @@ fn headers(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     list
 }
 
-fn open(path: &str, stream: u32, flags: u8) -> Vec<u8> {
+pub(super) fn open(path: &str, stream: u32, flags: u8) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | flags, stream, &headers(path, &[]))
 }
 
 /// Streams of a client have odd numbers.
-fn odd(n: u32) -> u32 {
+pub(super) fn odd(n: u32) -> u32 {
     2 * n + 1
 }
 

@@ -18,6 +18,7 @@ mod hostile;
 mod hostile_control;
 mod hostile_hunter;
 mod hostile_packets;
+mod hostile_unread;
 mod hostile_wire;
 mod hostile_words;
 mod interfaces;

@@ -16,6 +16,7 @@ use super::super::Io;
 use super::super::facts::PeerIdentity;
 use super::super::keys::KeyInUse;
 use super::counts::count;
+use super::http2::WINDOW_MOST;
 use super::open::Slot;
 use super::{FIRST_WORD, ROLL_GRACE};
 
@@ -39,13 +40,23 @@ pub struct PeerInfo {
     pub rolls: Option<Instant>,
     /// The key that this call is made with; such calls end when it is taken out.
     pub key: Option<KeyInUse>,
+    /// Bytes it may send on its connection before they are read.
+    pub window: u32,
+    /// Its connection ends when this is shut.
+    pub gate: Arc<Gate>,
 }
 
 impl PeerInfo {
     /// Somebody at `remote`, without a certificate unless `identity` names one.
     #[must_use]
-    pub const fn new(remote: SocketAddr, local: SocketAddr, identity: Option<PeerIdentity>, tls: bool) -> Self {
-        Self { remote, local, certificate: identity.is_some(), identity, tls, rolls: None, key: None }
+    pub fn new(remote: SocketAddr, local: SocketAddr, identity: Option<PeerIdentity>, tls: bool) -> Self {
+        let (certificate, rolls, key, gate) = (identity.is_some(), None, None, Arc::default());
+        Self { remote, local, identity, certificate, tls, rolls, key, window: WINDOW_MOST, gate }
+    }
+
+    /// Cuts the connection; false when it was cut before.
+    pub fn cut(&self) -> bool {
+        self.gate.shut()
     }
 
     /// Returns when endless calls of this peer shall end: its connection is old, or its key was taken out; never, for one of which neither may be.
@@ -72,10 +83,18 @@ impl PeerInfo {
 
 /// Shut from outside; the connection behind it ends.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub struct Gate {
     shut: AtomicBool,
     reader: AtomicWaker,
 }
+
+impl PartialEq for Gate {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Gate {}
 
 impl Gate {
     /// False when it was shut before.
@@ -87,7 +106,7 @@ impl Gate {
 
     fn pass(&self) -> io::Result<()> {
         if self.shut.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's certificate was revoked"));
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the connection was cut"));
         }
         Ok(())
     }
@@ -99,7 +118,6 @@ impl Gate {
 pub struct Connection {
     io: Io,
     peer: PeerInfo,
-    gate: Arc<Gate>,
     /// When it is cut: without a first word soon, later when it is old.
     until: Pin<Box<Sleep>>,
     heard: bool,
@@ -109,9 +127,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(io: Io, peer: PeerInfo, gate: Arc<Gate>, slot: Slot) -> Self {
+    pub(super) fn new(io: Io, peer: PeerInfo, slot: Slot) -> Self {
         let until = Box::pin(sleep_until(Instant::now() + FIRST_WORD));
-        Self { io, peer, gate, until, heard: false, turn: 0, slot }
+        Self { io, peer, until, heard: false, turn: 0, slot }
     }
 
     /// Who is at the other end.
@@ -148,8 +166,8 @@ impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // registered before the look, so that a gate shut in between wakes
-        this.gate.reader.register(cx.waker());
-        this.gate.pass()?;
+        this.peer.gate.reader.register(cx.waker());
+        this.peer.gate.pass()?;
         this.poll_until(cx)?;
         if this.turn >= TURN {
             this.turn = 0;
@@ -176,7 +194,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.gate.pass()?;
+        this.peer.gate.pass()?;
         Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
@@ -190,7 +208,7 @@ impl AsyncWrite for Connection {
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.gate.pass()?;
+        this.peer.gate.pass()?;
         Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
     }
 

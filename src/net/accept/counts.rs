@@ -11,6 +11,8 @@ pub struct AcceptCounts {
     pub refused_full: u64,
     /// Refused because [`super::AcceptLimits::per_address`] were open from there.
     pub refused_address: u64,
+    /// Refused because [`super::AcceptLimits::memory`] was in use.
+    pub refused_memory: u64,
     /// Handshakes cut after [`super::AcceptLimits::handshake`].
     pub handshakes_late: u64,
     /// Handshakes that failed.
@@ -29,6 +31,8 @@ pub struct AcceptCounts {
     pub errors: u64,
     /// Open at this moment, pending handshakes included.
     pub open: u64,
+    /// Bytes that these may hold of what was sent and is not read.
+    pub window_bytes: u64,
 }
 
 /// Counts of an [`super::Acceptor`], readable from anywhere while it runs.
@@ -37,6 +41,7 @@ pub struct AcceptCounters {
     pub(super) accepted: AtomicU64,
     pub(super) refused_full: AtomicU64,
     pub(super) refused_address: AtomicU64,
+    pub(super) refused_memory: AtomicU64,
     pub(super) handshakes_late: AtomicU64,
     pub(super) handshakes_failed: AtomicU64,
     pub(super) not_http2: AtomicU64,
@@ -46,6 +51,7 @@ pub struct AcceptCounters {
     pub(super) aged: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) open: AtomicU64,
+    pub(super) window_bytes: AtomicU64,
 }
 
 impl AcceptCounts {
@@ -54,6 +60,7 @@ impl AcceptCounts {
         self.refused_full
             .saturating_add(self.refused_address)
             .saturating_add(self.refused_identity)
+            .saturating_add(self.refused_memory)
             .saturating_add(self.handshakes_late)
             .saturating_add(self.handshakes_failed)
             .saturating_add(self.not_http2)
@@ -70,6 +77,7 @@ impl AcceptCounters {
             accepted: of(&self.accepted),
             refused_full: of(&self.refused_full),
             refused_address: of(&self.refused_address),
+            refused_memory: of(&self.refused_memory),
             handshakes_late: of(&self.handshakes_late),
             handshakes_failed: of(&self.handshakes_failed),
             not_http2: of(&self.not_http2),
@@ -79,6 +87,7 @@ impl AcceptCounters {
             aged: of(&self.aged),
             errors: of(&self.errors),
             open: of(&self.open),
+            window_bytes: of(&self.window_bytes),
         }
     }
 }

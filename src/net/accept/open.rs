@@ -12,6 +12,7 @@ use super::super::revoked::{CertId, Revoked};
 use super::AcceptLimits;
 use super::connection::Gate;
 use super::counts::{AcceptCounters, count};
+use super::http2::{WINDOW_LEAST, WINDOW_MOST, bytes_of};
 
 /// Every open connection.
 #[derive(Debug, Default)]
@@ -50,7 +51,12 @@ pub(super) struct Slot {
     address: IpAddr,
     identity: Option<PeerIdentity>,
     certified: Option<u64>,
+    /// Bytes that the connection may hold.
+    bytes: u64,
 }
+
+/// Of what is left of one half of the memory a connection may have one part in so many; the other half is for those that come later.
+const SHARE: u64 = 16;
 
 impl Slot {
     /// A place, or the counter of what stands against it.
@@ -62,8 +68,26 @@ impl Slot {
         if !more(&mut table.by_address, address, limits.per_address) {
             return Err(&open.counters.refused_address);
         }
+        let bytes = bytes_of(WINDOW_LEAST);
+        if open.counters.window_bytes.load(Ordering::Relaxed).saturating_add(bytes) > limits.memory {
+            less(&mut table.by_address, &address);
+            return Err(&open.counters.refused_memory);
+        }
+        open.counters.window_bytes.fetch_add(bytes, Ordering::Relaxed);
         count(&open.counters.open);
-        Ok(Self { open: Arc::clone(open), address, identity: None, certified: None })
+        Ok(Self { open: Arc::clone(open), address, identity: None, certified: None, bytes })
+    }
+
+    /// The window of a connection that has come so far: its share of the memory that is left.
+    pub(super) fn widen(&mut self, limits: &AcceptLimits) -> u32 {
+        let _one_at_a_time = self.open.table.lock();
+        let used = &self.open.counters.window_bytes;
+        let share = (limits.memory / 2).saturating_sub(used.load(Ordering::Relaxed)) / SHARE;
+        let window = u32::try_from(share).map_or(WINDOW_MOST, |share| share.clamp(WINDOW_LEAST, WINDOW_MOST));
+        let more = bytes_of(window).saturating_sub(self.bytes);
+        used.fetch_add(more, Ordering::Relaxed);
+        self.bytes = self.bytes.saturating_add(more);
+        window
     }
 
     /// Whose connection it turned out to be; false: it has as many as it may have.
@@ -100,6 +124,7 @@ impl Drop for Slot {
         if let Some(key) = self.certified {
             table.certified.remove(&key);
         }
+        self.open.counters.window_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.open.counters.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
