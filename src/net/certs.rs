@@ -25,6 +25,7 @@ use rcgen::{
 use rustls::pki_types::{DnsName, UnixTime};
 use thiserror::Error;
 use x509_parser::time::ASN1Time;
+use zeroize::Zeroizing;
 
 use super::facts::{CertFacts, PeerIdentity, Role};
 use super::revoke::{CA_CRL, write_empty};
@@ -290,14 +291,14 @@ impl Ca {
         if !cert.exists() {
             return Err(CertsError::NoCa { dir: dir.into() });
         }
-        let (chain, key_der) = tls::pair(&cert, &key)?;
-        let der = chain.first().ok_or_else(|| tls::damaged("certificate", &cert))?;
+        let (pair, key_der) = tls::pair(&cert, &key)?;
+        let der = pair.cert.first().ok_or_else(|| tls::damaged("certificate", &cert))?;
         let facts = CertFacts::read(der).ok_or_else(|| tls::damaged("certificate", &cert))?;
         if !facts.is_ca {
             return Err(CertsError::NotACa { path: cert });
         }
         let failed = |cause| CertsError::Make { path: cert.clone(), cause };
-        let key = KeyPair::try_from(&key_der).map_err(failed)?;
+        let key = KeyPair::try_from(key_der.der()).map_err(failed)?;
         let issuer = Issuer::from_ca_cert_der(der, key).map_err(failed)?;
         Ok(Self { issuer, not_after: facts.not_after })
     }
@@ -338,7 +339,7 @@ impl Pair {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             made.map_err(|cause| CertsError::Write { path: dir.into(), cause })?;
         }
-        write_new(&self.key, key.serialize_pem().as_bytes())?;
+        write_new(&self.key, Zeroizing::new(key.serialize_pem()).as_bytes())?;
         if let Err(e) = write_new(&self.cert, cert.pem().as_bytes()) {
             // A key without its certificate would only be in the way of the next attempt; if it stays, that says so.
             let _removed = fs::remove_file(&self.key);

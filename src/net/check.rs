@@ -176,8 +176,8 @@ fn revocation(report: &mut Report, leaf: &CertificateDer<'static>, crl: &Path) -
 }
 
 fn key_fits(report: &mut Report, chain: &[CertificateDer<'static>], cert: &Path, key: &Path) -> Result<(), CertsError> {
-    match tls::belong_together(cert, chain, key, &private_key(key)?) {
-        Ok(()) => report.say(Verdict::Good, format!("the key {} belongs to it", key.display())),
+    match tls::belong_together(cert, chain.to_vec(), key, &private_key(key)?) {
+        Ok(_) => report.say(Verdict::Good, format!("the key {} belongs to it", key.display())),
         Err(e) => report.say(Verdict::Bad, e.to_string()),
     }
     let mode = std::fs::metadata(key).map(|meta| meta.permissions().mode());

@@ -20,9 +20,11 @@ use std::time::Duration;
 use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
+use zeroize::Zeroizing;
 
 use super::facts::{PeerIdentity, Role};
 use super::reload::{Load, Reloading};
+use super::secret;
 use super::tls::TlsError;
 
 /// Largest key file.
@@ -176,7 +178,7 @@ impl ApiKey {
         if !key.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(bad("a key is one line of visible ASCII characters; make one with: openssl rand -hex 32"));
         }
-        let mut value = HeaderValue::from_str(key).map_err(|_| bad("not a key"))?;
+        let mut value = HeaderValue::from_maybe_shared(secret::shared(key)).map_err(|_| bad("not a key"))?;
         // h2 neither logs nor indexes it
         value.set_sensitive(true);
         Ok(Self(value))
@@ -216,14 +218,16 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 }
 
 /// The text of a file that its owner alone may read.
-fn private(what: &'static str, path: &Path) -> Result<String, TlsError> {
+fn private(what: &'static str, path: &Path) -> Result<Zeroizing<String>, TlsError> {
     let unreadable = |cause| TlsError::Read { what, path: path.into(), cause };
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();
     if mode & OTHERS != 0 {
         return Err(TlsError::Exposed { what, path: path.into(), mode: mode & 0o777 });
     }
-    let mut text = String::new();
+    // room for all of it at once: what grows leaves pieces behind
+    let room = file.metadata().map_err(unreadable)?.len().min(FILE_MAX).saturating_add(1);
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(room).unwrap_or(0)));
     file.take(FILE_MAX).read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
 }

@@ -15,6 +15,7 @@ pub mod pages;
 pub mod reload;
 pub mod revoke;
 pub mod revoked;
+mod secret;
 pub mod tls;
 pub mod transport;
 

@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::secret::BLOCK;
 use super::tls::{ClientTls, ServerSetup, ServerTls, TlsError, read};
 use crate::telemetry::RELOADS;
 
@@ -130,13 +131,17 @@ impl<L: Load> Reloading<L> {
     }
 }
 
+/// Whole blocks at a time: what is no whole one stays in the hash's own buffer, and may be part of a key.
 fn digest(source: &impl Load) -> Result<[u8; 32], TlsError> {
-    let mut hash = Sha256::new();
+    let (mut hash, mut lengths) = (Sha256::new(), Vec::new());
     for path in source.files() {
-        let bytes = read("TLS file", path)?;
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
+        let mut bytes = read("TLS file", path)?;
+        lengths.extend((bytes.len() as u64).to_le_bytes());
+        let blocks = bytes.len().next_multiple_of(BLOCK);
+        bytes.resize(blocks, 0);
+        hash.update(&*bytes);
     }
+    hash.update(lengths);
     Ok(hash.finalize().into())
 }
 

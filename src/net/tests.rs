@@ -102,7 +102,7 @@ impl Odd {
     }
 
     fn pair(cert: &Path, key: &Path) -> (Vec<rustls::pki_types::CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        (certificates("certificate", cert).unwrap(), private_key(key).unwrap())
+        (certificates("certificate", cert).unwrap(), private_key(key).unwrap().der().clone_key())
     }
 
     fn client(&self, ca: &Path) -> Arc<ClientConfig> {

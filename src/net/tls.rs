@@ -11,16 +11,19 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, ServerConfig,
+    SignatureScheme,
 };
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use super::facts::CertFacts;
 use super::revoked::{Lists, Revoked, subject};
+use super::secret::{self, Key};
 
 /// HTTP/2, as RFC 9113 §3.3 names it.
 pub(super) const ALPN: &[u8] = b"h2";
@@ -184,10 +187,7 @@ impl ClientTls {
             }
         };
         let mut config = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => {
-                let (chain, key_der) = pair(cert, key)?;
-                builder.with_client_auth_cert(chain, key_der).map_err(|e| refused(cert, &e))?
-            }
+            (Some(cert), Some(key)) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair(cert, key)?.0))),
             (None, None) => builder.with_no_client_auth(),
             _ => return Err(TlsError::HalfPair),
         };
@@ -276,7 +276,7 @@ impl ServerTls {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| refused(&self.cert, &e))?;
-        let (chain, key) = pair(&self.cert, &self.key)?;
+        let (pair, _) = pair(&self.cert, &self.key)?;
         let builder = match &self.client_ca {
             None if self.require_client || self.crl.is_some() => return Err(TlsError::NoClientCa),
             None => builder.with_no_client_auth(),
@@ -294,7 +294,7 @@ impl ServerTls {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|e| refused(&self.cert, &e))?;
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Connections are few and long; a resumed session would skip the look at a certificate that may have ended since.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -333,8 +333,8 @@ pub(super) fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// A certificate chain and its key, checked to be a pair that is valid now.
-pub(super) fn pair(cert: &Path, key: &Path) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+/// A certificate chain with what signs for it, and its key; checked to be a pair that is valid now.
+pub(super) fn pair(cert: &Path, key: &Path) -> Result<(CertifiedKey, Key), TlsError> {
     let chain = certificates("certificate", cert)?;
     let key_der = private_key(key)?;
     if let Some(facts) = chain.first().and_then(|leaf| CertFacts::read(leaf)) {
@@ -346,21 +346,21 @@ pub(super) fn pair(cert: &Path, key: &Path) -> Result<(Vec<CertificateDer<'stati
             return Err(TlsError::NotYetValid { path: cert.into(), wait: span(facts.not_before.saturating_sub(now)) });
         }
     }
-    belong_together(cert, &chain, key, &key_der)?;
-    Ok((chain, key_der))
+    Ok((belong_together(cert, chain, key, &key_der)?, key_der))
 }
 
-/// Whether the key is that of the first certificate.
+/// The two as one, where the key is that of the first certificate.
 pub(super) fn belong_together(
     cert: &Path,
-    chain: &[CertificateDer<'static>],
+    chain: Vec<CertificateDer<'static>>,
     key: &Path,
-    key_der: &PrivateKeyDer<'static>,
-) -> Result<(), TlsError> {
-    match CertifiedKey::from_der(chain.to_vec(), key_der.clone_key(), &aws_lc_rs::default_provider()) {
+    key_der: &Key,
+) -> Result<CertifiedKey, TlsError> {
+    let pair = CertifiedKey::new(chain, key_der.signer().map_err(|e| refused(key, &e))?);
+    match pair.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(pair),
         Err(rustls::Error::InconsistentKeys(_)) => Err(TlsError::KeyMismatch { key: key.into(), cert: cert.into() }),
         Err(e) => Err(refused(key, &e)),
-        Ok(_) => Ok(()),
     }
 }
 
@@ -379,24 +379,22 @@ pub(super) fn certificates(what: &'static str, path: &Path) -> Result<Vec<Certif
 }
 
 /// The private key of a PEM file.
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn private_key(path: &Path) -> Result<Key, TlsError> {
     let what = "key";
-    PrivateKeyDer::from_pem_slice(&read(what, path)?).map_err(|e| {
-        if matches!(e, rustls::pki_types::pem::Error::NoItemsFound) {
-            TlsError::Missing { what, path: path.into(), label: "PRIVATE KEY" }
-        } else {
-            TlsError::Damaged { what, path: path.into(), why: e.to_string() }
-        }
-    })
+    match Key::from_pem(&read(what, path)?) {
+        Ok(Some(key)) => Ok(key),
+        Ok(None) => Err(TlsError::Missing { what, path: path.into(), label: "PRIVATE KEY" }),
+        Err(why) => Err(TlsError::Damaged { what, path: path.into(), why: why.into() }),
+    }
 }
 
-pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    let fail = |cause| TlsError::Read { what, path: path.into(), cause };
-    let meta = std::fs::metadata(path).map_err(fail)?;
-    if meta.len() > FILE_MAX {
-        return Err(fail(io::Error::other("it is larger than 1 MiB, so it is not a PEM file")));
-    }
-    std::fs::read(path).map_err(fail)
+/// A file, wiped from memory when it is dropped: it may be a key.
+pub(super) fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    secret::read(path, FILE_MAX).map_err(|cause| {
+        let large = cause.kind() == io::ErrorKind::FileTooLarge;
+        let cause = if large { io::Error::other("it is larger than 1 MiB, so it is not a PEM file") } else { cause };
+        TlsError::Read { what, path: path.into(), cause }
+    })
 }
 
 /// PEM around something that is not what it should be.

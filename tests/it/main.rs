@@ -36,6 +36,7 @@ mod pipes;
 mod privacy;
 mod privileges;
 mod rust_text;
+mod secrets;
 mod spool;
 mod started;
 mod targets;
