@@ -145,6 +145,8 @@ pub struct Shared {
     pub(super) ending: Latch,
     /// Set once nobody hands in work any more.
     pub(super) stopping: AtomicBool,
+    /// Set when the end takes long: what is in the commit log alone is left there, and the next start writes it to its files.
+    pub(super) late: AtomicBool,
     /// What presses, and what the hunters were last asked.
     flow: Mutex<Flow>,
     /// What hunters say their kernels and interfaces lost; read when a call's record is written. No queue: that may be full for long.
@@ -248,6 +250,7 @@ impl Shared {
             clock: Steady::start(),
             ending: Latch::default(),
             stopping: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             flow: Mutex::default(),
             losses: Arc::default(),
             alive: Mutex::default(),

@@ -67,6 +67,9 @@ const STATS: Duration = Duration::from_secs(5);
 const PRESSURE: Duration = Duration::from_millis(100);
 /// Patience for open connections at a stop.
 const GRACE: Duration = Duration::from_secs(5);
+/// Patience for files at a stop, and for the end once there is no time for more of them.
+const WRITING: Duration = Duration::from_secs(10);
+const ENDING: Duration = Duration::from_secs(20);
 /// Largest management message we send: 100 000 filters to a hunter that takes as much.
 const ANSWER_MAX: usize = 64 << 20;
 
@@ -122,7 +125,14 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     // what was handed in is written; nobody hands in more
     shared.stopping.store(true, Ordering::Release);
     // the guard goes before anything is awaited
-    let ended = timeout(Duration::from_secs(30), finished.wait_for(|f| *f)).await.map(|f| f.is_ok());
+    let mut ended = timeout(WRITING, finished.wait_for(|f| *f)).await.map(|f| f.is_ok());
+    if ended.is_err() {
+        tracing::warn!(
+            "too many files to write now: calls are complete in the commit log, and the next start writes them to their files"
+        );
+        shared.late.store(true, Ordering::Release);
+        ended = timeout(ENDING, finished.wait_for(|f| *f)).await.map(|f| f.is_ok());
+    }
     match ended {
         Ok(true) => {}
         Ok(false) => return Err(ProcessorError::Panicked),

@@ -132,7 +132,7 @@ impl Committer {
             self.sync_some(SLICE);
         }
         while self.running.is_some() && !self.progress.at().failed {
-            self.sync_some(Duration::MAX);
+            self.sync_some(SLICE);
         }
         self.latency.tell();
         let state = self.state.path().to_path_buf();
@@ -287,6 +287,11 @@ impl Committer {
     /// Goes on with a checkpoint for a while.
     fn sync_some(&mut self, time: Duration) {
         let Some(running) = &mut self.running else { return };
+        // the first one must be there
+        if self.shared.late.load(Ordering::Acquire) && self.progress.at().checkpoints > 0 {
+            self.leave();
+            return;
+        }
         let began = Moment::now();
         if let (Durability::Disk, Some(calls)) = (self.durability, &self.calls) {
             while let Some(name) = running.files.pop() {
@@ -308,6 +313,12 @@ impl Committer {
             }
         }
         while !self.write_slice() && began.elapsed() < time {}
+    }
+
+    /// There is no time for a checkpoint, nor for another: a start reads the log since the last one.
+    fn leave(&mut self) {
+        (self.running, self.saving) = (None, None);
+        self.progress.note(|at| at.checkpoints = at.checkpoints.saturating_add(1));
     }
 
     /// Writes one more slice of the checkpoint; true when nothing is left to do now.

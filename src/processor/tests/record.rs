@@ -500,6 +500,25 @@ fn a_checkpoint_lists_the_calls_that_changed_since_the_last_and_a_restart_finds_
 }
 
 #[test]
+fn a_stop_without_time_for_files_leaves_calls_to_the_log_and_the_next_start_files_them() {
+    let tmp = tempfile::tempdir().unwrap();
+    let setup = Setup { grace: Duration::from_hours(1), durability: Durability::Disk, ..SPLIT };
+    let dir = Dir::open(tmp.path().join("state"), Access::Private, MinFree::NONE).unwrap();
+    let clean = || State::load(&dir).unwrap().unwrap().clean;
+    let recorder = Recorder::start(tmp.path(), setup);
+    recorder.send(Batcher::new("h", 1).batch(&short_calls(40), "h"));
+    recorder.shared.late.store(true, Ordering::Release);
+    recorder.stop();
+    assert!(!clean() && records(&tmp.path().join("calls")).is_empty());
+
+    let recorder = Recorder::start(tmp.path(), setup);
+    recorder.stop();
+
+    let all = records(&tmp.path().join("calls"));
+    assert!(clean() && all.len() == 40 && all.values().all(|r| r["packets"]["sip"] == 1), "{all:?}");
+}
+
+#[test]
 fn a_stop_in_the_middle_of_a_checkpoint_leaves_a_whole_one() {
     for n in [200, 400, 600] {
         let tmp = tempfile::tempdir().unwrap();

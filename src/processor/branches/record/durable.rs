@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -329,9 +330,17 @@ impl Writer {
     fn save_rest(&mut self) {
         if self.retry(|w| w.out.calls.as_mut().map_or(Ok(()), CallFiles::commit)) {
             for id in self.calls.rest() {
+                if self.is_late() {
+                    return;
+                }
                 self.save_record(&id);
             }
         }
+    }
+
+    /// Whether there is no time left for what a start can do as well.
+    fn is_late(&self) -> bool {
+        self.shared.late.load(Ordering::Acquire)
     }
 
     /// Writes everything, and waits until it is stored.
@@ -346,15 +355,17 @@ impl Writer {
             self.line.progress.wait(|at| at.durable >= number);
             self.look();
         }
-        if !self.given_up {
+        if !self.given_up && !self.is_late() {
             self.save_rest();
         }
         if !self.given_up {
             // the last goes on from the one before
             let asked = self.at.checkpoints;
             self.line.progress.wait(|at| at.checkpoints >= asked);
-            self.at.clean = true;
-            self.send(true);
+            if !self.is_late() {
+                self.at.clean = true;
+                self.send(true);
+            }
         }
         let at = self.line.progress.at();
         if at.ended {
