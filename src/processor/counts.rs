@@ -33,11 +33,13 @@ pub enum Refused {
     Loop,
     /// Passed on by too many processors.
     Depth,
+    /// Leaves out more than a hunter can have sent.
+    Leap,
 }
 
 impl Refused {
     /// Every reason, in the order of the enum.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::TooLarge,
         Self::Compressed,
@@ -49,6 +51,7 @@ impl Refused {
         Self::Stopping,
         Self::Loop,
         Self::Depth,
+        Self::Leap,
     ];
 
     /// The label in logs.
@@ -65,6 +68,7 @@ impl Refused {
             Self::Stopping => "stopping",
             Self::Loop => "loop",
             Self::Depth => "depth",
+            Self::Leap => "leap",
         }
     }
 }

@@ -26,7 +26,7 @@ use tower::Service;
 
 use super::counts::Refused;
 use super::feed::{Feed, MESSAGE_MAX, Whose};
-use super::ingest::{Arrival, Span};
+use super::ingest::{Arrival, LEAP, Span};
 use super::monitors::{Offered, Watch};
 use super::shared::{Incoming, Job, Shared};
 use crate::batch::{BatchSeq, BatchView, ELSEWHERE, Epoch, ViewLimits, grpc_prefix};
@@ -403,6 +403,10 @@ async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Ac
     let offered = shared.monitors.is_watched().then(|| Offered::of(&view, &hunter, &interfaces));
     let span = Span { first: view.first_packet_index(), packets };
     let declared = view.dropped_ranges().map(|r| r.packets).fold(0, u64::saturating_add);
+    if declared > LEAP && !passed_on {
+        return Err(leap(packets));
+    }
+    let declared = if declared > LEAP { 0 } else { declared };
     // one that comes by way of others below is told as what may still come
     let elsewhere = !passed_on && view.dropped_ranges().any(|r| r.reason == ELSEWHERE);
     let hand_over = |missing| {
@@ -436,8 +440,18 @@ async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Ac
             shared.counters.duplicate(packets);
             came_again(shared, acks, announced, Awaited { hunter, epoch, seq, passed_on });
         }
+        Arrival::Leap => {
+            acks.expect_no_more();
+            return Err(leap(packets));
+        }
     }
     Ok(())
+}
+
+/// A batch that leaves out more than its hunter can have sent.
+fn leap(packets: u64) -> Refusal {
+    let text = format!("a batch leaves out more than the {LEAP} batches or packets that a hunter may");
+    Refusal { why: Refused::Leap, packets, status: Status::invalid_argument(text) }
 }
 
 /// A batch that is here already: what is stored of its epoch is told now, and once more when it is.

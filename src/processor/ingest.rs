@@ -17,6 +17,7 @@
 //! | ranges of all beyond one each | 262 144 | half of those of every epoch that has half as many as the one that has most, likewise |
 //! | epochs of a hunter; of all | 64; 100 000 | the one untouched for longest goes |
 //! | hunters | 10 000 | the same |
+//! | batches, or packets, left out before one | 2^44 | on the hunter's own stream it is refused; of one that was passed on nothing is counted as missing |
 //! | time without a batch | 7 days of this process | its epoch is not in the next checkpoint, and unknown after a restart |
 //!
 //! That is 50 MB at most: 300 bytes an epoch, 32 a range, names of 256 bytes. Who goes is found without looking at the others: whoever makes
@@ -45,6 +46,10 @@ const HUNTERS: usize = 10_000;
 /// An epoch without a batch for this long is forgotten. By this process's own clock: that of the wall may jump by years.
 const KEPT: Duration = Duration::from_hours(7 * 24);
 
+/// Batches, and packets, that a hunter may leave out between two batches of an epoch. An epoch is one capture thread's: at two million
+/// packets a second, each in a batch of its own, it takes a hundred days to get there. Nobody can send more; who says so spoils the counters.
+pub(super) const LEAP: u64 = 1 << 44;
+
 /// What to do with a batch that has just come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
@@ -54,6 +59,8 @@ pub enum Arrival {
     Late,
     /// It was here before.
     Duplicate,
+    /// Refuse it: further from the others of its epoch than anybody can get. Nothing has changed.
+    Leap,
 }
 
 /// Which packets of its epoch a batch holds.
@@ -187,21 +194,28 @@ impl Ingest {
     ) -> Arrival {
         let BatchSeq(seq) = seq;
         self.state.lock().change(hunter, epoch, |marks| {
+            // they are numbered from 1
+            let known = seq == 0 || marks.arrived.around(seq).is_some();
+            let last = marks.arrived.last();
+            let late = seq < last;
+            let follows = late || seq == last.saturating_add(1);
+            let mut missing = marks.next_index.filter(|_| !follows).map_or(0, |next| span.first.saturating_sub(next));
+            // where an epoch begins here, nobody knows
+            if !known && (missing > LEAP || (last > 0 && last.abs_diff(seq) > LEAP)) {
+                if !passed_on {
+                    return Arrival::Leap;
+                }
+                // it is not its sender's fault, and refused it would hold up other hunters
+                missing = 0;
+            }
             if !passed_on {
                 marks.reached = marks.reached.max(seq);
             }
-            // they are numbered from 1
-            if seq == 0 || marks.arrived.around(seq).is_some() {
+            if known {
                 marks.settle();
                 return Arrival::Duplicate;
             }
-            let last = marks.arrived.last();
-            let late = seq < last;
-            let mut missing = 0;
             if !late {
-                if seq != last.saturating_add(1) {
-                    missing = marks.next_index.map_or(0, |next| span.first.saturating_sub(next));
-                }
                 marks.next_index = Some(span.first.saturating_add(span.packets));
             }
             marks.pending.insert(seq);

@@ -133,11 +133,11 @@ fn what_a_program_without_ranges_left_is_all_up_to_its_mark() {
 fn packets_missing_before_a_batch_are_told_once() {
     let i = Ingest::default();
     let mut told = Vec::new();
-    for (seq, first) in [(5, 100), (6, 110), (9, 150), (9, 150), (10, 160), (4, 0), (u64::MAX, u64::MAX)] {
+    for (seq, first) in [(5, 100), (6, 110), (9, 150), (9, 150), (10, 160), (4, 0), (20, 170 + LEAP)] {
         i.arrive("a", E, BatchSeq(seq), Span { first, packets: 10 }, false, |missing| told.push(missing));
     }
 
-    assert_eq!(told, [0, 0, 30, 0, 0, u64::MAX - 170]);
+    assert_eq!(told, [0, 0, 30, 0, 0, LEAP]);
 }
 
 #[test]
@@ -162,11 +162,41 @@ fn numbers_that_jump_cost_bounded_memory_and_what_is_closed_is_counted() {
     assert_eq!(all[0].ranges().len(), RANGES);
     assert_eq!((i.closed(), all[0].through), (2 * RANGES as u64, 6 * RANGES as u64 - 1));
     assert_eq!([comes(&i, "a", E, 3), comes(&i, "a", E, 6 * RANGES as u64 - 3)], [Arrival::Duplicate, Arrival::Late]);
-    for seq in [u64::MAX, 1, u64::MAX - 1, 0] {
-        comes(&i, "b", E, seq);
+}
+
+/// Where an epoch begins here, nobody knows: its hunter may come from elsewhere.
+#[test]
+fn a_leap_from_what_is_known_of_an_epoch_changes_nothing_and_its_first_batch_may_have_any_number() {
+    let i = Ingest::default();
+    assert_eq!(
+        [u64::MAX, 1, u64::MAX - LEAP - 1].map(|seq| comes(&i, "a", E, seq)),
+        [Arrival::New, Arrival::Leap, Arrival::Leap]
+    );
+    assert_eq!(
+        [u64::MAX - LEAP, u64::MAX, 0].map(|seq| comes(&i, "a", E, seq)),
+        [Arrival::Late, Arrival::Duplicate, Arrival::Duplicate]
+    );
+    assert_eq!([5, LEAP + 6, LEAP + 5].map(|seq| comes(&i, "b", E, seq)), [Arrival::New, Arrival::Leap, Arrival::New]);
+    for seq in [5, LEAP + 5] {
         i.store("b", E, BatchSeq(seq));
     }
-    assert_eq!(i.stored("b", E), BatchSeq(u64::MAX));
+    assert_eq!(i.stored("b", E), BatchSeq(LEAP + 5), "nothing was reached by a leap");
+
+    let again = Ingest::restore(&[Acked { hunter: "a".into(), epoch: 1, through: 9, stored: None }]);
+    assert_eq!([u64::MAX, 10].map(|seq| comes(&again, "a", E, seq)), [Arrival::Leap, Arrival::New]);
+}
+
+/// To refuse it would hold up every hunter below that processor.
+#[test]
+fn a_leap_that_an_honest_processor_passes_on_is_taken_and_counts_as_nothing() {
+    let i = Ingest::default();
+    let mut told = Vec::new();
+    for (seq, first) in [(1, 0), (3, u64::MAX - 9), (u64::MAX, u64::MAX)] {
+        let span = Span { first, packets: 1 };
+        assert_eq!(i.arrive("a", E, BatchSeq(seq), span, true, |missing| told.push(missing)), Arrival::New);
+    }
+
+    assert_eq!(told, [0, 0, 0]);
 }
 
 /// Whoever has most gaps pays for them.

@@ -1,11 +1,11 @@
 //! One data stream: what is refused, what comes twice, what a broken connection may leave behind.
 
 use super::*;
-use crate::batch::{BatchSeq, DroppedRange, with_ranges};
+use crate::batch::{BatchSeq, DroppedRange, grpc_prefix, with_ranges};
 use crate::processor::counts::Refused;
 use crate::processor::data::ack;
 use crate::reason::DropReason;
-use crate::wire::data::FlowControl;
+use crate::wire::data::{self as wire, FlowControl, PacketBatch};
 
 #[tokio::test]
 async fn a_batch_that_waited_for_room_when_its_connection_broke_is_taken_when_it_comes_again() {
@@ -197,6 +197,46 @@ async fn a_gap_is_counted_by_whether_it_was_declared() {
     assert_eq!(missing, [0, 6, 6, 0]);
     let c = shared.counters.counts();
     assert_eq!((c.declared, c.undeclared, c.unique), (6, 6, 12));
+}
+
+/// A hunter that says of every number what no hunter can have sent.
+#[tokio::test]
+async fn a_leap_that_no_hunter_can_make_is_refused_and_spoils_no_counter() {
+    let (shared, mut queue) = processor(8);
+    register(&shared, "edge");
+    let batch = |sequence, first_packet_index, packets| {
+        let batch = PacketBatch {
+            hunter_id: "edge".into(),
+            epoch: 7,
+            sequence,
+            first_packet_index,
+            dropped_ranges: vec![wire::DroppedRange { packets, ..Default::default() }],
+            ..PacketBatch::default()
+        };
+        let message = batch.encode_to_vec();
+        Bytes::from([&grpc_prefix(message.len())[..], &message].concat())
+    };
+    let far = u64::MAX - 9;
+
+    for (n, (seq, first, given_up)) in [(far, 0, 0), (105, far, 0), (105, 0, far)].into_iter().enumerate() {
+        let mut stream = Stream::open(&shared);
+        for sealed in [batch(100, 0, 0), batch(seq, first, given_up)] {
+            stream.send(sealed);
+        }
+        let end = loop {
+            match stream.answer().await {
+                Answer::End(code, text) => break (code, text),
+                Answer::Control(_) => {}
+                Answer::Silence => panic!("{n} is taken"),
+            }
+        };
+        assert_eq!(end.0, Code::InvalidArgument, "{}", end.1);
+    }
+
+    let c = shared.counters.counts();
+    assert_eq!((c.refusals[Refused::Leap as usize], c.undeclared, c.declared), (3, 0, 0));
+    assert_eq!(handed(&mut queue).await, (7, 100));
+    assert!(queue.try_recv().is_err());
 }
 
 #[tokio::test]
