@@ -308,7 +308,7 @@ impl Batching<'_> {
             told.open = told.open.saturating_sub(packets);
         }
         drop(told);
-        to.shared.promise.took(before, now);
+        let _asked = to.shared.promise.took(before, now);
     }
 }
 
@@ -471,7 +471,7 @@ impl Inspector {
             ended: false,
         };
         let before = std::mem::replace(&mut *slot.lock(), facts);
-        self.shared.promise.took(taken(&before.engine), taken(&engine));
+        let _asked = self.shared.promise.took(taken(&before.engine), taken(&engine));
         stats
     }
 }

@@ -6,9 +6,9 @@
 //! next start  at most = at risk in the record + rate × age − on disk and not in the record's account
 //! ```
 //! At risk is what was in memory alone: in batches, in the open one, held for a verdict, and what the kernel had taken and not handed over. What came
-//! after the record is bounded by the rate of late and by the age of the record: a hunter at work writes one every second, and before it takes
-//! more than that allows for (`promise`). [`UNSEEN`] is added, the open batch. So the figure is never less than what is missing of what was
-//! chosen, however it comes, as long as the disk takes a record in time. Of what the kernel has taken and of what is held for a verdict it knows what
+//! after the record is bounded by the rate of late and by the age of the record: a hunter at work writes one every second, and one more as soon as
+//! it has taken more than that allows for (`promise`). [`UNSEEN`] is added, the open batch. So the figure is not less than what is missing of what was
+//! chosen, however it comes, but for what comes while such a record is written. Of what the kernel has taken and of what is held for a verdict it knows what
 //! was so at the last look. A run that is killed hands on what the one before it left, until one stops by itself.
 //!
 //! Promises: the capture waits for none of this, and no start fails for it. Refuses: to guess where the record cannot be read, or where the host

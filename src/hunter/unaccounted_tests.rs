@@ -140,8 +140,8 @@ impl Run {
         let _taken = self.shared.backlog.offer(batch);
         let taken = slot.engine.forwarded;
         drop(slot);
-        // what a capture thread waits for
-        if self.shared.promise.is_exceeded(taken - EACH, taken) {
+        // what the state thread is asked for
+        if self.shared.promise.took(taken - EACH, taken) {
             self.recorder.write(false);
         }
     }
