@@ -108,6 +108,15 @@ impl Addresses {
         Choice::Wait(self.all.iter().filter_map(|known| known.breaker.ready_at(now)).min().unwrap_or(now))
     }
 
+    /// What becomes of one whose breaker has just opened, for people; none: whoever cannot wait has no other, and tries it again.
+    pub(super) fn left_alone(&self, now: Instant) -> Option<&'static str> {
+        let others = || self.all.iter().any(|known| known.breaker.ready_at(now).is_none());
+        if !self.hurried {
+            return Some("left alone for 30 s");
+        }
+        others().then_some("left alone while others may be tried")
+    }
+
     fn own(&self) -> usize {
         self.all.iter().take_while(|known| !known.address.peer).count()
     }
@@ -318,6 +327,19 @@ mod tests {
         assert_eq!(tried(&mut a, 2, now), "c c");
         fail(&mut a, &["c"], now);
         assert_eq!(tried(&mut a, 3, now), "a c a");
+    }
+
+    #[test]
+    fn who_cannot_wait_leaves_one_alone_for_as_long_as_there_are_others() {
+        let now = Instant::now();
+        let mut a = known(&["a", "b"], &[]);
+        fail(&mut a, &["a", "b"], now);
+        assert_eq!(a.left_alone(now), Some("left alone for 30 s"), "it waits");
+
+        a.hurry();
+        assert_eq!((a.left_alone(now), tried(&mut a, 2, now)), (None, "a b".to_owned()));
+        a.succeeded(&at("b"));
+        assert_eq!((a.left_alone(now), tried(&mut a, 2, now)), (Some("left alone while others may be tried"), "b b".to_owned()));
     }
 
     #[test]

@@ -102,10 +102,16 @@ impl<'a> Ways<'a> {
     /// An attempt has failed; true when it is left alone from here on.
     pub(super) fn failed(&self, address: &Address, error: &SessionError, random: u64) -> bool {
         let failure = Failure { full: matches!(error, SessionError::Full { .. }), settled: error.is_settled() };
-        let opened = self.addresses.lock().failed(&address.target, failure, Instant::now(), random);
+        let now = Instant::now();
+        let mut addresses = self.addresses.lock();
+        let opened = addresses.failed(&address.target, failure, now, random);
+        let left_alone = addresses.left_alone(now);
+        drop(addresses);
         if opened {
             let why = if failure.full { "has no room" } else { "failed again and again" };
-            tracing::warn!(processor = %address.target, why, "left alone for 30 s");
+            if let Some(left_alone) = left_alone {
+                tracing::warn!(processor = %address.target, why, "{left_alone}");
+            }
             self.tell();
         }
         opened
