@@ -47,7 +47,7 @@ use super::tls::{ALPN, ServerSetup, ServerTls, explain};
 use super::{Io, tune};
 use crate::telemetry::Every;
 
-/// A peer begins HTTP/2 within this time; a round trip, most of the time.
+/// A peer has begun HTTP/2 within this time, its preface and the header of its SETTINGS; a round trip, most of the time.
 pub const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Endless calls have this long to end by themselves on a connection that is old; then it is cut.
 pub const ROLL_GRACE: Duration = Duration::from_secs(30);

@@ -21,6 +21,8 @@ use super::*;
 
 /// An empty SETTINGS frame: the first bytes of a server (RFC 9113 §3.4).
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// The first word of a client: its preface and SETTINGS.
+const FIRST_WORD: &[u8; 33] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const H2: &[&[u8]] = &[b"h2"];
 

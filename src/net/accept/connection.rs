@@ -23,6 +23,9 @@ use super::{FIRST_WORD, ROLL_GRACE};
 /// After so many bytes whoever takes them out of HTTP/2 has its turn: what one connection has read and nobody taken stays as small as this.
 const TURN: usize = 64 << 10;
 
+/// The first word of a client: the preface and the header of its SETTINGS (RFC 9113 §3.4). From there on HTTP/2 itself asks whether it is there.
+const FIRST_WORD_BYTES: usize = 24 + 9;
+
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerInfo {
@@ -118,9 +121,10 @@ impl Gate {
 pub struct Connection {
     io: Io,
     peer: PeerInfo,
-    /// When it is cut: without a first word soon, later when it is old.
+    /// When it is cut: without a whole first word soon, later when it is old.
     until: Pin<Box<Sleep>>,
-    heard: bool,
+    /// Bytes of the first word that have not come.
+    unheard: usize,
     /// Bytes read since others had their turn.
     turn: usize,
     slot: Slot,
@@ -129,7 +133,7 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(io: Io, peer: PeerInfo, slot: Slot) -> Self {
         let until = Box::pin(sleep_until(Instant::now() + FIRST_WORD));
-        Self { io, peer, until, heard: false, turn: 0, slot }
+        Self { io, peer, until, unheard: FIRST_WORD_BYTES, turn: 0, slot }
     }
 
     /// Who is at the other end.
@@ -144,10 +148,11 @@ impl Connection {
 
     /// Whether its time is over.
     fn poll_until(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if (!self.heard || self.peer.rolls.is_some()) && self.until.as_mut().poll(cx).is_ready() {
+        let heard = self.unheard == 0;
+        if (!heard || self.peer.rolls.is_some()) && self.until.as_mut().poll(cx).is_ready() {
             let counters = self.slot.counters();
-            count(if self.heard { &counters.aged } else { &counters.silent });
-            let why = if self.heard { "the connection is too old" } else { "the peer says nothing" };
+            count(if heard { &counters.aged } else { &counters.silent });
+            let why = if heard { "the connection is too old" } else { "the peer does not begin HTTP/2" };
             return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
         Ok(())
@@ -180,10 +185,11 @@ impl AsyncRead for Connection {
             return Poll::Pending;
         };
         read?;
-        this.turn = this.turn.saturating_add(buf.filled().len().saturating_sub(before));
-        if !this.heard && buf.filled().len() > before {
-            this.heard = true;
-            if let Some(rolls) = this.peer.rolls {
+        let came = buf.filled().len().saturating_sub(before);
+        this.turn = this.turn.saturating_add(came);
+        if this.unheard > 0 {
+            this.unheard = this.unheard.saturating_sub(came);
+            if let (0, Some(rolls)) = (this.unheard, this.peer.rolls) {
                 this.until.as_mut().reset(rolls + ROLL_GRACE);
             }
         }

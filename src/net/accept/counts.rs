@@ -23,7 +23,7 @@ pub struct AcceptCounts {
     pub refused_identity: u64,
     /// Cut, or refused, because the certificate was revoked.
     pub revoked: u64,
-    /// Cut because the peer said nothing.
+    /// Cut because the peer did not begin HTTP/2 within [`super::FIRST_WORD`].
     pub silent: u64,
     /// Cut because they went on being used long after [`super::AcceptLimits::age`].
     pub aged: u64,

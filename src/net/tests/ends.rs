@@ -111,8 +111,8 @@ async fn a_peer_that_says_nothing_is_cut_and_one_that_spoke_is_not() {
     let Some(Ok(mut silent)) = acceptor.next().await else { panic!("ended") };
     let mut spoke = raw(&target).await;
     let Some(Ok(mut heard)) = acceptor.next().await else { panic!("ended") };
-    spoke.write_all(b"P").await.unwrap();
-    heard.read_exact(&mut [0]).await.unwrap();
+    spoke.write_all(FIRST_WORD).await.unwrap();
+    heard.read_exact(&mut [0; FIRST_WORD.len()]).await.unwrap();
 
     assert_eq!(read_end(&mut silent).await, io::ErrorKind::TimedOut);
     assert!(timeout(Duration::from_hours(48), heard.read(&mut [0])).await.is_err());
@@ -127,8 +127,8 @@ async fn a_connection_is_rolled_at_its_age_and_cut_when_it_does_not_end() {
     let began = Instant::now();
     let mut spoke = raw(&target).await;
     let Some(Ok(mut old)) = acceptor.next().await else { panic!("ended") };
-    spoke.write_all(b"P").await.unwrap();
-    old.read_exact(&mut [0]).await.unwrap();
+    spoke.write_all(FIRST_WORD).await.unwrap();
+    old.read_exact(&mut [0; FIRST_WORD.len()]).await.unwrap();
 
     PeerInfo::rolled(Some(old.peer().clone())).await;
     let rolled = began.elapsed();

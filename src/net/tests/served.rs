@@ -35,6 +35,49 @@ impl tower::Service<http::Request<Body>> for WhoAmI {
     }
 }
 
+/// Where a peer stops in its first word, from nothing at all to all but its last byte.
+const STOPS: [usize; 5] = [0, 1, 12, 24, FIRST_WORD.len() - 1];
+
+/// Serves peers that stop there: how long until the last one was cut, and how many were counted as silent.
+async fn serve_those_that_stop(tls: Option<&Site>) -> (Duration, u64) {
+    let (mut acceptor, target) = acceptor(tls.map(|site| site.server(false)), AcceptLimits::default());
+    let counters = acceptor.counters();
+    let (mut peers, mut served) = (Vec::new(), tokio::task::JoinSet::new());
+    for stop in STOPS {
+        let dial = async {
+            match tls {
+                None => Io::Plain(raw(&target).await),
+                Some(site) => dialer(site.anonymous()).dial(&target).await.unwrap(),
+            }
+        };
+        let (mut peer, connection) = serve_one(&mut acceptor, dial).await;
+        peer.write_all(&FIRST_WORD[..stop]).await.unwrap();
+        peers.push(peer);
+        served.spawn(accept::http2::serve(connection, WhoAmI, std::future::pending()));
+    }
+    // no earlier: the handshakes take a time of their own
+    tokio::time::pause();
+    let began = Instant::now();
+    assert!(served.join_all().await.iter().all(Result::is_err));
+    (began.elapsed(), counters.read().silent)
+}
+
+#[tokio::test]
+async fn peers_that_stop_in_their_first_word_are_cut_in_time_and_counted() {
+    let (time, counted) = serve_those_that_stop(None).await;
+
+    assert!(time.as_secs() <= accept::FIRST_WORD.as_secs(), "{time:?}");
+    assert_eq!(counted, STOPS.len() as u64);
+}
+
+#[tokio::test]
+async fn so_are_those_that_have_shaken_hands() {
+    let (time, counted) = serve_those_that_stop(Some(&Site::new())).await;
+
+    assert!(time.as_secs() <= accept::FIRST_WORD.as_secs(), "{time:?}");
+    assert_eq!(counted, STOPS.len() as u64);
+}
+
 #[tokio::test]
 async fn a_service_sees_who_calls() {
     let site = Site::new();
