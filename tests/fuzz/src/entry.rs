@@ -393,7 +393,17 @@ pub(crate) fn spool(data: &[u8]) {
         sync_after: Duration::from_secs(1),
         sync_bytes: 1 << 20,
     };
-    let open = || Queue::open(Disk::lock(&dir).unwrap().volatile(), config.clone()).unwrap();
+    // beside other tests: a process that one of them begins has the lock, too, until it is another program
+    let lock = || {
+        for _ in 0..1000 {
+            if let Ok(disk) = Disk::lock(&dir) {
+                return disk;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Disk::lock(&dir).unwrap()
+    };
+    let open = || Queue::open(lock().volatile(), config.clone()).unwrap();
     let mut put = Vec::new();
     let mut queue = open();
     for n in 0..=u64::from(*count % 32) {
