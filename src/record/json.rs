@@ -235,16 +235,16 @@ impl CallRecord {
         }
     }
 
-    /// Writes it beside the call's files, replacing the earlier one.
+    /// Writes it beside the call's files, replacing the earlier one; `synced` where nothing would write it again after a loss of power.
     ///
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Full`]; the earlier record is still there then.
-    pub fn save(&self, dir: &Dir, stem: &str) -> Result<(), RecordError> {
+    pub fn save(&self, dir: &Dir, stem: &str, synced: bool) -> Result<(), RecordError> {
         let name = name(stem);
         let mut bytes = serde_json::to_vec_pretty(self)
             .map_err(|e| RecordError::Unreadable { path: dir.said(&name), reason: e.to_string() })?;
         bytes.push(b'\n');
-        dir.write_whole(&name, &bytes, false)?;
+        dir.write_whole(&name, &bytes, synced)?;
         dir.note(&name);
         Ok(())
     }
@@ -266,7 +266,7 @@ impl CallRecord {
             return Ok(());
         }
         record.complete = record.holes.is_empty();
-        record.save(dir, stem)
+        record.save(dir, stem, true)
     }
 }
 
@@ -294,9 +294,9 @@ mod tests {
         let mut record = CallRecord::new(b"a\xff@b");
         record.streams.push(Stream { ssrc: 7, mos: Some(4.4), ..Stream::default() });
 
-        record.save(&dir, "stem").unwrap();
+        record.save(&dir, "stem", false).unwrap();
         record.state = "ended".into();
-        record.save(&dir, "stem").unwrap();
+        record.save(&dir, "stem", false).unwrap();
 
         let bytes = fs::read(dir.join("stem.json")).unwrap();
         assert_eq!(serde_json::from_slice::<CallRecord>(&bytes).unwrap(), record);

@@ -231,7 +231,8 @@ impl Writer {
         let began = clock::Moment::now();
         while let Some(id) = self.stale.pop_first() {
             if self.calls.is_closed(&id) {
-                self.close_call(&id);
+                // no log entry and no checkpoint stands behind what is written now: a loss of power may not tear it
+                self.close_call(&id, true);
             }
             if began.elapsed() >= READ_AGAIN {
                 break;
@@ -455,7 +456,7 @@ impl Writer {
         }
         for due in self.calls.due(now, self.out.grace) {
             if due.close {
-                self.close_call(&due.call_id);
+                self.close_call(&due.call_id, false);
             } else {
                 self.save_record(&due.call_id);
             }
@@ -504,7 +505,7 @@ impl Writer {
             self.unsaved.truncate(UNSAVED);
         }
         while let Some(c) = self.out.calls.as_mut().and_then(CallFiles::poll_closed) {
-            serious(self.save_closed(c))?;
+            serious(self.save_closed(c, false))?;
         }
         while let Some(id) = self.out.calls.as_mut().and_then(CallFiles::poll_forgotten) {
             if self.unsaved.iter().all(|c| c.call_id != id) {
@@ -531,14 +532,14 @@ impl Writer {
         }
     }
 
-    fn close_call(&mut self, call_id: &str) {
+    fn close_call(&mut self, call_id: &str, synced: bool) {
         let closed = match &mut self.out.calls {
             Some(files) => files.close(call_id.as_bytes()),
             None => Ok(None),
         };
         match closed {
             Ok(Some(c)) => {
-                let _later = self.save_closed(c);
+                let _later = self.save_closed(c, synced);
             }
             Ok(None) => self.calls.forget(call_id),
             Err(e) => self.say(&e, "a call's files could not be closed; trying again"),
@@ -550,7 +551,7 @@ impl Writer {
         while let Some(c) = self.unsaved.pop_front() {
             // one that late packets woke is closed again, with its files as they are then
             if self.calls.is_closed(&String::from_utf8_lossy(&c.call_id)) {
-                self.save_closed(c)?;
+                self.save_closed(c, true)?;
             }
         }
         Ok(())
@@ -558,13 +559,13 @@ impl Writer {
 
     /// Writes the record of a call whose files are closed, and forgets it if late packets would not find it; one that cannot be written is kept
     /// for later.
-    fn save_closed(&mut self, c: ClosedCall) -> Result<(), RecordError> {
+    fn save_closed(&mut self, c: ClosedCall, synced: bool) -> Result<(), RecordError> {
         // of a call that was closed before and could not be saved then, this is what is true now
         self.unsaved.retain(|older| older.call_id != c.call_id);
         let id = String::from_utf8_lossy(&c.call_id).into_owned();
         let record = self.calls.record(&id, c.files.clone(), true);
         self.calls.close(&id, &c.stem);
-        let saved = self.out.calls.as_ref().map_or(Ok(()), |files| record.save(files.dir(), &c.stem));
+        let saved = self.out.calls.as_ref().map_or(Ok(()), |files| record.save(files.dir(), &c.stem, synced));
         match &saved {
             Err(e) => {
                 self.say(e, "a call's record could not be written; trying again");
@@ -580,7 +581,7 @@ impl Writer {
         let Some(files) = &self.out.calls else { return };
         let Some(stem) = files.stem(call_id.as_bytes()).filter(|_| files.may_save(call_id.as_bytes())) else { return };
         let record = self.calls.record(call_id, files.files(call_id.as_bytes()), false);
-        match record.save(files.dir(), stem) {
+        match record.save(files.dir(), stem, false) {
             Ok(()) => self.calls.written(call_id, clock::wall()),
             Err(e) => self.say(&e, "a call's record could not be written; trying again"),
         }
