@@ -299,6 +299,13 @@ pub struct CallFacts {
     pub details: Option<Box<Details>>,
 }
 
+impl CallFacts {
+    /// Whether its end was seen.
+    pub const fn has_ended(&self) -> bool {
+        !self.unfinished && self.ended_ns.is_some()
+    }
+}
+
 /// A stretch of a call that is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Hole {

@@ -27,10 +27,15 @@ impl Lc {
         Self(command.args(arguments).current_dir(dir).env("HOME", dir).stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
-    /// A processor that keeps a file per call in `calls`, on port 55555; its log is `p`.
-    fn process(dir: &Path) -> Self {
+    /// A processor that keeps a file per call in `calls`, on port 55555, and a hunter on `ve1` beside it; their logs are `p` and `h`.
+    fn both(dir: &Path, more: &[&str]) -> (Self, Self) {
         let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state"];
-        Self::start(dir, "p", &[&["process", "--insecure", "--listen", "127.0.0.1:55555"], &files[..]].concat())
+        let processor = Self::start(dir, "p", &[&["process", "--insecure", "--listen", "127.0.0.1:55555"], &files[..]].concat());
+        assert!(says(dir, "p", "listening"));
+        let hunt = ["hunt", "voip", "--insecure", "-P", "127.0.0.1:55555", "-i", "ve1", "--no-filter-policy", "allow"];
+        let hunter = Self::start(dir, "h", &[&hunt[..], &["--durability", "memory", "--keep-duplicates"], more].concat());
+        assert!(says(dir, "h", "connected"));
+        (processor, hunter)
     }
 
     /// SIGTERM; its exit code.
@@ -106,11 +111,7 @@ fn a_hunter_captures_again_from_an_interface_that_vanished_and_says_so_in_the_ca
         let dir = tmp.path();
         let says = |log: &str, what: &str| says(dir, log, what);
         let call = a_call();
-        let processor = Lc::process(dir);
-        assert!(says("p", "listening"));
-        let hunt = ["hunt", "voip", "--insecure", "-P", "127.0.0.1:55555", "-i", "ve1", "--no-filter-policy", "allow"];
-        let hunter = Lc::start(dir, "h", &[&hunt[..], &["--durability", "memory", "--keep-duplicates"]].concat());
-        assert!(says("h", "connected"));
+        let (processor, hunter) = Lc::both(dir, &[]);
 
         let (before, after) = call.split_at(20);
         let mut sender = Sender::on("ve0");
@@ -144,15 +145,8 @@ fn what_the_kernel_drops_stands_in_the_calls_alive_then_and_in_the_figures() {
     in_namespace("lc::what_the_kernel_drops_stands_in_the_calls_alive_then_and_in_the_figures", || {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path();
-        let says = |log: &str, what: &str| says(dir, log, what);
         let call = a_call();
-        let processor = Lc::process(dir);
-        assert!(says("p", "listening"));
-        let hunt =
-            ["hunt", "voip", "--insecure", "-P", "127.0.0.1:55555", "-i", "ve1", "--no-filter-policy", "allow", "--id", "edge"];
-        let more = ["--durability", "memory", "--keep-duplicates", "--pcap-buffer-size", "1M"];
-        let hunter = Lc::start(dir, "h", &[&hunt[..], &more].concat());
-        assert!(says("h", "connected"));
+        let (processor, hunter) = Lc::both(dir, &["--id", "edge", "--pcap-buffer-size", "1M"]);
         let stat = |name: &str| show(dir, &["hunter", "edge"])["stats"][name].as_u64();
 
         let (before, after) = call.split_at(20);

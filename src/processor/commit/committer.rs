@@ -287,9 +287,9 @@ impl Committer {
     /// Goes on with a checkpoint for a while.
     fn sync_some(&mut self, time: Duration) {
         let Some(running) = &mut self.running else { return };
-        // the first one must be there
+        // there is no time for it, nor for another; but the first one must be there
         if self.shared.late.load(Ordering::Acquire) && self.progress.at().checkpoints > 0 {
-            self.leave();
+            self.end_checkpoint();
             return;
         }
         let began = Moment::now();
@@ -315,8 +315,8 @@ impl Committer {
         while !self.write_slice() && began.elapsed() < time {}
     }
 
-    /// There is no time for a checkpoint, nor for another: a start reads the log since the last one.
-    fn leave(&mut self) {
+    /// Written or not; whoever waits for it goes on. Where it was not, a start reads the log since the last one.
+    fn end_checkpoint(&mut self) {
         (self.running, self.saving) = (None, None);
         self.progress.note(|at| at.checkpoints = at.checkpoints.saturating_add(1));
     }
@@ -355,8 +355,7 @@ impl Committer {
                 self.progress.note(|at| at.whole = true);
             }
         }
-        self.running = None;
-        self.progress.note(|at| at.checkpoints = at.checkpoints.saturating_add(1));
+        self.end_checkpoint();
         true
     }
 

@@ -14,7 +14,7 @@ impl Entry {
     pub(super) fn note_return(&mut self, call_id: &str, hunter: &Arc<str>, ts: Timestamp, losses: &Mutex<Losses>) {
         let Some((seen, first)) = self.seen.get(hunter).filter(|s| s.gone).zip(self.first) else { return };
         let known = self.holes.iter().any(|h| h.reason == DOWN && h.hunter == **hunter);
-        if known || seen.facts(call_id).any(|f| !f.unfinished && f.ended_ns.is_some()) {
+        if known || seen.facts(call_id).any(|f| f.has_ended()) {
             return;
         }
         if let Some(at) = losses.lock().stopped(hunter, first, ts) {
@@ -28,7 +28,7 @@ impl Calls {
     /// When a call was alive; one whose end nobody saw may have lived on.
     pub(super) fn life(call_id: &str, entry: &Entry) -> Option<(Timestamp, Timestamp)> {
         let mut facts = entry.seen.values().flat_map(|s| s.facts(call_id));
-        let over = facts.any(|f| !f.unfinished && f.ended_ns.is_some());
+        let over = facts.any(|f| f.has_ended());
         Some((entry.first?, entry.last.filter(|_| over).unwrap_or(FOREVER)))
     }
 
