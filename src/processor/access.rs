@@ -298,13 +298,16 @@ where
                 return Box::pin(async move { Ok(status.into_http()) });
             }
         };
-        let used = self.access.keys.as_ref().zip(key).map(|(keys, key)| KeyInUse::of(keys, key));
+        let is_endless = ENDLESS.contains(&request.uri().path());
+        // a call that ends is over before its key is looked at again
+        let keys = self.access.keys.as_ref().filter(|_| is_endless);
+        let used = keys.zip(key).map(|(keys, key)| KeyInUse::of(keys, key));
         if let Some(peer) = request.extensions_mut().get_mut::<PeerInfo>() {
             peer.identity = who;
             peer.key = used;
         }
         request.headers_mut().remove(API_KEY);
-        let peer = request.extensions().get::<PeerInfo>().filter(|_| !ENDLESS.contains(&request.uri().path())).cloned();
+        let peer = request.extensions().get::<PeerInfo>().filter(|_| !is_endless).cloned();
         let request = match self.meter(request) {
             Ok(request) => request,
             Err(status) => return Box::pin(async move { Ok(status.into_http()) }),
