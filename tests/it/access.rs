@@ -188,7 +188,7 @@ fn a_revoked_hunter_is_cut_off_and_delivers_the_rest_with_a_renewed_certificate(
     let processor = mutual(dir);
     let hunter = hunt_slowly(dir, &processor);
     let until = |what: &str| {
-        let seen = (0..100).any(|_| {
+        let seen = (0..1200).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(50));
             processor.has_said(what)
         });

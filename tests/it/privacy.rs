@@ -161,7 +161,7 @@ fn hunt(dir: &Path, captures: &[PathBuf]) -> (usize, String) {
     let wanted = "filters:\n  - {id: t1, type: sip_uri, pattern: '*@example.org'}\n  - {id: t2, type: sip_user, pattern: bob}\n";
     fs::write(&filters, wanted).unwrap();
     let address = format!("127.0.0.1:{}", processor.port);
-    let changed = (0..100).any(|_| {
+    let changed = (0..600).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         let out = lc(dir, &["show", "status", "-P", &address, "--insecure", "--output-format", "json", "-q"]);
         String::from_utf8_lossy(&out.stdout).contains("\"total_filters\":2")

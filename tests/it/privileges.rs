@@ -89,7 +89,7 @@ fn a_hunter_and_a_processor_of_root_become_nobody_and_do_their_work_without_root
     let dir = tmp.path();
     let processor = Processor::start(dir, &["--insecure", "--user", NOBODY, "--state-dir", "state", "-w", "out/all.pcap"]);
     let mut hunter = hunt(dir, processor.port);
-    let registered = (0..200).any(|_| {
+    let registered = (0..1200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         processor.has_said("hunter registered")
     });

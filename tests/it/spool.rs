@@ -150,13 +150,13 @@ fn spooled(dir: &Path) -> u64 {
 }
 
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
-    for _ in 0..300 {
+    for _ in 0..600 {
         if there() {
             return;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
-    panic!("{what}: not within 30 s");
+    panic!("{what}: not within a minute");
 }
 
 fn processor(dir: &Path) -> Processor {

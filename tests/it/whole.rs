@@ -376,15 +376,15 @@ fn status_filters(dir: &Path, address: &str) -> Option<u64> {
     serde_json::from_slice::<serde_json::Value>(&out.stdout).ok()?["total_filters"].as_u64()
 }
 
-/// Waits up to 10 s for something that takes as long as it takes.
+/// Waits up to a minute for something that takes as long as it takes.
 pub(crate) fn wait_for(mut there: impl FnMut() -> bool) {
-    for _ in 0..100 {
+    for _ in 0..600 {
         if there() {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    panic!("it did not come about within 10 s");
+    panic!("it did not come about within a minute");
 }
 
 fn sha256(path: &Path) -> String {

@@ -20,7 +20,7 @@ fn subscribe(processor: &Processor, monitor: &mut Old, request: &Value) {
 
 #[track_caller]
 fn until(processor: &Processor, so: &dyn Fn(&str) -> bool) {
-    let seen = (0..200).any(|_| {
+    let seen = (0..1200).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(50));
         so(&processor.log())
     });
