@@ -279,14 +279,14 @@ impl Calls {
         self.open.len()
     }
 
-    /// Takes one packet of a call.
+    /// Takes one packet of a call; if it was weighed, what it takes.
     pub(super) fn take(
         &mut self,
         hunter: &Arc<str>,
         owned: &Owned<'_>,
         filters: &mut dyn Iterator<Item = &str>,
         frame: &Frame<'_>,
-    ) {
+    ) -> Option<usize> {
         let call_id = owned.call_id;
         if let Some(clock) = self.clocks.get_mut(hunter) {
             clock.newest = clock.newest.max(frame.ts);
@@ -334,9 +334,7 @@ impl Calls {
         } else {
             entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame, &mut self.parsing);
         }
-        if entry.note_packet(frame.data.len().saturating_add(said)) {
-            self.weigh(call_id);
-        }
+        if entry.note_packet(frame.data.len().saturating_add(said)) { self.weigh(call_id) } else { None }
     }
 
     /// Something came from a hunter at `now`, by our clock.
@@ -536,7 +534,7 @@ impl Calls {
             // its time goes on from its last packet, whether it is back already or not
             self.meet(hunter, now);
             let owned = Owned { call_id, sip, phone_rule: "", holes: "", again: false };
-            self.take(hunter, &owned, &mut std::iter::empty(), frame);
+            let _known = self.take(hunter, &owned, &mut std::iter::empty(), frame);
         });
         let Some(entry) = self.get_mut(call_id) else { return };
         for (_, seen) in entry.seen.iter_mut().filter(|(hunter, _)| gone.contains(hunter)) {

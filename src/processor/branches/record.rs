@@ -19,14 +19,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 use super::calls::{Calls, Owned};
 use super::old::{Judged, OldHunters};
 use super::replay::replay;
+use super::story::parties;
 use crate::batch::{ELSEWHERE, PacketView};
-use crate::packet::headers::{self, DecodeOptions};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::processor::commit::{Group, Line};
 use crate::processor::losses::{News, PENDING, UNDECLARED};
 use crate::processor::roster::Hunter;
 use crate::processor::shared::{Incoming, Job, OpenFiles, Shared};
-use crate::protocols::sip;
 use crate::record::calls::{CallFiles, ClosedCall, Part, Written};
 use crate::record::json::CallRecord;
 use crate::record::losses::{Gap, HunterLosses};
@@ -369,7 +368,10 @@ impl Writer {
         } else if self.calls.is_unread(call_id) {
             self.read_again(call_id);
         }
-        self.calls.take(&batch.hunter, call, filters, &frame);
+        let known = self.calls.take(&batch.hunter, call, filters, &frame);
+        if let Some((files, bytes)) = self.out.calls.as_mut().zip(known) {
+            files.note_known(call_id.as_bytes(), bytes);
+        }
         self.retry(Self::make_room);
         if written == Written::New {
             self.save_record(call_id);
@@ -390,6 +392,9 @@ impl Writer {
                 tracing::debug!(error = %e, "a call's file could not be read again");
             });
         });
+        if let Some(files) = &mut self.out.calls {
+            files.note_known(call_id.as_bytes(), self.calls.weight(call_id));
+        }
         if troubles > 0 {
             tracing::warn!(files = troubles, "files of a call could not be read again after the restart; its record says less");
         }
@@ -586,14 +591,4 @@ impl Writer {
             Err(e) => self.say(&e, "a call's record could not be written; trying again"),
         }
     }
-}
-
-/// Users of From and To, for file names.
-fn parties(frame: &Frame<'_>) -> (String, String) {
-    let Ok(h) = headers::decode(frame.link, frame.data, &DecodeOptions::default()) else { return Default::default() };
-    let Some(m) = sip::Message::index(h.payload(frame.data)) else { return Default::default() };
-    let user = |a: Option<sip::NameAddr<'_>>| {
-        a.and_then(|a| a.uri()).map(|u| String::from_utf8_lossy(&u.user()).into_owned()).unwrap_or_default()
-    };
-    (user(m.from()), user(m.to()))
 }

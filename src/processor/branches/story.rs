@@ -1,7 +1,9 @@
-//! What the record of a call says, out of what every hunter's inspection found.
+//! What the record of a call says, out of what every hunter's inspection found, and whose names its files bear.
 
 use super::calls::Entry;
-use crate::packet::Timestamp;
+use crate::packet::headers::{self, DecodeOptions};
+use crate::packet::{Frame, Timestamp};
+use crate::protocols::sip;
 use crate::record::json::{self, CallRecord};
 use crate::voip::details::{Details, Dialog, DialogState};
 use crate::voip::event::{CallFacts, Hole, IdentityFact};
@@ -141,4 +143,14 @@ fn stream(s: &crate::voip::event::StreamFacts) -> json::Stream {
         mos: s.mos,
         rtcp: s.rtcp.as_deref().cloned(),
     }
+}
+
+/// Users of From and To, for file names.
+pub(super) fn parties(frame: &Frame<'_>) -> (String, String) {
+    let Ok(h) = headers::decode(frame.link, frame.data, &DecodeOptions::default()) else { return Default::default() };
+    let Some(m) = sip::Message::index(h.payload(frame.data)) else { return Default::default() };
+    let user = |a: Option<sip::NameAddr<'_>>| {
+        a.and_then(|a| a.uri()).map(|u| String::from_utf8_lossy(&u.user()).into_owned()).unwrap_or_default()
+    };
+    (user(m.from()), user(m.to()))
 }

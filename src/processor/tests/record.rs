@@ -1,6 +1,7 @@
 //! The record thread: batches in, files and records out, over restarts.
 
 mod checkpoints;
+mod room;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -133,6 +134,7 @@ struct Setup {
     pattern: &'static str,
     layout: Layout,
     grace: Duration,
+    max_calls: usize,
     checkpoint_bytes: u64,
     durability: Durability,
 }
@@ -141,6 +143,7 @@ const SPLIT: Setup = Setup {
     pattern: "{callid}.pcap",
     layout: Layout::Split,
     grace: Duration::ZERO,
+    max_calls: 1000,
     checkpoint_bytes: 128 << 20,
     durability: Durability::Process,
 };
@@ -155,6 +158,7 @@ impl Recorder {
             min_free: MinFree::NONE,
             layout: setup.layout,
             max_file_bytes: 4000,
+            max_calls: setup.max_calls,
             close_again_after: Duration::from_millis(50),
             ..CallFilesConfig::new(Pattern::parse(setup.pattern, Purpose::Call).unwrap())
         };

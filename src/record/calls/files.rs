@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::shares::Full;
 use super::{Call, CallFiles, CallNo, ClosedCall, Dirty, Hand, Part, RUN, Track, weight_of};
 use crate::packet::{LinkType, Timestamp};
 use crate::record::file::{CaptureFile, Shape};
 use crate::record::name::{Parties, file_name};
-use crate::record::{FileFact, Format, MAX_LINKS, RecordError, json};
+use crate::record::{FileFact, Format, MAX_LINKS, Packet, RecordError, json};
 
 /// Emptied blocks kept for the next file.
 const MAX_SPARE: usize = 64;
 
 impl CallFiles {
     /// Makes a call known and chooses its stem, one that no file has.
-    pub(super) fn begin(&mut self, parties: &Parties<'_>, first: Timestamp) -> Result<CallNo, RecordError> {
-        while self.calls.len() >= self.cfg.max_calls.max(1) && self.evict()? {}
-        let wanted = self.cfg.pattern.stem(first, parties);
+    pub(super) fn begin(&mut self, parties: &Parties<'_>, first: &Packet<'_>) -> Result<CallNo, RecordError> {
+        let hunter = first.origin.hunter;
+        while self.calls.len() >= self.cfg.max_calls.max(1) && self.evict(Full::Calls, hunter)? {}
+        let wanted = self.cfg.pattern.stem(first.ts, parties);
         let mut stem = wanted.clone();
         for n in 2_u32.. {
             if !self.is_taken(&stem)? {
@@ -40,7 +42,9 @@ impl CallFiles {
                 packets: 0,
                 last: self.now,
                 closed_at: None,
+                hunter: hunter.into(),
                 bytes: 0,
+                elsewhere: 0,
                 changed: false,
             },
         );
@@ -55,10 +59,14 @@ impl CallFiles {
         call.bytes = names.into_iter().chain(done).chain(runs).fold(0, usize::saturating_add);
         self.bytes = self.bytes.saturating_add(call.bytes);
         self.ids.insert(call.id.clone(), no);
-        self.begun.push_back((no, call.last));
+        let last = call.last;
+        call.hunter = self.shares.add(&call.hunter, call.bytes);
+        let hunter = Arc::clone(&call.hunter);
         self.calls.insert(no, call);
-        if self.begun.len() > self.calls.len().saturating_mul(2).saturating_add(1024) {
-            self.begun.retain(|(no, _)| self.calls.contains_key(no));
+        let Some(share) = self.shares.get_mut(&hunter) else { return };
+        share.begun.push_back((no, last));
+        if share.is_littered() {
+            share.begun.retain(|(no, _)| self.calls.contains_key(no));
         }
     }
 
@@ -79,13 +87,21 @@ impl CallFiles {
     /// # Errors
     /// Retryable; nothing accepted is lost.
     pub fn evict_for(&mut self, known_bytes: usize) -> Result<bool, RecordError> {
-        Ok(known_bytes.saturating_add(self.bytes) > self.cfg.max_known_bytes && self.evict()?)
+        Ok(known_bytes.saturating_add(self.bytes) > self.cfg.max_known_bytes && self.evict(Full::Bytes, "")?)
     }
 
-    /// Forgets the call that was closed first; where none is closed, closes and forgets the one that has been silent for longest. False when
-    /// there is none.
-    fn evict(&mut self) -> Result<bool, RecordError> {
-        while let Some((no, at)) = self.closed.pop_front() {
+    /// So many bytes are known elsewhere of this call.
+    pub fn note_known(&mut self, call_id: &[u8], bytes: usize) {
+        let Some(call) = self.ids.get(call_id).and_then(|no| self.calls.get_mut(no)) else { return };
+        let before = std::mem::replace(&mut call.elsewhere, bytes);
+        self.shares.weigh(&call.hunter, before, bytes);
+    }
+
+    /// Of the hunter that has most of what is full, or of the one that `wants` room where it has as much: forgets the call that was closed first;
+    /// where none is closed, closes and forgets the one that has been silent for longest. False when there is none.
+    fn evict(&mut self, full: Full, wants: &str) -> Result<bool, RecordError> {
+        let Some(hunter) = self.shares.who_goes(full, wants) else { return Ok(false) };
+        while let Some((no, at)) = self.shares.get_mut(&hunter).and_then(|s| s.closed.pop_front()) {
             if let Some(call) = self.calls.get(&no).filter(|c| c.closed_at == Some(at)) {
                 self.forgotten.push_back(Arc::clone(&call.id));
                 self.forget(no);
@@ -93,17 +109,22 @@ impl CallFiles {
                 return Ok(true);
             }
         }
-        while let Some((no, since)) = self.begun.pop_front() {
+        while let Some((no, since)) = self.shares.get_mut(&hunter).and_then(|s| s.begun.pop_front()) {
             let Some(call) = self.calls.get(&no) else { continue };
             if call.last > since {
                 // it has had packets since it was put here: once more round for each such time, at most
-                self.begun.push_back((no, call.last));
+                let again = (no, call.last);
+                if let Some(share) = self.shares.get_mut(&hunter) {
+                    share.begun.push_back(again);
+                }
                 continue;
             }
             match self.close_no(no) {
                 Ok(closed) => self.finished.extend(closed),
                 Err(e) => {
-                    self.begun.push_front((no, since));
+                    if let Some(share) = self.shares.get_mut(&hunter) {
+                        share.begun.push_front((no, since));
+                    }
                     return Err(e);
                 }
             }
@@ -117,14 +138,14 @@ impl CallFiles {
     /// More is known of a call.
     fn grow(&mut self, no: CallNo, bytes: usize) {
         if let Some(call) = self.calls.get_mut(&no) {
-            call.bytes = call.bytes.saturating_add(bytes);
-            self.bytes = self.bytes.saturating_add(bytes);
+            call.grow(bytes, &mut self.bytes, &mut self.shares);
         }
     }
 
     pub(super) fn forget(&mut self, no: CallNo) {
         if let Some(call) = self.calls.remove(&no) {
             self.bytes = self.bytes.saturating_sub(call.bytes);
+            self.shares.remove(&call.hunter, call.bytes.saturating_add(call.elsewhere));
             self.ids.remove(&call.id);
             if self.dir.is_watched() {
                 self.gone.push((&*call.id).into());
@@ -353,6 +374,7 @@ impl CallFiles {
             self.flush(no, at)?;
         }
         let Some(call) = self.calls.get_mut(&no) else { return Ok(None) };
+        let (call_id, stem) = (call.id.clone(), call.stem.to_string());
         let mut files = Vec::with_capacity(tracks);
         for track in &call.tracks {
             files.extend(track.facts(track.file.sha256(&self.dir)?));
@@ -366,8 +388,14 @@ impl CallFiles {
                 call.note_change(no, &mut self.changed);
             }
             call.closed_at = Some(self.now);
-            self.closed.push_back((no, self.now));
+            self.note_closed(no, self.now);
         }
-        Ok(Some(ClosedCall { call_id: call.id.clone(), stem: call.stem.to_string(), files }))
+        Ok(Some(ClosedCall { call_id, stem, files }))
+    }
+
+    pub(super) fn note_closed(&mut self, no: CallNo, at: Timestamp) {
+        if let Some(share) = self.calls.get(&no).and_then(|call| self.shares.get_mut(&call.hunter)) {
+            share.closed.push_back((no, at));
+        }
     }
 }

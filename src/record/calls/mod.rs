@@ -19,12 +19,13 @@
 //! |---|---|---|---|
 //! | open files | 1024, at most half of `RLIMIT_NOFILE` | the least recently used (second chance) is closed, reopened when written | `reopened` |
 //! | memory | 64 MiB | everything pending is written | `forced` |
-//! | calls known, by number and by what is known of them here and elsewhere | 100 000 | one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
+//! | calls known, by number and by what is known of them here and elsewhere | 100 000 | of the hunter that has most: one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
 //! | bytes per file | 100 MB | the next file | `rotated` |
 
 mod files;
 mod names;
 mod restart;
+mod shares;
 #[cfg(test)]
 mod tests;
 
@@ -208,13 +209,26 @@ struct Call {
     packets: u64,
     last: Timestamp,
     closed_at: Option<Timestamp>,
+    /// Who brought its first packet: it counts as that hunter's.
+    hunter: Arc<str>,
     /// Bytes of what grows with what comes of it.
     bytes: usize,
+    /// Bytes of what is known of it elsewhere.
+    elsewhere: usize,
     /// It stands in `changed`.
     changed: bool,
 }
 
 impl Call {
+    /// So many bytes more are known of it.
+    fn grow(&mut self, bytes: usize, all: &mut usize, shares: &mut shares::Shares) {
+        if bytes > 0 {
+            self.bytes = self.bytes.saturating_add(bytes);
+            *all = all.saturating_add(bytes);
+            shares.weigh(&self.hunter, 0, bytes);
+        }
+    }
+
     /// Notes that a restart must know of it as it is now.
     fn note_change(&mut self, no: CallNo, changed: &mut Vec<CallNo>) {
         if !std::mem::replace(&mut self.changed, true) {
@@ -270,9 +284,7 @@ pub struct CallFiles {
     ids: HashMap<Arc<[u8]>, CallNo, RandomState>,
     calls: HashMap<CallNo, Call, RandomState>,
     next_no: CallNo,
-    /// In the order they began, each with its last packet then; forgotten ones included until compacted.
-    begun: VecDeque<(CallNo, Timestamp)>,
-    closed: VecDeque<(CallNo, Timestamp)>,
+    shares: shares::Shares,
     reopened: Vec<CallNo>,
     dirty: VecDeque<Dirty>,
     open: VecDeque<(CallNo, usize)>,
@@ -303,8 +315,7 @@ impl CallFiles {
             ids: HashMap::default(),
             calls: HashMap::default(),
             next_no: 0,
-            begun: VecDeque::new(),
-            closed: VecDeque::new(),
+            shares: shares::Shares::default(),
             reopened: Vec::new(),
             dirty: VecDeque::new(),
             open: VecDeque::new(),
@@ -335,7 +346,7 @@ impl CallFiles {
         let part = if self.cfg.layout == Layout::Merged { Part::Merged } else { part };
         let no = match self.ids.get(call.call_id) {
             Some(no) => *no,
-            None => self.begin(call, pkt.ts)?,
+            None => self.begin(call, pkt)?,
         };
         let format = self.cfg.pattern.format();
         loop {
@@ -381,8 +392,7 @@ impl CallFiles {
         self.counters.clamped = self.counters.clamped.saturating_add(u64::from(noted.clamped));
         self.counters.shared_interface = self.counters.shared_interface.saturating_add(u64::from(noted.shared_interface));
         c.packets = c.packets.saturating_add(1);
-        c.bytes = c.bytes.saturating_add(grown);
-        self.bytes = self.bytes.saturating_add(grown);
+        c.grow(grown, &mut self.bytes, &mut self.shares);
         c.last = self.now;
         if self.dir.is_watched() {
             c.note_change(no, &mut self.changed);
@@ -428,8 +438,7 @@ impl CallFiles {
             }
             self.reopened.swap_remove(at);
         }
-        while let Some((no, at)) = self.closed.front().copied().filter(|(_, at)| now.since(*at) >= self.cfg.reopen_for) {
-            self.closed.pop_front();
+        for (no, at) in self.shares.take_closed(now, self.cfg.reopen_for) {
             if self.calls.get(&no).is_some_and(|c| c.closed_at == Some(at)) {
                 self.forget(no);
             }

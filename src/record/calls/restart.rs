@@ -127,6 +127,7 @@ impl CallFiles {
             let closed_at = state.closed_at.map(Timestamp::from_nanos);
             closed.extend(closed_at.map(|at| (at, no)));
             let tracks = state.tracks.iter().map(|t| self.track(t)).collect();
+            let first = state.tracks.first().and_then(|t| t.runs.first());
             self.know(
                 no,
                 Call {
@@ -136,13 +137,17 @@ impl CallFiles {
                     packets: state.packets,
                     last: self.now,
                     closed_at,
+                    hunter: first.map_or_else(|| Arc::from(""), |run| Arc::clone(&run.hunter)),
                     bytes: 0,
+                    elsewhere: 0,
                     changed: false,
                 },
             );
         }
         closed.sort_unstable();
-        self.closed.extend(closed.into_iter().map(|(at, no)| (no, at)));
+        for (at, no) in closed {
+            self.note_closed(no, at);
+        }
     }
 
     /// Where the packets of a call lie that are written.

@@ -50,10 +50,16 @@ impl Calls {
     }
 
     /// Weighs one call again.
-    pub(super) fn weigh(&mut self, call_id: &str) {
-        let Some(entry) = self.open.get_mut(call_id).or_else(|| self.closed.get_mut(call_id)) else { return };
-        let before = entry.weight;
-        self.bytes = self.bytes.saturating_sub(before).saturating_add(entry.weigh(call_id));
+    pub(super) fn weigh(&mut self, call_id: &str) -> Option<usize> {
+        let entry = self.open.get_mut(call_id).or_else(|| self.closed.get_mut(call_id))?;
+        let (before, weight) = (entry.weight, entry.weigh(call_id));
+        self.bytes = self.bytes.saturating_sub(before).saturating_add(weight);
+        Some(weight)
+    }
+
+    /// What one call took when it was last weighed.
+    pub(in crate::processor::branches) fn weight(&self, call_id: &str) -> usize {
+        self.get(call_id).map_or(0, |entry| entry.weight)
     }
 
     /// A call is forgotten.

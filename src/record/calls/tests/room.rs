@@ -36,6 +36,88 @@ fn a_call_that_is_over_goes_before_one_that_is_silent_and_that_before_one_that_g
     assert!(b.calls.stem(b"talks").is_some());
 }
 
+impl Bed {
+    fn bring(&mut self, hunter: &str, id: &str) {
+        let mut pkt = packet(1, b"1");
+        pkt.origin.hunter = hunter;
+        self.calls.write(&Parties { call_id: id.as_bytes(), ..Parties::default() }, Part::Rtp, &pkt).unwrap();
+    }
+}
+
+#[test]
+fn whoever_brings_calls_without_end_makes_room_among_its_own() {
+    let mut b = bed(|c| c.max_calls = 21);
+    b.calls.tick(at(0)).unwrap();
+    let good: Vec<String> = (0..10).map(|n| format!("good{n}")).collect();
+    for id in &good {
+        b.bring("good", id);
+    }
+    for id in good.iter().take(3) {
+        b.close(id);
+    }
+    b.calls.tick(at(60)).unwrap();
+
+    for n in 0..1000 {
+        b.bring("evil", &format!("evil{n}"));
+    }
+
+    for id in &good {
+        assert!(b.calls.stem(id.as_bytes()).is_some(), "{id}");
+    }
+    assert_eq!((b.calls.counters().evicted, b.calls.counters().evicted_closed), (989, 0));
+    b.bring("late", "late0");
+    assert!(b.calls.stem(b"late0").is_some() && good.iter().all(|id| b.calls.stem(id.as_bytes()).is_some()));
+}
+
+#[test]
+fn whoever_makes_much_known_of_few_calls_makes_room_among_its_own() {
+    let mut b = bed(|c| c.max_known_bytes = 100_000);
+    let good: Vec<String> = (0..10).map(|n| format!("good{n}")).collect();
+    for id in &good {
+        b.bring("good", id);
+    }
+    for id in ["evil0", "evil1", "evil2"] {
+        b.bring("evil", id);
+    }
+
+    let mut elsewhere = 0;
+    for id in ["evil0", "evil1", "evil2"] {
+        elsewhere += 90_000;
+        b.calls.note_known(id.as_bytes(), 90_000);
+        while b.calls.evict_for(elsewhere).unwrap() {
+            assert!(elsewhere > 90_000);
+            elsewhere -= 90_000;
+        }
+    }
+
+    assert!(good.iter().all(|id| b.calls.stem(id.as_bytes()).is_some()));
+    assert!(b.calls.stem(b"evil2").is_some());
+    assert_eq!(b.calls.counters().evicted, 2);
+}
+
+#[test]
+fn after_a_restart_calls_are_still_their_hunters() {
+    let mut b = bed(|c| c.max_calls = 6);
+    for id in ["good0", "good1", "good2"] {
+        b.bring("good", id);
+    }
+    for n in 0..3 {
+        b.bring("evil", &format!("evil{n}"));
+    }
+    b.calls.commit().unwrap();
+    let states = b.calls.snapshot();
+    let mut cfg = config("{callid}.pcap");
+    cfg.max_calls = 6;
+    b.calls = CallFiles::open(&b.tmp.path().join("d"), cfg).unwrap();
+    b.calls.restore(&states);
+
+    for n in 3..30 {
+        b.bring("evil", &format!("evil{n}"));
+    }
+
+    assert!(["good0", "good1", "good2"].iter().all(|id| b.calls.stem(id.as_bytes()).is_some()));
+}
+
 /// Two hunters that take turns make a run of each packet.
 #[test]
 fn a_call_counts_with_all_that_its_packets_make_known_of_its_files() {
