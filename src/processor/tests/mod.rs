@@ -35,7 +35,7 @@ use crate::wire::frame::Deframer;
 use crate::wire::management::HunterRegistration;
 
 /// Far above what anything here takes.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 /// Long enough for what does not happen.
 const SHORT: Duration = Duration::from_millis(100);
 

@@ -27,7 +27,7 @@ use crate::wire::management::{Filter, FilterUpdate, HunterHeartbeat, HunterStatu
 const A: Epoch = Epoch(0xa);
 const B: Epoch = Epoch(0xb);
 /// Far above what anything here takes.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[tokio::test]
 async fn batches_of_two_epochs_arrive_once_in_order_and_drain() {
