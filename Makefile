@@ -1,6 +1,6 @@
 # The commands of this repository. Each is also a script or a cargo command that can be run alone.
 
-.PHONY: help demo test check live soak chaos fuzz build bench captures golden
+.PHONY: help demo test check live soak chaos fuzz build sbom bench captures golden
 
 help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
@@ -11,6 +11,7 @@ help:
 	@echo "make fuzz      every parser, with coverage, a minute each (LC_FUZZ_SECONDS); goes on from what it found the last time"
 	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
 	@echo "make build     a release binary: target/release/lc"
+	@echo "make sbom      what that is made of: target/lc.cdx.json (CycloneDX)"
 	@echo "make bench     what it costs, as ratios to tcpdump and to itself (BENCH_ROWS, BENCH_MB, BENCH_ROUNDS)"
 	@echo "make captures  make the captures again from real programs (root)"
 	@echo "make golden    write what lc says about them beside each; read the diff before committing it"
@@ -44,6 +45,9 @@ live: build
 build:
 	scripts/deps.sh build
 	cargo build --locked --release
+
+sbom:
+	scripts/sbom.sh
 
 bench:
 	scripts/deps.sh demo
