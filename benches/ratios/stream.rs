@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -101,7 +102,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
         let acceptor = Acceptor::bind(&[listen], None, AcceptLimits::default()).unwrap();
         let port = acceptor.addresses()[0].port();
         let state = Dir::open(dir, Access::Private, MinFree::NONE).unwrap();
-        let recovered = recover(&state, Durability::Process, MinFree::NONE, Places::default()).unwrap();
+        let recovered = recover(&state, Durability::Process, MinFree::NONE, Places::default(), &AtomicBool::new(false)).unwrap();
         let outputs = Outputs {
             unified: None,
             calls: None,

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ArgMatches;
 
 use crate::config::{self, CallLayout, ListenHost, ProcessConfig, Sandbox, ServerDurability, ServerSecurity};
 use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Target, Transport, listen_addresses};
 use crate::processor::answers::Answers;
-use crate::processor::commit::{Recovered, recover};
+use crate::processor::commit::{CommitError, Recovered, recover};
 use crate::processor::filters::read_file;
 use crate::processor::intake::Intake;
 use crate::processor::{self, Access as Callers, Commit, Order, Outputs, Parts, ProcessorError, Reopen};
@@ -100,30 +101,35 @@ async fn supervise(
     let limit = memory::limit(config.system.memory_limit)?;
     access.intake = Intake::within(limit);
     access.answers = Answers::within(limit);
-    let mut parts = Parts { transport, ..assemble(&config, tls.clone(), access, limit).await? };
-    parts.upstream = upstream::parts(&config, dialer, limit)?;
+    let stopping = Arc::new(AtomicBool::new(false));
     let mut reloads = 0;
-    let done = signals
-        .during(Box::pin(processor::run(parts, orders)), |signal| match signal {
-            Signal::Reload => {
-                start::reload_level(matches, started);
-                if let Some(Err(e)) = tls.as_ref().map(|t| t.reload()) {
-                    tracing::error!(error = %e, "certificates not reloaded; the old ones stay in force");
-                }
-                reloads += 1;
-                order.send_replace(Order::Reload(reloads));
+    let mut heed = |signal| match signal {
+        Signal::Reload => {
+            start::reload_level(matches, started);
+            if let Some(Err(e)) = tls.as_ref().map(|t| t.reload()) {
+                tracing::error!(error = %e, "certificates not reloaded; the old ones stay in force");
             }
-            Signal::Stop => {
-                tracing::info!("stopping: writing what was received");
-                order.send_replace(Order::Stop);
-            }
-            Signal::StopNow => {
-                tracing::warn!("stopping now");
-                order.send_replace(Order::StopNow);
-            }
-        })
-        .await
-        .map_err(stopped)?;
+            reloads += 1;
+            order.send_replace(Order::Reload(reloads));
+        }
+        Signal::Stop => {
+            tracing::info!("stopping: writing what was received");
+            stopping.store(true, Ordering::Release);
+            order.send_replace(Order::Stop);
+        }
+        Signal::StopNow => {
+            tracing::warn!("stopping now");
+            order.send_replace(Order::StopNow);
+        }
+    };
+    let assembling = Box::pin(assemble(&config, tls.clone(), access, limit, Arc::clone(&stopping)));
+    let Some(parts) = signals.during(assembling, &mut heed).await? else {
+        tracing::info!("stopped before the commit log of the last process was read; the next start goes on with it");
+        return Ok(Outcome::of_lost(0));
+    };
+    let upstream = upstream::parts(&config, dialer, limit)?;
+    let parts = Parts { transport, upstream, ..parts };
+    let done = signals.during(Box::pin(processor::run(parts, orders)), &mut heed).await.map_err(stopped)?;
     let c = done.counts;
     tracing::info!(
         received = c.received,
@@ -168,11 +174,22 @@ pub(super) fn stopped(e: ProcessorError) -> Stop {
 
 type Tls = Option<Arc<Reloading<ServerTls>>>;
 
-/// Turns the configuration into the processor's own parts.
-async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64) -> Result<Parts, Stop> {
+/// Turns the configuration into the processor's own parts; `None` when it is told to stop meanwhile.
+async fn assemble(
+    config: &ProcessConfig,
+    tls: Tls,
+    access: Callers,
+    limit: u64,
+    stopping: Arc<AtomicBool>,
+) -> Result<Option<Parts>, Stop> {
     let p = &config.processor;
     let filters = filters(config)?;
-    let (outputs, commit, acked) = outputs(config, limit)?;
+    // a long log takes its time, and signals are heeded meanwhile
+    let of = config.clone();
+    let opened = processor::topology::aside(move || outputs(&of, limit, &stopping)).await;
+    let Some((outputs, commit, acked)) = opened.unwrap_or_else(|| Err(stopped(ProcessorError::Panicked)))? else {
+        return Ok(None);
+    };
     let (host, port) = p.listen();
     let host = host.map(|h| match h {
         ListenHost::Address(ip) => ip.to_string(),
@@ -180,7 +197,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
     });
     let addresses = listen_addresses(host.as_deref(), port).await.map_err(|e| Stop::new(Exit::Usage, e))?;
     let acceptor = Acceptor::bind(&addresses, tls, limits(p, limit)).map_err(|e| Stop::new(Exit::Failure, e))?;
-    Ok(Parts {
+    Ok(Some(Parts {
         id: config.id.clone(),
         access,
         acceptor,
@@ -199,7 +216,7 @@ async fn assemble(config: &ProcessConfig, tls: Tls, access: Callers, limit: u64)
         pages: pages::listen(p.metrics_listen.as_deref()).await?,
         transport: Transport::default(),
         upstream: None,
-    })
+    }))
 }
 
 /// Where else hunters may go, as they are told.
@@ -233,8 +250,8 @@ fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
     }
 }
 
-/// Opens every file; what an earlier run left is continued.
-fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<Acked>), Stop> {
+/// Opens every file; what an earlier run left is continued. `None` when it is told to stop before that is known.
+fn outputs(config: &ProcessConfig, limit: u64, stopping: &AtomicBool) -> Result<Option<(Outputs, Commit, Vec<Acked>)>, Stop> {
     let p = &config.processor;
     let min_free = spool::min_free(p.min_free);
     let failed = |e: RecordError| Stop::from(anyhow::Error::from(e));
@@ -243,8 +260,10 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
         ServerDurability::Disk => processor::Durability::Disk,
         ServerDurability::Process => processor::Durability::Process,
     };
-    let recovered = recover(&state_dir, durability, min_free, places(config)?);
-    let Recovered { state, commit } = recovered.map_err(|e| Stop::new(Exit::Failure, e))?;
+    let Recovered { state, commit } = match recover(&state_dir, durability, min_free, places(config)?, stopping) {
+        Err(CommitError::Stopped) => return Ok(None),
+        recovered => recovered.map_err(|e| Stop::new(Exit::Failure, e))?,
+    };
     let State { acked, calls: known, unified: trusted, memory, losses, .. } = state;
     let calls = if p.per_call_pcap.enabled {
         let pattern = Pattern::parse(&p.per_call_pcap.file_pattern, Purpose::Call).map_err(|e| Stop::new(Exit::Usage, e))?;
@@ -286,13 +305,15 @@ fn outputs(config: &ProcessConfig, limit: u64) -> Result<(Outputs, Commit, Vec<A
         None
     };
     let outputs = Outputs { unified, calls, rotating, memory, losses, grace: p.pcap_grace_period, retain_age: p.retain_age };
-    Ok((outputs, commit, acked))
+    Ok(Some((outputs, commit, acked)))
 }
 
 /// Does it once more, after the disk did not confirm what was written.
 fn reopen(config: ProcessConfig, limit: u64) -> Reopen {
     Box::new(move || {
-        let (outputs, commit, _) = outputs(&config, limit).map_err(|e| e.to_string())?;
+        // the record thread looks between two attempts whether it is to stop
+        let opened = outputs(&config, limit, &AtomicBool::new(false)).map_err(|e| e.to_string())?;
+        let (outputs, commit, _) = opened.ok_or(CommitError::Stopped)?;
         Ok((outputs, commit))
     })
 }

@@ -2,6 +2,7 @@
 //! who is captured.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -115,6 +116,9 @@ impl Health for ProcessorPages {
         }
         if self.shared.above().is_some_and(|above| above.blocked) {
             return Some("the queue for the processor above takes nothing".to_owned());
+        }
+        if !self.shared.begun.load(Ordering::Acquire) {
+            return Some("what the last process left is still being written to its files".to_owned());
         }
         if self.shared.record_alive().is_none_or(|at| at.elapsed() > SILENT) {
             return Some("the record thread gives no sign of life".to_owned());

@@ -143,6 +143,8 @@ pub struct Shared {
     pub jobs: mpsc::Sender<Job>,
     /// Set when data streams are to end.
     pub(super) ending: Latch,
+    /// Set once what an earlier process left is in its files.
+    pub(super) begun: AtomicBool,
     /// Set once nobody hands in work any more.
     pub(super) stopping: AtomicBool,
     /// Set when the end takes long: what is in the commit log alone is left there, and the next start writes it to its files.
@@ -249,6 +251,7 @@ impl Shared {
             jobs,
             clock: Steady::start(),
             ending: Latch::default(),
+            begun: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             late: AtomicBool::new(false),
             flow: Mutex::default(),

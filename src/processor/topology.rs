@@ -312,6 +312,10 @@ impl Life {
                 tell_given_up();
                 Ended::Well
             }
+            (End::Unfinished, Some(_)) => {
+                tracing::info!("call packets of the last process are still in the commit log; the next start goes on with it");
+                Ended::Well
+            }
             (End::Failed(theirs), Some(mut left)) => {
                 left.jobs.extend(theirs);
                 Ended::Failed(left)
@@ -389,8 +393,8 @@ async fn stopped(mut orders: watch::Receiver<Order>) {
     let _told = orders.wait_for(|o| *o == Order::Stop || *o == Order::StopNow).await;
 }
 
-/// Does what takes long, as the filter of a monitor does, on a thread of its own; `None`: it panicked.
-pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Does what takes long, as the filter of a monitor or a long log does, on a thread of its own; `None`: it panicked.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
 }
 

@@ -123,7 +123,17 @@ mod told {
         refused: u64,
         full: bool,
         slow: Duration,
+        /// At how many changes from here on something is done.
+        told: Option<(u64, Told)>,
         witness: Witness,
+    }
+
+    struct Told(Box<dyn FnOnce() + Send>);
+
+    impl std::fmt::Debug for Told {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Told")
+        }
     }
 
     /// What a loss of power may take.
@@ -160,6 +170,7 @@ mod told {
                 refused: 0,
                 full: false,
                 slow: Duration::ZERO,
+                told: None,
                 witness,
             })))
         }
@@ -177,6 +188,11 @@ mod told {
         /// Ends it here.
         pub(crate) fn kill(&self) {
             self.0.lock().dead = true;
+        }
+
+        /// At its `steps`th change from here on, somebody does this.
+        pub(crate) fn tell_at(&self, steps: u64, told: impl FnOnce() + Send + 'static) {
+            self.0.lock().told = Some((steps, Told(Box::new(told))));
         }
 
         /// The disk does not confirm `times` times, after it has `after` times more; for ever with [`u64::MAX`].
@@ -224,6 +240,12 @@ mod told {
             let mut c = c.0.lock();
             if c.dead {
                 return true;
+            }
+            if let Some((left, told)) = c.told.take() {
+                match left.saturating_sub(1) {
+                    0 => told.0(),
+                    left => c.told = Some((left, told)),
+                }
             }
             c.left = c.left.saturating_sub(1);
             c.dead = c.left == 0;

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
+pub(in crate::processor) use durable::End;
+
 use super::calls::{Calls, Owned};
 use super::old::{Judged, OldHunters};
 use super::replay::replay;
@@ -91,18 +93,6 @@ struct Writer {
     /// What goes to the commit thread next.
     group: Group,
     at: durable::At,
-}
-
-/// How the writing ended.
-pub(in crate::processor) enum End {
-    /// The processor stops, and everything is stored.
-    Done,
-    /// The processor stops, and not everything is.
-    GivenUp,
-    /// The disk does not confirm what was written: these are to be written again, after those of the commit thread.
-    Failed(Vec<Job>),
-    /// The commit thread has ended before.
-    Broken,
 }
 
 /// Takes `first`, then the queue, until that is closed and empty; then stops gracefully.

@@ -287,9 +287,13 @@ impl Committer {
     /// Goes on with a checkpoint for a while.
     fn sync_some(&mut self, time: Duration) {
         let Some(running) = &mut self.running else { return };
-        // there is no time for it, nor for another; but the first one must be there
-        if self.shared.late.load(Ordering::Acquire) && self.progress.at().checkpoints > 0 {
-            self.end_checkpoint();
+        // there is no time for it, nor for another. Without the first one nobody writes anything: whoever waits for it gives up, too
+        if self.shared.late.load(Ordering::Acquire) {
+            if self.progress.at().checkpoints > 0 {
+                self.end_checkpoint();
+            } else {
+                (self.running, self.saving) = (None, None);
+            }
             return;
         }
         let began = Moment::now();

@@ -19,7 +19,7 @@
 //! A start cuts unified and rotating files to their last length in the log, call files to the checkpoint, removes files that
 //! were made since and are in neither, and gives the record thread the batches since the checkpoint again. So every packet of
 //! an acknowledged batch is once in each of its files, whenever the process ended; those of other batches are in none, and
-//! their hunters send them again.
+//! their hunters send them again. A start that is told to stop before it has done all of that leaves the log as it is, as a crash would.
 //!
 //! Promises: nothing is acknowledged as durable that was not confirmed by the disk (`--durability disk`) or the kernel
 //! (`process`); after an error of fsync nothing that was written since the last confirmation is believed: the log is cut back to it,
@@ -108,6 +108,9 @@ pub enum CommitError {
         /// How many.
         batches: u64,
     },
+    /// Told to stop first.
+    #[error("told to stop before the commit log was read; it stays as it is")]
+    Stopped,
     /// No room.
     #[error("the disk is full")]
     Full,
@@ -236,6 +239,9 @@ pub struct Commit {
     state: PathBuf,
 }
 
+/// Takes an entry and its body.
+pub(in crate::processor) type Reader<'a> = dyn FnMut(Entry, Bytes) -> Result<(), CommitError> + 'a;
+
 /// Entries to be read again: after the first number, up to the second.
 #[derive(Clone, Debug)]
 pub(in crate::processor) struct Again {
@@ -244,20 +250,23 @@ pub(in crate::processor) struct Again {
 }
 
 impl Again {
-    /// Hands over what was stored since the checkpoint, in order.
+    /// Hands over what was stored since the checkpoint, in order, until that says no.
     ///
     /// # Errors
-    /// The log cannot be read.
-    pub(in crate::processor) fn read(&self, each: &mut dyn FnMut(Entry, Bytes)) -> Result<(), CommitError> {
+    /// The log cannot be read; what `each` answers.
+    pub(in crate::processor) fn read(&self, each: &mut Reader<'_>) -> Result<(), CommitError> {
         let Some((after, through)) = self.range else { return Ok(()) };
         // a group at most: what was not stored is passed over
         let mut group = Vec::new();
-        recover::entries(&self.state, after, &mut |seq, entry, body| match entry {
-            _ if seq > through => {}
-            Entry::Start => group.clear(),
-            Entry::Commit { .. } => group.drain(..).for_each(|(entry, body)| each(entry, body)),
-            entry @ (Entry::Batch(_) | Entry::Gone(_)) => group.push((entry, body)),
-            Entry::Names { .. } | Entry::Disowned { .. } | Entry::Word(_) => {}
+        recover::entries(&self.state, after, &mut |seq, entry, body| {
+            match entry {
+                _ if seq > through => {}
+                Entry::Start => group.clear(),
+                Entry::Commit { .. } => return group.drain(..).try_for_each(|(entry, body)| each(entry, body)),
+                entry @ (Entry::Batch(_) | Entry::Gone(_)) => group.push((entry, body)),
+                Entry::Names { .. } | Entry::Disowned { .. } | Entry::Word(_) => {}
+            }
+            Ok(())
         })?;
         Ok(())
     }

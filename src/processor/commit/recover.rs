@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -86,8 +87,15 @@ impl Found {
 /// Opens the state directory for this process alone, and makes the files in `places` what was stored.
 ///
 /// # Errors
-/// [`CommitError`]; then no file was changed, or what was changed is as the next attempt wants it.
-pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Places) -> Result<Recovered, CommitError> {
+/// [`CommitError`], [`Stopped`](CommitError::Stopped) among them once `stopping` says so; then no file was changed, or what was changed is
+/// as the next attempt wants it.
+pub fn recover(
+    dir: &Dir,
+    durability: Durability,
+    min_free: MinFree,
+    places: Places,
+    stopping: &AtomicBool,
+) -> Result<Recovered, CommitError> {
     let root = dir.path();
     log::confirm(root, durability)?;
     // first of all, so that nobody else reads or changes what is there
@@ -107,6 +115,7 @@ pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Pla
     found.lost = entries(root, state.log, &mut |seq, entry, _| {
         empty = false;
         found.take(seq, entry);
+        go_on(stopping)
     })?;
     let nothing = empty && found.lost == 0;
     if !(had_state || nothing) {
@@ -128,7 +137,7 @@ pub fn recover(dir: &Dir, durability: Durability, min_free: MinFree, places: Pla
     }
     // where nothing was written after the checkpoint, what is longer was made so by somebody else
     if !(clean_before && empty) {
-        restore_files(&state, &found, durability)?;
+        restore_files(&state, &found, durability, stopping)?;
     }
 
     state.losses = heard_again(state.losses, &found.words);
@@ -157,8 +166,16 @@ fn heard_again(known: Vec<HunterLosses>, words: &[RunWord]) -> Vec<HunterLosses>
     losses.snapshot()
 }
 
-/// Every entry after `after`, in order; how many packets of damaged ones are missing.
-pub(super) fn entries(state: &Path, after: u64, each: &mut dyn FnMut(u64, Entry, Bytes)) -> Result<u64, CommitError> {
+fn go_on(stopping: &AtomicBool) -> Result<(), CommitError> {
+    if stopping.load(Ordering::Acquire) { Err(CommitError::Stopped) } else { Ok(()) }
+}
+
+/// Every entry after `after`, in order, until `each` says no; how many packets of damaged ones are missing.
+pub(super) fn entries(
+    state: &Path,
+    after: u64,
+    each: &mut dyn FnMut(u64, Entry, Bytes) -> Result<(), CommitError>,
+) -> Result<u64, CommitError> {
     let path = log::path(state);
     let at = path.clone();
     let disk = Disk::look(&path).map_err(|e| CommitError::spool(&path, e))?;
@@ -169,8 +186,7 @@ pub(super) fn entries(state: &Path, after: u64, each: &mut dyn FnMut(u64, Entry,
         }
         last = item.seq.0;
         let (entry, body) = Entry::read(&item).map_err(Either::Commit)?;
-        each(item.seq.0, entry, body);
-        Ok(())
+        each(item.seq.0, entry, body).map_err(Either::Commit)
     };
     let listed = spool::list(&disk, true, read).map_err(|e| match e {
         Either::Spool(e) => CommitError::spool(&at, e),
@@ -193,7 +209,7 @@ impl From<SpoolError> for Either {
 }
 
 /// Cuts files to what was stored and removes those of which nothing was.
-fn restore_files(state: &State, found: &Found, durability: Durability) -> Result<(), CommitError> {
+fn restore_files(state: &State, found: &Found, durability: Durability, stopping: &AtomicBool) -> Result<(), CommitError> {
     let p = &state.places;
     for (place, path, access) in [
         (Place::Unified, &p.unified, Access::Sticky),
@@ -217,11 +233,13 @@ fn restore_files(state: &State, found: &Found, durability: Durability) -> Result
         }
         if place == Place::Calls {
             for track in state.calls.iter().flat_map(|c| &c.tracks) {
+                go_on(stopping)?;
                 cut(&dir, &track.current.name, track.current.bytes)?;
             }
         } else if found.lost == 0 {
             // a damaged log may have lost a length: what is there stays
             for ((_, name), bytes) in found.extents.iter().filter(|((at, _), _)| *at == place) {
+                go_on(stopping)?;
                 cut(&dir, name, *bytes)?;
             }
         }

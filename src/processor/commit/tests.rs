@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use super::entry::Extent;
 use super::*;
@@ -13,8 +14,12 @@ fn places(root: &Path, calls: bool) -> Places {
 }
 
 fn start(root: &Path, calls: bool) -> Result<Recovered, CommitError> {
+    start_told(root, calls, &AtomicBool::new(false))
+}
+
+fn start_told(root: &Path, calls: bool, stopping: &AtomicBool) -> Result<Recovered, CommitError> {
     let dir = Dir::open(root.join("state"), Access::Private, MinFree::NONE).unwrap();
-    recover(&dir, Durability::Disk, MinFree::NONE, places(root, calls))
+    recover(&dir, Durability::Disk, MinFree::NONE, places(root, calls), stopping)
 }
 
 /// What an earlier process left: files of 100 bytes, of which 40 and none are stored, and a batch of calls.
@@ -59,10 +64,26 @@ fn files_are_cut_to_what_was_stored_and_unknown_ones_removed() {
     assert_eq!(calls, ["old_sip.pcap"], "the one that is somebody else's stays");
     assert_eq!((state.acked.len(), state.acked[0].through), (1, 9));
     let mut again = Vec::new();
-    let read = |entry, body: Bytes| again.push((matches!(entry, Entry::Batch(_)), body.len()));
-    let mut read = read;
+    let mut read = |entry, body: Bytes| {
+        again.push((matches!(entry, Entry::Batch(_)), body.len()));
+        Ok(())
+    };
     commit.again.read(&mut read).unwrap();
     assert_eq!(again, [(false, 0), (true, 500)], "what was not committed is not read again");
+}
+
+#[test]
+fn a_start_that_is_told_to_stop_before_it_has_read_the_log_touches_no_file() {
+    let tmp = tempfile::tempdir().unwrap();
+    left(tmp.path());
+    let len = || fs::metadata(tmp.path().join("all.pcap")).unwrap().len();
+
+    let stopped = start_told(tmp.path(), true, &AtomicBool::new(true)).unwrap_err();
+    let before = len();
+    let next = start(tmp.path(), true).unwrap();
+
+    assert!(matches!(stopped, CommitError::Stopped), "{stopped}");
+    assert_eq!((before, len(), next.state.acked[0].through), (100, 40, 9));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -102,7 +102,9 @@ pub(super) struct Life {
 fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dyn Error + Send + Sync>> {
     let state_dir = Dir::open(root.join("state"), Access::Private, MinFree::NONE)?;
     let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
-    let Recovered { state, commit } = unlocked(|| recover(&state_dir, kind.durability, MinFree::NONE, places.clone()))?;
+    let stopping = AtomicBool::new(false);
+    let recover = || recover(&state_dir, kind.durability, MinFree::NONE, places.clone(), &stopping);
+    let Recovered { state, commit } = unlocked(recover)?;
     let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
     let cfg = CallFilesConfig {
         min_free: MinFree::NONE,
@@ -136,6 +138,17 @@ fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dy
 
 /// Everything a processor does from its start on; `None` when it ended before it received anything.
 pub(super) fn live(root: &Path, kind: Kind, crash: &Arc<Crash>) -> Option<Life> {
+    live_told(root, kind, crash, 4000, |_| {})
+}
+
+/// The same, with checkpoints so far apart, and told something before its threads begin.
+fn live_told(
+    root: &Path,
+    kind: Kind,
+    crash: &Arc<Crash>,
+    checkpoint_bytes: u64,
+    told: impl FnOnce(&Arc<Shared>) + Send + 'static,
+) -> Option<Life> {
     let (root, of) = (root.to_path_buf(), Arc::clone(crash));
     let start = move || {
         of.enter();
@@ -147,7 +160,8 @@ pub(super) fn live(root: &Path, kind: Kind, crash: &Arc<Crash>) -> Option<Life> 
             let (_, outputs, commit) = open(&root, kind)?;
             Ok((outputs, commit))
         });
-        let files = Files { outputs, commit, reopen, checkpoint_bytes: 4000 };
+        let files = Files { outputs, commit, reopen, checkpoint_bytes };
+        told(&shared);
         let ended = topology::write(Arc::clone(&shared), files, queue).unwrap();
         Life { shared, ended }
     };
@@ -193,10 +207,14 @@ impl Life {
 }
 
 impl Drop for Life {
-    /// Waits until its threads have ended.
+    /// Waits until its threads have begun, so that what is in the log comes into the files, and then until they have ended.
     fn drop(&mut self) {
+        let runs = |life: &Self| !*life.ended.borrow() && life.ended.has_changed().is_ok();
+        while !self.shared.begun.load(Ordering::Acquire) && !self.shared.gauge().is_disk_full() && runs(self) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         self.shared.stopping.store(true, Ordering::Release);
-        while !*self.ended.borrow() && self.ended.has_changed().is_ok() {
+        while runs(self) {
             std::thread::sleep(Duration::from_micros(200));
         }
     }
@@ -438,6 +456,69 @@ fn a_disk_that_is_well_again_goes_on_without_a_restart_and_what_it_then_confirms
     assert_eq!(second.stored(), [8, 8]);
     assert!(feed(&second, &all, &crash, &mut Dice(1), 0));
     second.stop();
+    check(tmp.path(), PLAIN, &all);
+}
+
+/// A processor that was killed once everything was stored: its log has all of it, and the files of calls little.
+fn killed(root: &Path, all: &[Vec<SealedBatch>]) {
+    let crash = Crash::after(u64::MAX, Witness::default());
+    let life = live_told(root, PLAIN, &crash, u64::MAX, |_| {}).unwrap();
+    assert!(feed(&life, all, &crash, &mut Dice(1), 0));
+    crash.kill();
+}
+
+/// What the last checkpoint says.
+fn checkpoint(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let states = files(&root.join("state")).into_iter().filter(|p| p.is_file());
+    states.map(|p| (p.clone(), fs::read(p).unwrap())).collect()
+}
+
+#[test]
+fn a_start_that_is_told_to_stop_while_it_reads_the_log_again_ends_there_and_leaves_it_to_the_next() {
+    let all = batches();
+    let tmp = tempfile::tempdir().unwrap();
+    killed(tmp.path(), &all);
+    let before = checkpoint(tmp.path());
+
+    let mut stopped = 0;
+    loop {
+        let crash = Crash::after(u64::MAX, Witness::default());
+        let disk = Arc::clone(&crash);
+        let told = move |shared: &Arc<Shared>| {
+            let shared = Arc::clone(shared);
+            let stop = move || shared.stopping.store(true, Ordering::Release);
+            if stopped == 0 { stop() } else { disk.tell_at(stopped, stop) }
+        };
+        let life = live_told(tmp.path(), PLAIN, &crash, 4000, told).unwrap();
+        assert_eq!(life.stored(), [BATCHES as u64; 2]);
+        wait(|| *life.ended.borrow() || life.shared.begun.load(Ordering::Acquire));
+        if checkpoint(tmp.path()) != before {
+            break;
+        }
+        assert!(*life.ended.borrow(), "it ends");
+        stopped += 1;
+    }
+
+    assert!(stopped > 20, "{stopped} starts were stopped before they had read everything");
+    live(tmp.path(), PLAIN, &Crash::after(u64::MAX, Witness::default())).unwrap().stop();
+    check(tmp.path(), PLAIN, &all);
+}
+
+#[test]
+fn a_stop_without_time_for_the_first_checkpoint_leaves_it_to_the_next_start() {
+    let all = batches();
+    let tmp = tempfile::tempdir().unwrap();
+    killed(tmp.path(), &all);
+    let before = checkpoint(tmp.path());
+    let crash = Crash::after(u64::MAX, Witness::default());
+
+    let late = |shared: &Arc<Shared>| shared.late.store(true, Ordering::Release);
+    let life = live_told(tmp.path(), PLAIN, &crash, 4000, late).unwrap();
+    wait(|| *life.ended.borrow() || life.shared.begun.load(Ordering::Acquire));
+
+    assert!(*life.ended.borrow() && checkpoint(tmp.path()) == before);
+    live(tmp.path(), PLAIN, &crash).unwrap().stop();
+    assert!(stopped_well(tmp.path()));
     check(tmp.path(), PLAIN, &all);
 }
 

@@ -1,5 +1,7 @@
 //! Flow control: what presses, who hears of it, and that nobody waits for ever.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::batch::BatchSeq;
 use crate::net::{AcceptCounters, Pages, Transport};
@@ -174,6 +176,8 @@ async fn pages_say_what_keeps_a_processor_from_storing() {
     let pages = ProcessorPages::new(Arc::clone(&shared), Transport::default(), Arc::<AcceptCounters>::default());
     let ready = || pages.page("/readyz").map(|p| (p.good, p.text)).unwrap();
 
+    assert_eq!(ready(), (false, "what the last process left is still being written to its files\n".to_owned()));
+    shared.begun.store(true, Ordering::Release);
     assert_eq!(ready(), (false, "the record thread gives no sign of life\n".to_owned()));
     shared.note_alive();
     assert_eq!(ready(), (true, "ok\n".to_owned()));

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
 use serde_json::Value;
@@ -153,7 +153,8 @@ impl Recorder {
     fn start(dir: &Path, setup: Setup) -> Self {
         let state_dir = Dir::open(dir.join("state"), Access::Private, MinFree::NONE).unwrap();
         let places = Places { calls: Some(dir.join("calls")), ..Places::default() };
-        let Recovered { state, commit } = recover(&state_dir, setup.durability, MinFree::NONE, places).unwrap();
+        let Recovered { state, commit } =
+            recover(&state_dir, setup.durability, MinFree::NONE, places, &AtomicBool::new(false)).unwrap();
         let cfg = CallFilesConfig {
             min_free: MinFree::NONE,
             layout: setup.layout,
@@ -190,14 +191,24 @@ impl Recorder {
         self.shared.jobs.try_send(Job::Stopping { hunter: hunter.into() }).ok().unwrap();
     }
 
-    /// Stops it gracefully.
-    fn stop(self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        while !*self.ended.borrow() {
+    /// Waits until what an earlier one left is in the files.
+    fn begun(self) -> Self {
+        while !self.shared.begun.load(Ordering::Acquire) {
             self.ended.has_changed().expect("the record thread panicked");
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(self.shared.counters.counts().dropped, 0);
+        self
+    }
+
+    /// Stops it gracefully, once it has begun.
+    fn stop(self) {
+        let this = self.begun();
+        this.shared.stopping.store(true, Ordering::Release);
+        while !*this.ended.borrow() {
+            this.ended.has_changed().expect("the record thread panicked");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(this.shared.counters.counts().dropped, 0);
     }
 
     fn records(&self) -> BTreeMap<String, Value> {

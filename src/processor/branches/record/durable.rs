@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{End, Owned, Writer};
+use super::{Owned, Writer};
 use crate::batch::{BatchSeq, BatchView, Epoch, PacketView, ViewLimits};
 use crate::packet::Timestamp;
-use crate::processor::commit::{Ask, BatchHead, Checkpoint, Entry, Logged, Pending, Place};
+use crate::processor::commit::{Ask, BatchHead, Checkpoint, CommitError, Entry, Logged, Pending, Place};
 use crate::processor::data::Acks;
-use crate::processor::shared::Incoming;
+use crate::processor::shared::{Incoming, Job};
 use crate::record::calls::CallFiles;
 use crate::record::rotate::Rotating;
 use crate::record::state::State;
@@ -54,6 +54,20 @@ pub(super) struct At {
     pub(super) kept: Vec<Option<usize>>,
 }
 
+/// How the writing ended.
+pub(in crate::processor) enum End {
+    /// The processor stops, and everything is stored.
+    Done,
+    /// The processor stops, and not everything is.
+    GivenUp,
+    /// The processor stops before it has begun: what an earlier one left is in the log for the next.
+    Unfinished,
+    /// The disk does not confirm what was written: these are to be written again, after those of the commit thread.
+    Failed(Vec<Job>),
+    /// The commit thread has ended before.
+    Broken,
+}
+
 impl Writer {
     /// Before the first batch: what an earlier process stored and did not write, then a checkpoint.
     pub(super) fn begin(&mut self, now: Timestamp) {
@@ -75,36 +89,48 @@ impl Writer {
         }
         if !self.given_up {
             // a crash goes back to it
-            self.line.progress.wait(|at| at.checkpoints > 0);
+            let at = self.line.progress.wait(|at| at.checkpoints > 0 || self.is_late());
+            self.given_up |= at.checkpoints == 0;
             self.look();
         }
+        self.shared.begun.store(!self.given_up, Ordering::Release);
     }
 
     fn read_log_again(&mut self) {
         let again = self.line.again.clone();
         self.at.again = true;
         let (mut batches, mut troubles) = (0_u64, 0_u64);
-        let read = again.read(&mut |entry, body| match entry {
-            _ if self.given_up => {}
-            Entry::Batch(head) => match BatchView::parse(body, &ViewLimits::default()) {
-                Ok(view) => {
-                    batches = batches.saturating_add(1);
-                    self.take_again(head, view);
-                }
-                Err(_) => troubles = troubles.saturating_add(1),
-            },
-            Entry::Gone(hunter) => self.calls.hunter_gone(&Arc::from(hunter)),
-            Entry::Word(_) | Entry::Start | Entry::Names { .. } | Entry::Disowned { .. } | Entry::Commit { .. } => {}
+        let read = again.read(&mut |entry, body| {
+            if self.given_up || self.shared.stopping.load(Ordering::Acquire) {
+                return Err(CommitError::Stopped);
+            }
+            match entry {
+                Entry::Batch(head) => match BatchView::parse(body, &ViewLimits::default()) {
+                    Ok(view) => {
+                        batches = batches.saturating_add(1);
+                        self.take_again(head, view);
+                    }
+                    Err(_) => troubles = troubles.saturating_add(1),
+                },
+                Entry::Gone(hunter) => self.calls.hunter_gone(&Arc::from(hunter)),
+                Entry::Word(_) | Entry::Start | Entry::Names { .. } | Entry::Disowned { .. } | Entry::Commit { .. } => {}
+            }
+            Ok(())
         });
         self.at.again = false;
-        if let Err(e) = read {
-            tracing::error!(error = %e, "the commit log could not be read again; its call packets are not in their files");
-            self.given_up = true;
+        match read {
+            Ok(()) => {}
+            // the log keeps it for the next start
+            Err(CommitError::Stopped) => self.given_up = true,
+            Err(e) => {
+                tracing::error!(error = %e, "the commit log could not be read again; its call packets are not in their files");
+                self.given_up = true;
+            }
         }
         if troubles > 0 {
             tracing::error!(batches = troubles, "batches of the commit log make no sense; their call packets are lost");
         }
-        if batches > 0 {
+        if batches > 0 && !self.given_up {
             tracing::info!(batches, "call packets of the last process were written again");
         }
     }
@@ -378,6 +404,10 @@ impl Writer {
             return End::Failed(left);
         }
         self.line.progress.wait_ended();
-        if self.given_up { End::GivenUp } else { End::Done }
+        match self.given_up {
+            false => End::Done,
+            true if self.shared.begun.load(Ordering::Acquire) => End::GivenUp,
+            true => End::Unfinished,
+        }
     }
 }

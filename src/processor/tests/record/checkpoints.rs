@@ -36,7 +36,7 @@ fn a_stop_without_time_for_files_leaves_calls_to_the_log_and_the_next_start_file
     let setup = Setup { grace: Duration::from_hours(1), durability: Durability::Disk, ..SPLIT };
     let dir = Dir::open(tmp.path().join("state"), Access::Private, MinFree::NONE).unwrap();
     let clean = || State::load(&dir).unwrap().unwrap().clean;
-    let recorder = Recorder::start(tmp.path(), setup);
+    let recorder = Recorder::start(tmp.path(), setup).begun();
     recorder.send(Batcher::new("h", 1).batch(&short_calls(40), "h"));
     recorder.shared.late.store(true, Ordering::Release);
     recorder.stop();

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -190,7 +190,9 @@ const RING: usize = 2000;
 fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
     let state_dir = Dir::open(root.join("state"), DirAccess::Private, MinFree::NONE).unwrap();
     let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
-    let Recovered { state, commit } = unlocked(|| recover(&state_dir, kind.durability, MinFree::NONE, places.clone())).unwrap();
+    let stopping = AtomicBool::new(false);
+    let recover = || recover(&state_dir, kind.durability, MinFree::NONE, places.clone(), &stopping);
+    let Recovered { state, commit } = unlocked(recover).unwrap();
     let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
     let cfg = CallFilesConfig {
         min_free: MinFree::NONE,
@@ -328,7 +330,9 @@ pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
             sleep(kind.lag).await;
         }
     });
-    while !node.stop.get() {
+    // one that is stopped before it has read its log leaves that to the next, and this may be the last
+    let begins = || !(shared.begun.load(Ordering::Acquire) || shared.gauge().is_disk_full() || node.is_dead());
+    while !node.stop.get() || begins() {
         sleep(Duration::from_millis(20)).await;
     }
     orders.send_replace(Order::Stop);
