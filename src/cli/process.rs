@@ -1,5 +1,6 @@
 //! `lc process`.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -202,6 +203,7 @@ async fn assemble(
         access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
+        hunter_max_rate: hunter_max_rate(p.hunter_max_rate)?,
         peers: peers(&p.peers)?,
         max_subscribers: usize::try_from(p.max_subscribers).unwrap_or(usize::MAX),
         outputs,
@@ -217,6 +219,15 @@ async fn assemble(
         transport: Transport::default(),
         upstream: None,
     }))
+}
+
+/// Less than a batch in a second would be no limit but an end.
+fn hunter_max_rate(rate: u64) -> Result<Option<NonZeroU64>, Stop> {
+    const LEAST: u64 = 64 << 10;
+    if (1..LEAST).contains(&rate) {
+        return Err(Stop::usage(format!("--hunter-max-rate {rate}: 64K is the least, the size of one batch; 0 is no limit")));
+    }
+    Ok(NonZeroU64::new(rate))
 }
 
 /// Where else hunters may go, as they are told.

@@ -271,6 +271,8 @@ pub struct Processor {
     pub disk_buffer: UpstreamBuffer,
     /// Hunters connected at once.
     pub max_hunters: u32,
+    /// Bytes of batches read from one hunter in a second; zero: as many as there are.
+    pub hunter_max_rate: u64,
     /// Other processors that hunters may go to.
     pub peers: Vec<String>,
     /// Monitors subscribed at once.

@@ -320,6 +320,12 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     let mut stream: Option<Feed> = None;
     let mut rolled = std::pin::pin!(PeerInfo::rolled(peer.clone()));
     let result = loop {
+        let next = async {
+            if let Some(stream) = &stream {
+                stream.paced().await;
+            }
+            std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await
+        };
         let next = tokio::select! {
             // a hunter that sends and sends does not keep its stream open
             biased;
@@ -327,7 +333,7 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
             () = shared.ending.wait() => break Ok(()),
             // so it does when its connection is old: the hunter makes another and resumes there
             () = &mut rolled => break Ok(()),
-            next = std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)) => next,
+            next = next => next,
         };
         match next {
             None => break frames.finish().map_err(refused),
@@ -380,6 +386,7 @@ async fn take_all(
             let text = format!("batch of {bytes} bytes is larger than {}", s.message_max);
             return Err(refuse((Refused::TooLarge, Status::resource_exhausted(text))));
         }
+        s.spend(bytes);
         take(shared, whose, view, acks, now).await?;
     }
     Ok(())

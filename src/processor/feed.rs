@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::counts::Refused;
+use super::pace::Pace;
 use super::roster::ID_MAX;
 use super::shared::Shared;
 use crate::batch::{BatchSeq, BatchView, Epoch, HOPS_MAX};
@@ -51,6 +52,7 @@ enum From {
         named: Named,
         /// For a peer without epochs: one of ours.
         own_epoch: Epoch,
+        pace: Arc<Pace>,
     },
     Processor {
         id: String,
@@ -127,9 +129,10 @@ impl Feed {
         };
         let interfaces: Arc<[String]> = hunter.registration.interfaces.clone().into();
         let message_max = if hunter.registration.durable_acks { BATCH_MAX } else { OLD_BATCH_MAX };
+        let pace = Arc::clone(&hunter.pace);
         roster.stream(id, true);
         let own_epoch = Epoch::starting(clock::wall(), id);
-        let from = From::Hunter { named: Named { hunter: Arc::from(id), interfaces }, own_epoch };
+        let from = From::Hunter { named: Named { hunter: Arc::from(id), interfaces }, own_epoch, pace };
         Ok(Self { shared: Arc::clone(shared), from, message_max })
     }
 
@@ -156,6 +159,20 @@ impl Feed {
         Some(Self { shared: Arc::clone(shared), from, message_max: MESSAGE_MAX })
     }
 
+    /// A batch of so many bytes was taken. What a processor passes on was read as fast as its own limit lets it.
+    pub(super) fn spend(&self, bytes: usize) {
+        if let (From::Hunter { pace, .. }, Some(rate)) = (&self.from, self.shared.hunter_max_rate) {
+            pace.spend(bytes, rate);
+        }
+    }
+
+    /// Returns when the stream may be read on.
+    pub(super) async fn paced(&self) {
+        if let (From::Hunter { pace, .. }, Some(_)) = (&self.from, self.shared.hunter_max_rate) {
+            pace.wait(&self.shared.rate_waits).await;
+        }
+    }
+
     /// Whose stream it is, for logs.
     pub(super) fn id(&self) -> &str {
         match &self.from {
@@ -168,7 +185,7 @@ impl Feed {
     pub(super) fn whose(&mut self, view: &BatchView) -> Result<Whose, Refusal> {
         let now = self.shared.clock.now();
         match &mut self.from {
-            From::Hunter { named, own_epoch } => {
+            From::Hunter { named, own_epoch, .. } => {
                 if view.hunter_id() != &*named.hunter || view.is_passed_on() {
                     let text = format!("this stream is hunter '{}'s, not '{}'s", named.hunter, Said(view.hunter_id()));
                     return Err((Refused::Foreign, Status::permission_denied(text)));

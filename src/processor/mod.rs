@@ -8,7 +8,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`topology`] | every thread, task and channel |
-//! | [`data`], `feed` | the data stream; whose it is |
+//! | [`data`], `feed`, `pace` | the data stream; whose it is; how fast it is read |
 //! | [`below`] | processors below this one |
 //! | [`access`], [`intake`], [`answers`] | who may call what; how much of it may be under way, and of what is answered |
 //! | [`ingest`] | what arrived, what is stored |
@@ -39,6 +39,7 @@ pub mod intake;
 pub mod losses;
 pub mod management;
 pub mod monitors;
+mod pace;
 pub mod pages;
 pub mod pressure;
 pub mod roster;
@@ -46,6 +47,7 @@ pub mod shared;
 pub mod topology;
 pub mod upstream;
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use crate::filter::Filter;
@@ -88,6 +90,8 @@ pub struct Parts {
     pub acceptor: Acceptor,
     /// Most hunters.
     pub max_hunters: usize,
+    /// Bytes of batches read from one in a second.
+    pub hunter_max_rate: Option<NonZeroU64>,
     /// Other processors, as hunters are told of them.
     pub peers: Vec<String>,
     /// Most monitors.

@@ -37,6 +37,7 @@ struct HunterLine {
     id: String,
     up: bool,
     skew: f64,
+    waits: u64,
 }
 
 /// Everything an answer is made of.
@@ -84,6 +85,7 @@ impl ProcessorPages {
             up: h.streaming > 0 && Roster::status(h, now) != HunterStatus::StatusError,
             skew: Duration::from_millis(h.clock_skew_ms.unsigned_abs()).as_secs_f64()
                 * if h.clock_skew_ms < 0 { -1.0 } else { 1.0 },
+            waits: h.pace.waits(),
         };
         let roster = self.shared.roster.lock();
         let hunters = roster.iter().map(line).collect();
@@ -163,6 +165,8 @@ impl Health for ProcessorPages {
         x.counter("lc_parser_panics_total", "Panics of the inspection; anything but 0 is a bug.", crate::engine::panics());
         x.gauge("lc_filters", "Filters in force.", self.shared.filters.len());
         x.gauge("lc_filters_version", "Version of the filters in force.", self.shared.filters.version());
+        let help = "Times a hunter's stream was not read on, since more than --hunter-max-rate had come.";
+        x.counter("lc_hunter_rate_waits_total", help, self.shared.rate_waits.load(Ordering::Relaxed));
         let up = m.hunters.iter().filter(|h| h.up).count();
         let mut hunters = x.family("lc_hunters", Kind::Gauge, "Hunters, by whether their stream is open and they are heard.");
         hunters.sample(&[("up", "1")], up);
@@ -214,7 +218,7 @@ impl Health for ProcessorPages {
             "subscribers": {"now": m.monitors.0, "limit": self.shared.monitors.max(), "offered": w.offered, "delivered": w.delivered, "skipped": w.skipped,
                             "filtered": w.filtered, "waiting": w.waiting, "difference": difference(w.imbalance())},
             "flow_control": m.level.name(), "queue": {"batches": waiting, "limit": room},
-            "hunters": m.hunters.iter().map(|h| json!({"id": h.id, "up": h.up})).collect::<Vec<Value>>(),
+            "hunters": m.hunters.iter().map(|h| json!({"id": h.id, "up": h.up, "rate_waits": h.waits})).collect::<Vec<Value>>(),
             "processors": m.below.iter().map(|(id, up)| json!({"id": id, "up": up})).collect::<Vec<Value>>(),
             "upstream": m.above.as_ref().map(super::upstream::pages::status),
             "insecure": self.transport.insecure,

@@ -5,11 +5,13 @@ pub(super) mod said;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
 
 use super::filters::Subscriber;
+use super::pace::Pace;
 use crate::batch::Epoch;
 use crate::packet::Timestamp;
 use crate::telemetry::is_plain;
@@ -53,6 +55,8 @@ pub struct Hunter {
     pub filter_errors: Vec<(String, String)>,
     /// The newest version it said to have applied, in whatever run.
     pub applied: u64,
+    /// How fast it is read.
+    pub(super) pace: Arc<Pace>,
 }
 
 impl Hunter {
@@ -196,7 +200,7 @@ impl Roster {
             return Err(Refusal::TooLarge(said::of_registration(&r)));
         }
         let text = |a: Option<SocketAddr>| a.map_or_else(|| "an unknown address".to_owned(), |a| a.to_string());
-        let applied = self.hunters.get(&r.hunter_id).map_or(0, |old| old.applied);
+        let (applied, pace) = self.hunters.get(&r.hunter_id).map(|old| (old.applied, Arc::clone(&old.pace))).unwrap_or_default();
         let before = match self.hunters.get(&r.hunter_id) {
             Some(old) if !may_replace(old, &r, remote, now) => {
                 return Err(Refusal::Taken { id: r.hunter_id, owner: text(old.remote), you: text(remote) });
@@ -226,6 +230,7 @@ impl Roster {
             filter_version: 0,
             filter_errors: Vec::new(),
             applied,
+            pace,
         };
         let subscriber = hunter.subscriber();
         self.bytes = others.saturating_add(hunter.weight());

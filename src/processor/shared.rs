@@ -1,6 +1,7 @@
 //! What the parts of a processor share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -129,6 +130,10 @@ pub struct Shared {
     pub counters: Counters,
     /// Who watches.
     pub monitors: Monitors,
+    /// Bytes of batches read from one hunter in a second.
+    pub(super) hunter_max_rate: Option<NonZeroU64>,
+    /// Times a stream was not read on for that.
+    pub(super) rate_waits: AtomicU64,
     /// What an acknowledgement says.
     durability: Durability,
     /// The road to the processor above, once there is one.
@@ -243,6 +248,8 @@ impl Shared {
             filters: Arc::new(Distribution::new(filter_version)),
             counters: Counters::default(),
             monitors: Monitors::default(),
+            hunter_max_rate: None,
+            rate_waits: AtomicU64::new(0),
             durability,
             upstream: OnceLock::new(),
             doors: OnceLock::new(),
@@ -260,6 +267,13 @@ impl Shared {
             files: Mutex::default(),
             recent: Mutex::default(),
         }
+    }
+
+    /// So many bytes of batches from one hunter in a second.
+    #[must_use]
+    pub fn reading(mut self, hunter_max_rate: Option<NonZeroU64>) -> Self {
+        self.hunter_max_rate = hunter_max_rate;
+        self
     }
 
     /// By so many monitors at most.

@@ -71,6 +71,10 @@ pub(super) const ROWS: &[Opt] = &[
         .short('m')
         .default("1000")
         .help("Hunters connected at once"),
+    process("processor.hunter_max_rate", Kind::Size { min: 0, max: 1 << 40 }, Group::Receiving)
+        .flag("hunter-max-rate")
+        .default("0")
+        .help("Bytes of batches read from one hunter in a second; what is beyond waits there (0: no limit)"),
     process("processor.max_subscribers", Kind::Integer { min: 1, max: 1000 }, Group::Receiving)
         .flag("max-subscribers")
         .default("100")

@@ -130,10 +130,15 @@ async fn handed(queue: &mut mpsc::Receiver<Job>) -> (u64, u64) {
 
 /// The first `n` batches of an epoch, three packets each.
 fn sealed(hunter: &str, epoch: u64, n: usize) -> Vec<SealedBatch> {
+    sealed_of(3, hunter, epoch, n)
+}
+
+/// The first `n` batches of an epoch.
+fn sealed_of(packets: usize, hunter: &str, epoch: u64, n: usize) -> Vec<SealedBatch> {
     let call = CallContext { call_id: "call@host".into(), filter_ids: [Arc::from("f1")].into(), ..CallContext::default() };
     let mut encoder = Encoder::new(EncoderConfig { hunter_id: hunter.into(), epoch: Epoch(epoch), limits: Limits::default() });
     let batch = |i| {
-        for _ in 0..3 {
+        for _ in 0..packets {
             let frame = Frame {
                 ts: Timestamp::from_nanos(i),
                 wire_len: 200,

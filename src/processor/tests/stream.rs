@@ -300,3 +300,40 @@ async fn a_connection_that_breaks_while_a_batch_waits_leaves_the_equation_whole(
     assert_eq!((c.received, c.rejected[Refused::Broken as usize], c.imbalance()), (6, 3, [0, 0]));
     assert_eq!(shared.roster.lock().get("edge").unwrap().streaming, 0);
 }
+
+/// Sends 15 batches on each stream: what they are worth and what it took until all were handed on, in seconds.
+async fn paced(streams: &mut [(Stream, u64)], hunter: &str, queue: &mut mpsc::Receiver<Job>) -> (f64, f64) {
+    let (began, mut bytes, mut stored) = (tokio::time::Instant::now(), 0_u32, 0);
+    for (stream, epoch) in &*streams {
+        for batch in sealed_of(40, hunter, *epoch, 15) {
+            bytes += u32::try_from(batch.bytes.len()).unwrap();
+            stream.send(batch.bytes);
+        }
+    }
+    while stored < 15 * streams.len() {
+        for (stream, _) in &mut *streams {
+            assert_eq!(stream.answer().await, Answer::Silence);
+            stored += std::iter::from_fn(|| queue.try_recv().ok()).count();
+        }
+    }
+    (f64::from(bytes) / 100_000.0, began.elapsed().as_secs_f64())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hunter_is_read_at_its_rate_over_all_its_streams_and_another_does_not_wait_for_it() {
+    let (jobs, mut queue) = mpsc::channel(1024);
+    let shared = Shared::new("mid".into(), false, 10, Ingest::default(), 1, Durability::Disk, jobs);
+    let shared = Arc::new(shared.reading(std::num::NonZeroU64::new(100_000)));
+    register(&shared, "edge");
+    register(&shared, "other");
+    let two = &mut [(Stream::open(&shared), 1), (Stream::open(&shared), 2)];
+    let (worth, took) = paced(two, "edge", &mut queue).await;
+    assert!(worth > 2.0 && (worth - 1.2..worth).contains(&took), "{took} of {worth} s, of which one is at hand");
+    let again = &mut [(Stream::open(&shared), 4)];
+    assert!(paced(again, "edge", &mut queue).await.1 > 1.0, "what is owed is owed on another stream, too");
+
+    let (worth, took) = paced(&mut [(Stream::open(&shared), 3)], "other", &mut queue).await;
+    assert!(worth > 1.0 && took < worth, "{took} of {worth} s");
+    let waits = ["edge", "other"].map(|id| shared.roster.lock().get(id).unwrap().pace.waits());
+    assert!(waits[0] > 0 && shared.rate_waits.load(std::sync::atomic::Ordering::Relaxed) == waits[0] + waits[1]);
+}
