@@ -351,7 +351,7 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
         shared.counters.rejected(why, packets);
         if why != Refused::Broken {
             let peer = stream.as_ref().map_or("", Feed::id);
-            tracing::warn!(peer, reason = why.name(), message = %Said(status.message()), "data stream refused");
+            tracing::warn!(peer, reason = why.name(), said = %Said(status.message()), "data stream refused");
         }
         status
     })
