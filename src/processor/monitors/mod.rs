@@ -31,6 +31,7 @@ mod ring;
 mod watch;
 mod wish;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,8 +52,8 @@ use crate::telemetry::memory;
 pub const MAX: usize = 100;
 /// Filters compiled at once: each takes some tens of milliseconds at most, and that is no thread of the data streams.
 const COMPILED_AT_ONCE: usize = 1;
-/// Subscriptions that begin in one second: whoever comes and goes must not fill the log, of which no line may be left out.
-const BEGIN: u32 = 10;
+/// Subscriptions that begin in any second: whoever comes and goes must not fill the log, of which no line may be left out.
+const BEGIN: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// All monitors.
@@ -74,8 +75,8 @@ struct Seats {
     rings: Vec<Arc<Ring>>,
     /// How many there were so far.
     numbers: u64,
-    /// When this second began, and how many subscriptions with it.
-    begun: Option<(Instant, u32)>,
+    /// When the last ones began, [`BEGIN`] at most.
+    begun: VecDeque<Instant>,
     /// Of those that have left.
     gone: Figures,
 }
@@ -83,12 +84,14 @@ struct Seats {
 impl Seats {
     /// One more begins; else the time to ask again, where too many have.
     fn turn(&mut self, now: Instant) -> Result<(), Instant> {
-        let this = self.begun.filter(|(since, _)| now.saturating_duration_since(*since) < SECOND);
-        let (since, n) = this.unwrap_or((now, 0));
-        if n >= BEGIN {
-            return Err(since.checked_add(SECOND).unwrap_or(now));
+        let first = self.begun.front().copied().filter(|_| self.begun.len() >= BEGIN);
+        if let Some(again) = first.and_then(|first| first.checked_add(SECOND)).filter(|again| now < *again) {
+            return Err(again);
         }
-        self.begun = Some((since, n.saturating_add(1)));
+        if first.is_some() {
+            self.begun.pop_front();
+        }
+        self.begun.push_back(now);
         Ok(())
     }
 }
@@ -194,5 +197,20 @@ impl Monitors {
         let figures = ring.end();
         seats.gone = seats.gone + figures;
         figures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_begin_in_any_second_wherever_it_begins() {
+        let (mut seats, start) = (Seats::default(), Instant::now());
+        let mut begin =
+            |n: usize, millis: u64| (0..n).filter(|_| seats.turn(start + Duration::from_millis(millis)).is_ok()).count();
+
+        assert_eq!([begin(1, 0), begin(20, 900), begin(20, 1000), begin(20, 1100), begin(20, 1900)], [1, 9, 1, 0, 9]);
+        assert_eq!(seats.turn(start + Duration::from_millis(1950)), Err(start + Duration::from_secs(2)));
     }
 }
