@@ -14,7 +14,7 @@ use crate::filter::Filter;
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
 use crate::net::{Dialer, Transport};
 use crate::sniffer;
-use crate::telemetry::clock;
+use crate::telemetry::{OPERATOR, clock};
 use crate::uplink::{BacklogConfig, Durability, Ending, Party, UplinkConfig, WhenFull};
 
 use super::exit::{Exit, Outcome, Stop};
@@ -95,12 +95,12 @@ async fn supervise(
                 }
             }
             Signal::Stop => {
-                tracing::info!("stopping: flushing and waiting for acknowledgements");
+                tracing::info!(name: OPERATOR, "stopping: flushing and waiting for acknowledgements");
                 stop.store(true, Ordering::Relaxed);
                 end.send_replace(Ending::Drain);
             }
             Signal::StopNow => {
-                tracing::warn!("stopping now");
+                tracing::warn!(name: OPERATOR, "stopping now");
                 end.send_replace(Ending::Now);
             }
         })
@@ -220,6 +220,7 @@ fn conclude(r: &Report) -> Outcome {
     let [_, k2, k3] = r.imbalance();
     inspection::warn_of_foreign_links(e);
     tracing::info!(
+        name: OPERATOR,
         captured = e.captured,
         kernel_dropped = k.kernel_dropped,
         interface_dropped = k.interface_dropped,

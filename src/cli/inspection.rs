@@ -9,7 +9,7 @@ use crate::engine::{self, Counters, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
 use crate::packet::headers::DecodeOptions;
 use crate::processor::filters::{FilterFileError, read_file};
-use crate::telemetry::RELOADS;
+use crate::telemetry::{OPERATOR, RELOADS};
 use crate::voip::table::{self, TableConfig};
 
 use super::exit::{Exit, Stop};
@@ -106,7 +106,7 @@ pub(super) fn reload_filters(filters: &Filters, options: &CompileOptions) -> Opt
     match read {
         Ok(read) => {
             RELOADS.succeeded();
-            tracing::info!(filters = read.0.len(), "filter file read again");
+            tracing::info!(name: OPERATOR, filters = read.0.len(), "filter file read again");
             Some(read)
         }
         Err(e) => {

@@ -21,6 +21,7 @@ use crate::record::name::{Pattern, Purpose};
 use crate::record::rotate::{RotateConfig, Rotating};
 use crate::record::state::{Acked, Places, State};
 use crate::record::unified::Unified;
+use crate::telemetry::OPERATOR;
 use crate::wire::PEERS_MAX;
 
 use super::exit::{Exit, Outcome, Stop};
@@ -114,18 +115,18 @@ async fn supervise(
             order.send_replace(Order::Reload(reloads));
         }
         Signal::Stop => {
-            tracing::info!("stopping: writing what was received");
+            tracing::info!(name: OPERATOR, "stopping: writing what was received");
             stopping.store(true, Ordering::Release);
             order.send_replace(Order::Stop);
         }
         Signal::StopNow => {
-            tracing::warn!("stopping now");
+            tracing::warn!(name: OPERATOR, "stopping now");
             order.send_replace(Order::StopNow);
         }
     };
     let assembling = Box::pin(assemble(&config, tls.clone(), access, limit, Arc::clone(&stopping)));
     let Some(parts) = signals.during(assembling, &mut heed).await? else {
-        tracing::info!("stopped before the commit log of the last process was read; the next start goes on with it");
+        tracing::info!(name: OPERATOR, "stopped before the commit log of the last process was read; the next start goes on with it");
         return Ok(Outcome::of_lost(0));
     };
     let upstream = upstream::parts(&config, dialer, limit)?;
@@ -133,6 +134,7 @@ async fn supervise(
     let done = signals.during(Box::pin(processor::run(parts, orders)), &mut heed).await.map_err(stopped)?;
     let c = done.counts;
     tracing::info!(
+        name: OPERATOR,
         received = c.received,
         unique = c.unique,
         duplicate = c.duplicate,
@@ -149,6 +151,7 @@ async fn supervise(
     let given_up = done.upstream.map_or(0, |above| {
         let b = &above.backlog;
         tracing::info!(
+            name: OPERATOR,
             offered = b.offered_packets,
             recovered = b.recovered_packets,
             acknowledged = b.acked_packets,

@@ -10,7 +10,7 @@ use crate::capture::{Libpcap, Source};
 use crate::config::{Mode, NoFilterPolicy, OutputFormat, SniffConfig};
 use crate::record::dir::MinFree;
 use crate::sniffer::{self, Format, Renewed, SnifferConfig, SnifferError};
-use crate::telemetry::clock;
+use crate::telemetry::{OPERATOR, clock};
 
 use super::exit::{Outcome, Stop};
 use super::inspection;
@@ -54,7 +54,7 @@ async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started)
                     }
                 }
                 Signal::Stop => {
-                    tracing::info!("stopping");
+                    tracing::info!(name: OPERATOR, "stopping");
                     stop.store(true, Ordering::Relaxed);
                 }
                 Signal::StopNow => std::process::exit(1),
@@ -115,6 +115,7 @@ fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> R
     }
     inspection::warn_of_foreign_links(&c);
     tracing::info!(
+        name: OPERATOR,
         captured = c.captured,
         kernel_dropped = outcome.kernel.kernel_dropped.saturating_add(outcome.kernel.interface_dropped),
         forwarded = c.forwarded,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 
 use crate::config::{Choice, Environment, FlagValue, Log, LogFormat, Merged, Sources, find_option};
-use crate::telemetry::{self, Format, Level, Logging};
+use crate::telemetry::{self, Format, Level, Logging, OPERATOR};
 
 use super::command;
 use super::exit::Stop;
@@ -31,10 +31,10 @@ pub(super) fn start_with(matches: &ArgMatches, flags: &[FlagValue]) -> Result<St
     let merged = Merged::load(&Sources { file: choice(matches), environment: &environment, flags })?;
     let logging = start_log(&merged.settings()?.log)?;
     for note in &merged.notes {
-        tracing::warn!("{note}");
+        tracing::warn!(name: OPERATOR, "{note}");
     }
     if let Some(path) = &merged.file {
-        tracing::info!(file = %path.display(), "configuration read");
+        tracing::info!(name: OPERATOR, file = %path.display(), "configuration read");
     } else {
         tracing::debug!("no configuration file");
     }
@@ -86,12 +86,12 @@ pub(super) fn reload_level(matches: &ArgMatches, started: &Started) {
             if let Some(level) = Level::from_name(&settings.log.level) {
                 started.logging.set_level(level);
                 telemetry::RELOADS.succeeded();
-                tracing::info!(level = level.name(), "log level applied");
+                tracing::info!(name: OPERATOR, level = level.name(), "log level applied");
             }
         }
         Err(stop) => {
             telemetry::RELOADS.failed();
-            tracing::warn!(error = %stop, "configuration not reloaded");
+            tracing::warn!(name: OPERATOR, error = %stop, "configuration not reloaded");
         }
     }
 }

@@ -45,7 +45,6 @@ use super::reload::Reloading;
 use super::revoked::CertId;
 use super::tls::{ALPN, ServerSetup, ServerTls, explain};
 use super::{Io, tune};
-use crate::telemetry::Every;
 
 /// A peer has begun HTTP/2 within this time, its preface and the header of its SETTINGS; a round trip, most of the time.
 pub const FIRST_WORD: Duration = Duration::from_secs(10);
@@ -58,8 +57,6 @@ const LOOK: Duration = Duration::from_secs(1);
 const BACKLOG: i32 = 1024;
 /// Pause after the process ran out of descriptors or memory: trying at once would spin.
 const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
-/// Lines per second about peers that were refused.
-static REFUSED: Every = Every::second(10);
 
 /// How much an [`Acceptor`] takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,9 +214,7 @@ impl Acceptor {
                     if is_of_connection(&e) {
                         continue;
                     }
-                    if let Some(suppressed) = REFUSED.pass() {
-                        warn!(error = %e, suppressed, "cannot accept connections; raise the limit of open files (LimitNOFILE)");
-                    }
+                    warn!(error = %e, "cannot accept connections; raise the limit of open files (LimitNOFILE)");
                     self.pause = Some(Box::pin(sleep(OUT_OF_RESOURCES)));
                 }
             }
@@ -422,7 +417,5 @@ async fn shake_hands(met: Met, limit: Duration) -> Ended {
 /// Who it was is for DEBUG: addresses are not logged above it.
 fn refused(remote: SocketAddr, why: &str) {
     debug!(%remote, why, "connection refused");
-    if let Some(suppressed) = REFUSED.pass() {
-        warn!(why, suppressed, "connection refused; -v names the peer");
-    }
+    warn!(why, "connection refused; -v names the peer");
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::secret::BLOCK;
 use super::tls::{ClientTls, ServerSetup, ServerTls, TlsError, read};
-use crate::telemetry::RELOADS;
+use crate::telemetry::{OPERATOR, RELOADS};
 
 /// Something made of files.
 pub trait Load {
@@ -86,9 +86,9 @@ impl<L: Load> Reloading<L> {
         };
         let changed = if due { self.reload() } else { Ok(false) };
         match changed {
-            Ok(true) => tracing::info!("{} changed; new connections use the new ones", L::WHAT),
+            Ok(true) => tracing::info!(name: OPERATOR, "{} changed; new connections use the new ones", L::WHAT),
             Ok(false) => {}
-            Err(e) => tracing::warn!(error = %e, "{} not reloaded; the old ones stay in force", L::WHAT),
+            Err(e) => tracing::warn!(name: OPERATOR, error = %e, "{} not reloaded; the old ones stay in force", L::WHAT),
         }
         self.current()
     }

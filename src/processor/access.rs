@@ -24,12 +24,10 @@ use tower::{Layer, Service};
 use super::answers::Answers;
 use super::intake::{Intake, Metered};
 use crate::net::{KeyInUse, Keys, PeerIdentity, PeerInfo, Reloading, Role};
-use crate::telemetry::{Escaped, Every};
+use crate::telemetry::Escaped;
 
 /// The header with a key (reference name).
 pub const API_KEY: &str = "x-api-key";
-/// Lines per second about calls that were denied.
-static DENIED: Every = Every::second(10);
 
 /// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,10 +215,7 @@ impl Access {
             Denial::WrongRole { who, rule, method } => (&c.wrong_role, Status::permission_denied(not_for(who, rule, method))),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if let Some(suppressed) = DENIED.pass() {
-            let (path, why) = (Escaped(path.as_bytes()), status.message());
-            tracing::warn!(target: "audit", method = %path, why, suppressed, "call denied");
-        }
+        tracing::warn!(target: "audit", method = %Escaped(path.as_bytes()), why = status.message(), "call denied");
         status
     }
 

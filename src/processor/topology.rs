@@ -47,7 +47,7 @@ use crate::net::PeerInfo;
 use crate::net::accept::http2;
 use crate::record::fault;
 use crate::spool::{Disk, Queue};
-use crate::telemetry::{RELOADS, clock, memory};
+use crate::telemetry::{OPERATOR, RELOADS, clock, memory};
 use crate::uplink::{self, Backlog, BacklogSnapshot, Ending, Spooler, UplinkError};
 use crate::wire::management::management_service_server::ManagementServiceServer;
 
@@ -99,7 +99,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let mut finished = write(Arc::clone(&shared), files, queue)?;
     // said when everything is open: who reads it may connect, and may take the folders away
     for address in parts.acceptor.addresses() {
-        tracing::info!(%address, tls = parts.acceptor.is_tls(), "listening");
+        tracing::info!(name: OPERATOR, %address, tls = parts.acceptor.is_tls(), "listening");
     }
 
     let connections = parts.acceptor.counters();
@@ -419,7 +419,7 @@ async fn follow_file(path: Option<PathBuf>, shared: Arc<Shared>, mut orders: wat
             Ok(change) if change.is_empty() && !asked => {}
             Ok(change) => {
                 RELOADS.succeeded();
-                tracing::info!(version = change.version, filters = shared.filters.len(), "filter file in force");
+                tracing::info!(name: OPERATOR, version = change.version, filters = shared.filters.len(), "filter file in force");
             }
             Err(e) => {
                 RELOADS.failed();

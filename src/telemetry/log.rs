@@ -1,14 +1,16 @@
 //! Logs: text on a terminal, JSON lines otherwise, always on stderr, timestamps in UTC (RFC 3339).
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, Registry, fmt as lines, reload};
 
-use super::limit::Limited;
+use super::limit::{Limited, Places};
 
 /// Least importance of a line that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,10 +69,24 @@ pub enum Format {
     Json,
 }
 
-/// The installed log; changes the level while running.
+/// The installed log; changes the level while running. Its last word, when it is dropped, is how many lines were suppressed and not told of.
 #[derive(Debug)]
 pub struct Logging {
     level: reload::Handle<LevelFilter, Registry>,
+    json: bool,
+    places: Arc<Mutex<Places>>,
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        let mut text = String::new();
+        let told = self.places.lock().tell(usize::MAX);
+        let done = told.into_iter().try_for_each(|told| told.write(self.json, &mut lines::format::Writer::new(&mut text)));
+        if done.is_ok() {
+            // whom to tell that nobody can be told?
+            let _unwritten = io::stderr().write_all(text.as_bytes());
+        }
+    }
 }
 
 impl Logging {
@@ -91,27 +107,34 @@ pub struct InitError(#[from] TryInitError);
 /// # Errors
 /// When it was called before.
 pub fn init(level: Level, format: Format) -> Result<Logging, InitError> {
-    let terminal = std::io::stderr().is_terminal();
+    let terminal = io::stderr().is_terminal();
     let (filter, handle) = reload::Layer::new(level.filter());
     let json = match format {
         Format::Auto => !terminal,
         Format::Text => false,
         Format::Json => true,
     };
-    Registry::default().with(filter).with(layer(json, terminal, std::io::stderr)).try_init()?;
-    Ok(Logging { level: handle })
+    let places = Arc::default();
+    Registry::default().with(filter).with(layer(json, terminal, io::stderr, Arc::clone(&places))).try_init()?;
+    Ok(Logging { level: handle, json, places })
 }
 
-fn layer<S, W>(json: bool, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+fn layer<S, W>(json: bool, colour: bool, writer: W, places: Arc<Mutex<Places>>) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
     W: for<'w> lines::MakeWriter<'w> + Send + Sync + 'static,
 {
     let layer = lines::layer().with_writer(writer).with_timer(lines::time::SystemTime).with_target(false);
     if json {
-        layer.json().flatten_event(true).with_target(true).with_ansi(false).map_event_format(|f| Limited::new(f, true)).boxed()
+        layer
+            .json()
+            .flatten_event(true)
+            .with_target(true)
+            .with_ansi(false)
+            .map_event_format(|f| Limited::new(f, true, places))
+            .boxed()
     } else {
-        layer.with_ansi(colour).map_event_format(|f| Limited::new(f, false)).boxed()
+        layer.with_ansi(colour).map_event_format(|f| Limited::new(f, false, places)).boxed()
     }
 }
 
@@ -170,23 +193,18 @@ pub fn is_plain(c: char) -> bool {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::io::Write;
-    use std::sync::Arc;
-
-    use parking_lot::Mutex;
-
     use super::*;
 
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Memory {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
@@ -194,7 +212,8 @@ pub(super) mod tests {
     pub(in crate::telemetry) fn logged(json: bool, write: impl FnOnce()) -> String {
         let memory = Memory::default();
         let writer = memory.clone();
-        let subscriber = Registry::default().with(LevelFilter::INFO).with(layer(json, false, move || writer.clone()));
+        let subscriber =
+            Registry::default().with(LevelFilter::INFO).with(layer(json, false, move || writer.clone(), Arc::default()));
         tracing::subscriber::with_default(subscriber, write);
         let bytes = memory.0.lock().clone();
         String::from_utf8(bytes).unwrap()

@@ -16,7 +16,7 @@ use super::hostile_hunter::framed;
 use super::metrics::{get, port_of};
 use super::whole::{Processor, calls_capture, frames};
 
-const HEARTBEAT: &str = "/lippycat.management.ManagementService/Heartbeat";
+pub(super) const HEARTBEAT: &str = "/lippycat.management.ManagementService/Heartbeat";
 const FILTERS: &str = "/lippycat.management.ManagementService/SubscribeFilters";
 /// Half of the calls are refused at least: what they bring is more than a sixteenth of it.
 const LIMIT: &str = "256M";
@@ -37,7 +37,7 @@ fn registration(id: &str, texts: usize) -> HunterRegistration {
 }
 
 /// Calls, and the status that came back.
-async fn said(connection: &SendRequest<Bytes>, path: &str, message: Bytes) -> String {
+pub(super) async fn said(connection: &SendRequest<Bytes>, path: &str, message: Bytes) -> String {
     let (answer, mut body) = connection.clone().ready().await.unwrap().send_request(call(path), false).unwrap();
     let _cut = body.send_data(message, true);
     let Ok(answer) = timeout(Duration::from_secs(20), answer).await.unwrap() else { return "reset".into() };

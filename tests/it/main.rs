@@ -15,6 +15,7 @@ mod full_disk;
 mod fuzz_corpora;
 mod golden;
 mod hostile;
+mod hostile_all;
 mod hostile_control;
 mod hostile_hunter;
 mod hostile_packets;
