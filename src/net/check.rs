@@ -88,7 +88,7 @@ pub fn check(
     validity(&mut report, now);
     signature(&mut report, &chain, ca, now)?;
     if let Some(crl) = crl {
-        revocation(&mut report, leaf, crl)?;
+        revocation(&mut report, leaf, crl, ca)?;
     }
     if let Some(key) = key {
         key_fits(&mut report, &chain, cert, key)?;
@@ -162,8 +162,21 @@ fn signature(report: &mut Report, chain: &[CertificateDer<'static>], ca: &Path, 
     Ok(())
 }
 
-fn revocation(report: &mut Report, leaf: &CertificateDer<'static>, crl: &Path) -> Result<(), CertsError> {
+fn revocation(report: &mut Report, leaf: &CertificateDer<'static>, crl: &Path, ca: &Path) -> Result<(), CertsError> {
     let lists = Lists::read(crl)?;
+    match Lists::by(crl, ca) {
+        Err(e @ (TlsError::UnsignedList { .. } | TlsError::Namesakes { .. })) => {
+            report.say(Verdict::Bad, e.to_string());
+            return Ok(());
+        }
+        // whose list it is comes below
+        Err(TlsError::ForeignList { .. }) | Ok(_) => {}
+        Err(e) => return Err(e.into()),
+    }
+    if let Some(ago) = lists.ended() {
+        let text = format!("{} ended {ago} ago, and what was revoked since is not on it; give a newer one", crl.display());
+        report.say(Verdict::Warn, text);
+    }
     let Some(id) = CertId::read(leaf) else { return Ok(()) };
     if lists.revoked.has(&id) {
         report.say(Verdict::Bad, format!("it was revoked, says {}; issue a new one (`lc certs renew`)", crl.display()));

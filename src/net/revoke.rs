@@ -88,7 +88,8 @@ pub fn revoke(dir: &Path, which: &Which) -> Result<Revocation, CertsError> {
         Which::Node { role, id } => of_node(dir, *role, id)?,
     };
     let (mut entries, number) = if list.exists() {
-        let lists = Lists::read(&list)?;
+        // what it says is signed again
+        let lists = Lists::by(&list, &dir.join(CA_CERT))?;
         (lists.entries, lists.number)
     } else {
         (Vec::new(), 0)
@@ -267,6 +268,34 @@ mod tests {
         }
         assert_eq!(serial("00:ff:01"), Some(vec![0, 255, 1]));
         assert_eq!(serial("fff"), Some(vec![15, 255]));
+    }
+
+    #[test]
+    fn lists_that_openssl_signed_with_any_kind_of_key_are_taken() {
+        let openssl = |dir: &Path, arguments: &str| Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output();
+        if openssl(Path::new("/"), "version").is_err() {
+            crate::not_run::say_unless_it_must("lists_that_openssl_signed_with_any_kind_of_key_are_taken", "there is no openssl");
+            return;
+        }
+        let config = "[ca]\ndefault_ca=d\n[d]\ndatabase=db\ncrlnumber=n\ndefault_md=sha384\ndefault_crl_days=9\n";
+        for kind in ["rsa:2048", "ec -pkeyopt ec_paramgen_curve:P-256", "ec -pkeyopt ec_paramgen_curve:P-384", "ed25519"] {
+            let dir = tempfile::tempdir().unwrap();
+            let run = |arguments: &str| {
+                let out = openssl(dir.path(), arguments).unwrap();
+                assert!(out.status.success(), "{kind}: {arguments}: {}", String::from_utf8_lossy(&out.stderr));
+            };
+            for (name, text) in [("cnf", config), ("db", ""), ("n", "01")] {
+                fs::write(dir.path().join(name), text).unwrap();
+            }
+            for name in ["ca", "other"] {
+                run(&format!("req -x509 -newkey {kind} -nodes -keyout {name}.key -out {name}.crt -subj /CN=one"));
+                run(&format!("ca -config cnf -gencrl -keyfile {name}.key -cert {name}.crt -out {name}.crl"));
+            }
+            let by = |list: &str| Lists::by(&dir.path().join(list), &dir.path().join("ca.crt"));
+
+            assert!(by("ca.crl").is_ok_and(|lists| lists.ended().is_none()), "{kind}");
+            assert!(matches!(by("other.crl"), Err(tls::TlsError::UnsignedList { .. })), "{kind}");
+        }
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
-use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, Issuer, KeyIdMethod, KeyPair,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ClientConfig, ServerConfig};
@@ -75,9 +78,30 @@ impl Site {
         self.write("nameless", None, 2099)
     }
 
-    fn write(&self, name: &str, uri: Option<&str>, until: i32) -> (PathBuf, PathBuf) {
+    fn issuer(&self) -> Issuer<'static, KeyPair> {
         let pem = |name: &str| std::fs::read_to_string(self.path(name)).unwrap();
-        let issuer = Issuer::from_ca_cert_pem(&pem("ca.crt"), KeyPair::from_pem(&pem("ca.key")).unwrap()).unwrap();
+        Issuer::from_ca_cert_pem(&pem("ca.crt"), KeyPair::from_pem(&pem("ca.key")).unwrap()).unwrap()
+    }
+
+    /// A revocation list of this CA that names one certificate, and ends with the year before this one.
+    fn write_list(&self, serial: &str, until: i32) {
+        let digits: Vec<u8> = serial.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap();
+        let serial_number = SerialNumber::from(digits.chunks(2).map(byte).collect::<Vec<u8>>());
+        let revocation_time = date_time_ymd(2020, 2, 1);
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(9),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams { serial_number, revocation_time, reason_code: None, invalidity_date: None }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        std::fs::write(self.path("ca.crl"), list.signed_by(&self.issuer()).unwrap().pem().unwrap()).unwrap();
+    }
+
+    fn write(&self, name: &str, uri: Option<&str>, until: i32) -> (PathBuf, PathBuf) {
+        let issuer = self.issuer();
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
         params.distinguished_name = DistinguishedName::new();

@@ -22,7 +22,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::facts::CertFacts;
-use super::revoked::{Lists, Revoked, subject};
+use super::revoked::{Lists, Revoked};
 use super::secret::{self, Key};
 
 /// HTTP/2, as RFC 9113 §3.3 names it.
@@ -115,6 +115,32 @@ pub enum TlsError {
         /// The CA.
         ca: PathBuf,
     },
+    /// A revocation list that bears the CA's name, and is another's.
+    #[error(
+        "the revocation list {} bears the name of the CA in {} but is not signed by it, so it is another CA's of the same name; give the list \
+         that `lc certs revoke` wrote beside that CA",
+        path.display(),
+        ca.display()
+    )]
+    UnsignedList {
+        /// The list.
+        path: PathBuf,
+        /// The CA.
+        ca: PathBuf,
+    },
+    /// Two CAs with one name, of which one signed the list.
+    #[error(
+        "two CAs in {} have one name, and the revocation list {} is signed by one of them: clients of the other would be refused; give only one, \
+         or issue from a CA with a name of its own (`lc certs init --name`)",
+        ca.display(),
+        path.display()
+    )]
+    Namesakes {
+        /// The list.
+        path: PathBuf,
+        /// The CAs.
+        ca: PathBuf,
+    },
     /// No certificate authority to check the processor with.
     #[error("no CA to check the processor's certificate with; give --tls-ca FILE, or --insecure for plain text")]
     NoCa,
@@ -177,8 +203,10 @@ impl ClientTls {
             match &self.crl {
                 None => builder.with_root_certificates(roots(ca)?),
                 Some(path) => {
+                    let lists = Lists::by(path, ca)?;
+                    lists.tell_whether_ended(path);
                     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(ca)?), Arc::clone(&provider))
-                        .with_crls(lists(path, ca)?.ders)
+                        .with_crls(lists.ders)
                         .only_check_end_entity_revocation()
                         .build()
                         .map_err(|e| TlsError::Refused { path: path.clone(), why: e.to_string() })?;
@@ -286,7 +314,8 @@ impl ServerTls {
                     verifier = verifier.allow_unauthenticated();
                 }
                 if let Some(path) = &self.crl {
-                    let lists = lists(path, ca)?;
+                    let lists = Lists::by(path, ca)?;
+                    lists.tell_whether_ended(path);
                     revoked = lists.revoked;
                     verifier = verifier.with_crls(lists.ders).only_check_end_entity_revocation();
                 }
@@ -307,16 +336,6 @@ impl ServerTls {
         let ca = self.client_ca.as_deref();
         [Some(self.cert.as_path()), Some(self.key.as_path()), ca, self.crl.as_deref()].into_iter().flatten().collect()
     }
-}
-
-/// A file of revocation lists, each by a CA of `ca`.
-fn lists(path: &Path, ca: &Path) -> Result<Lists, TlsError> {
-    let lists = Lists::read(path)?;
-    let known: Vec<Vec<u8>> = certificates("CA file", ca)?.iter().filter_map(|der| subject(der)).collect();
-    if lists.issuers.iter().any(|issuer| !known.contains(issuer)) {
-        return Err(TlsError::ForeignList { path: path.into(), ca: ca.into() });
-    }
-    Ok(lists)
 }
 
 /// A name a certificate can be checked against.

@@ -1,7 +1,9 @@
 //! What ends a connection that is open: revocation, age, silence; and how many one name may have.
 
+use super::super::certs::CertsError;
 use super::super::revoke::{Which, revoke};
 use super::*;
+use crate::telemetry::RELOADS;
 
 /// With a revocation list in force.
 fn listed(site: &Site) -> ServerTls {
@@ -81,6 +83,60 @@ fn lists_that_cannot_serve_are_told_at_the_start() {
     assert!(load(site.path("none")).contains("cannot read the revocation list"));
     let without = ServerTls { client_ca: None, require_client: false, ..listed(&site) };
     assert!(matches!(without.load(), Err(TlsError::NoClientCa)));
+}
+
+#[test]
+fn a_list_of_another_ca_of_the_same_name_is_refused_and_the_one_in_force_stays() {
+    let (site, other) = (Site::new(), Site::new());
+    let refused = |e: &TlsError| {
+        let text = e.to_string();
+        assert!(text.contains("not signed by it") && text.contains("lc certs revoke"), "{text}");
+    };
+    refused(&ServerTls { crl: Some(other.path("ca.crl")), ..site.server(true) }.load().unwrap_err());
+    refused(&ClientTls { crl: Some(other.path("ca.crl")), ..site.hunter() }.load().unwrap_err());
+
+    let reloading = Reloading::new(listed(&site)).unwrap();
+    let (before, counts) = (reloading.current(), RELOADS.counts());
+    std::fs::copy(other.path("ca.crl"), site.path("ca.crl")).unwrap();
+    refused(&reloading.reload().unwrap_err());
+    refused(&reloading.reload().unwrap_err());
+
+    assert!(Arc::ptr_eq(&before, &reloading.current()));
+    assert!(RELOADS.counts()[1].1 >= counts[1].1 + 2);
+    refused(&match revoke(site.0.path(), &Which::Node { role: Role::Hunter, id: "edge".into() }) {
+        Err(CertsError::Tls(e)) => e,
+        other => panic!("{other:?}"),
+    });
+}
+
+#[test]
+fn a_list_that_only_one_of_two_cas_of_its_name_signed_is_refused() {
+    let (site, other) = (Site::new(), Site::new());
+    let ca = |site: &Site| std::fs::read_to_string(site.path("ca.crt")).unwrap();
+    std::fs::write(site.path("ca.crt"), ca(&site) + &ca(&other)).unwrap();
+
+    let told = listed(&site).load().unwrap_err().to_string();
+
+    assert!(told.contains("have one name"), "{told}");
+}
+
+#[tokio::test]
+async fn a_list_past_its_end_refuses_whom_it_names_and_nobody_else() {
+    let site = Site::new();
+    site.issue(Role::Hunter, "good");
+    let facts = certs::show(&site.path("hunter-edge.crt")).unwrap();
+    site.write_list(&facts[0].serial, 2021);
+    let good = ClientTls { cert: Some(site.path("hunter-good.crt")), key: Some(site.path("hunter-good.key")), ..site.hunter() };
+    let (mut acceptor, target) = acceptor(Some(listed(&site)), AcceptLimits::default());
+
+    let (bad, kept) = meet_beside(&mut acceptor, dialer(site.hunter()).dial(&target)).await;
+    let (good, _good) = serve_one(&mut acceptor, dialer(good).dial(&target)).await;
+
+    assert!(kept.is_none() && bad.unwrap_err().to_string().contains("was revoked"));
+    assert!(good.is_ok());
+    let report =
+        check::check(&site.path("hunter-good.crt"), None, &site.path("ca.crt"), Some(&site.path("ca.crl")), None).unwrap();
+    assert!(report.findings.iter().any(|f| f.text.contains("ended") && f.text.contains("days ago")), "{report:?}");
 }
 
 #[tokio::test]
