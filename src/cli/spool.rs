@@ -77,7 +77,7 @@ pub(super) fn of_hunter(config: &HuntConfig) -> Result<Opened, Stop> {
 /// A live hunter without a queue says what a kill cost where a directory was named for it; a file can be read again.
 fn in_memory(config: &HuntConfig) -> Option<Account> {
     let base = config.hunter.disk_buffer.dir.as_ref().filter(|_| config.capture.read.is_empty())?;
-    let opened = Disk::lock(&spool::directory(base, &config.id)).map_err(std::io::Error::other).and_then(|disk| {
+    let opened = spool::lock(base, &config.id).map_err(std::io::Error::other).and_then(|disk| {
         let (file, last, runs) = StateFile::open(&disk, &config.id)?;
         Ok((file.holding(disk), last, runs))
     });
@@ -146,8 +146,7 @@ fn open(config: &HuntConfig, durability: Durability, offline: bool) -> Result<Qu
 
 /// Opens a queue below `base`; `durable`: what it confirms survives a loss of power.
 pub(super) fn queue(base: &Path, config: SpoolConfig, durable: bool) -> Result<Queue<Disk>, Stop> {
-    let path = spool::directory(base, &config.hunter_id);
-    let disk = Disk::lock(&path).map_err(failed)?;
+    let disk = spool::lock(base, &config.hunter_id).map_err(failed)?;
     let disk = if durable { disk } else { disk.volatile() };
     Queue::open(disk, config).map_err(failed)
 }
@@ -210,15 +209,21 @@ fn owner(config: &Config) -> String {
     if config.of_processor { upstream::owner(&config.id) } else { config.id.clone() }
 }
 
-/// Its directory.
-fn directory(config: &Config) -> PathBuf {
-    spool::directory(&config.spool_dir, &owner(config))
+/// Its directories: the usual one, and the one beside it where it has gone on there.
+fn directories_of(config: &Config) -> Result<Vec<PathBuf>, Stop> {
+    let found = spool::directories(&config.spool_dir, &owner(config));
+    if found.is_empty() {
+        let path = spool::directory(&config.spool_dir, &owner(config));
+        let source = std::io::ErrorKind::NotFound.into();
+        return Err(failed(SpoolError::Io { doing: "open", path, source }));
+    }
+    Ok(found)
 }
 
 /// The directories to look at: one queue's, or all.
 fn directories(config: &Config) -> Result<Vec<PathBuf>, Stop> {
     if config.named {
-        return Ok(vec![directory(config)]);
+        return directories_of(config);
     }
     let path = &config.spool_dir;
     let all = std::fs::read_dir(path).map_err(|source| failed(SpoolError::Io { doing: "open", path: path.clone(), source }))?;
@@ -238,18 +243,34 @@ enum Look {
     Aside,
 }
 
+/// Reads a directory. What holds segments of another format is said, and left out until the end of the command.
+fn look<E: From<SpoolError>>(
+    path: &Path,
+    disk: &Disk,
+    read: bool,
+    other: &mut Option<SpoolError>,
+    each: impl FnMut(Item) -> Result<(), E>,
+) -> Result<Vec<Listed>, E> {
+    if let Some(found) = spool::other(disk)? {
+        tracing::warn!(directory = %path.display(), file = %found.name, format = found.version, "left out: this version cannot read it");
+        *other = Some(SpoolError::Version { name: found.name, version: found.version });
+        return Ok(Vec::new());
+    }
+    spool::list(disk, read, each)
+}
+
 /// The segments. What is damaged among those put aside was counted when they were.
-fn list(config: &Config, look: Look, format: OutputFormat) -> Result<Outcome, Stop> {
-    let (mut rows, mut json, mut lost) = (Vec::new(), Vec::new(), 0_u64);
-    let read = look != Look::Ends;
+fn list(config: &Config, how: Look, format: OutputFormat) -> Result<Outcome, Stop> {
+    let (mut rows, mut json, mut lost, mut other) = (Vec::new(), Vec::new(), 0_u64, None);
+    let read = how != Look::Ends;
     for path in directories(config)? {
         let hunter = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut disk = Disk::look(&path).map_err(failed)?;
-        if look == Look::Aside {
+        if how == Look::Aside {
             let Some(aside) = disk.put_aside().map_err(failed)? else { continue };
             disk = aside;
         }
-        for s in spool::list(&disk, read, |_| Ok::<_, SpoolError>(())).map_err(failed)? {
+        for s in look(&path, &disk, read, &mut other, |_| Ok::<_, SpoolError>(())).map_err(failed)? {
             let damaged = s.lost.iter().fold(0_u64, |sum, l| sum.saturating_add(l.range.packets));
             lost = lost.saturating_add(damaged);
             rows.push(row(&hunter, &s, read, damaged));
@@ -259,7 +280,11 @@ fn list(config: &Config, look: Look, format: OutputFormat) -> Result<Outcome, St
     let columns =
         vec!["hunter", "segment", "batches", "packets", "bytes", "created", if read { "damaged packets" } else { "first-last" }];
     Listing { columns, rows, json: json.into() }.print(format)?;
-    Ok(if look == Look::Aside { Outcome::Done } else { Outcome::of_lost(lost) })
+    match other {
+        Some(e) => Err(failed(e)),
+        None if how == Look::Aside => Ok(Outcome::Done),
+        None => Ok(Outcome::of_lost(lost)),
+    }
 }
 
 fn row(hunter: &str, s: &Listed, read: bool, damaged: u64) -> Vec<String> {
@@ -286,18 +311,21 @@ fn object(hunter: &str, s: &Listed, read: bool, damaged: u64) -> serde_json::Val
 
 /// `cat`: what is in it, as a capture file.
 fn cat(config: &Config, to: &Path) -> Result<Outcome, Stop> {
-    let disk = Disk::look(&directory(config)).map_err(failed)?;
+    let found = directories_of(config)?;
     let recorded = |e: record::RecordError| Stop::from(anyhow::Error::from(e));
     let mut file = Unified::open(to, None, MinFree::NONE, Vec::new()).map_err(recorded)?;
-    let mut packets = 0_u64;
-    let listed = spool::list(&disk, true, |item| {
-        packets = packets.saturating_add(u64::from(item.packets));
-        write(&mut file, &item)
-    })?;
+    let (mut packets, mut listed, mut other) = (0_u64, Vec::new(), None);
+    for path in found {
+        let disk = Disk::look(&path).map_err(failed)?;
+        listed.extend(look(&path, &disk, true, &mut other, |item| {
+            packets = packets.saturating_add(u64::from(item.packets));
+            write(&mut file, &item)
+        })?);
+    }
     file.finish().map_err(recorded)?;
     let lost = listed.iter().flat_map(|s| &s.lost).fold(0_u64, |sum, l| sum.saturating_add(l.range.packets));
     tracing::info!(packets, damaged = lost, segments = listed.len(), "written");
-    Ok(Outcome::of_lost(lost))
+    other.map_or(Ok(Outcome::of_lost(lost)), |e| Err(failed(e)))
 }
 
 fn write(file: &mut Unified, item: &Item) -> Result<(), Stop> {
@@ -321,7 +349,7 @@ impl From<SpoolError> for Stop {
 
 /// `drain`: sends what is in it to a processor.
 async fn drain(config: Config) -> Result<Outcome, Stop> {
-    let _there = Disk::look(&directory(&config)).map_err(failed)?;
+    directories_of(&config)?;
     let (sync_after, sync_bytes) = sync(Durability::Spill);
     let queue = queue(
         &config.spool_dir,

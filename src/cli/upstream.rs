@@ -1,5 +1,6 @@
 //! `lc process --processor`: the road to the processors above.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{ProcessConfig, ServerDurability};
@@ -31,10 +32,11 @@ pub(super) fn owner(id: &str) -> String {
 /// The road, with what an earlier run left to be passed on; `limit` is what the whole process may take.
 pub(super) fn parts(config: &ProcessConfig, dialer: Option<Dialer>, limit: u64) -> Result<Option<UpstreamParts>, Stop> {
     let Some(dialer) = dialer else {
-        let path = queue::directory(&config.upstream_dir, &owner(&config.id));
-        let left = std::fs::read_dir(&path)
-            .is_ok_and(|mut all| all.any(|e| e.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "seg"))));
-        if left {
+        let waits = |path: &PathBuf| {
+            let all = std::fs::read_dir(path);
+            all.is_ok_and(|mut all| all.any(|e| e.is_ok_and(|e| e.path().extension().is_some_and(|x| x == "seg"))))
+        };
+        for path in queue::directories(&config.upstream_dir, &owner(&config.id)).into_iter().filter(waits) {
             tracing::warn!(queue = %path.display(), "batches for a processor above wait here, and nothing passes them on: use --processor, or 'lc spool drain --role processor'");
         }
         return Ok(None);

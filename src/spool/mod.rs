@@ -18,18 +18,20 @@
 //! | `recover` | what an earlier process left |
 //! | `confirm` | what was never confirmed goes, what is there is confirmed |
 //! | `ack` | the hint |
+//! | `beside` | where it goes on when a newer version has left its files |
 //! | `state` | what a hunter knew, for the run after a crash |
 //! | [`Fs`] | what is asked of a file system |
 //!
 //! Promises: order within an epoch; what [`Queue::sync`] confirmed is there after a crash, unless it was acknowledged or is counted as lost;
 //! every packet that was appended or recovered is read, acknowledged or in exactly one [`Lost`]; bytes on disk stay within
 //! [`SpoolConfig::max_bytes`], and the reserve of the file system is left alone; memory does not grow with what is on disk.
-//! Refuses: directories of another process, of another hunter or of a newer format (nothing in them is touched); records above
+//! Refuses: directories of another process, of another hunter or of another format (nothing in them is touched; [`lock`] has a place beside these); records above
 //! [`MAX_PAYLOAD`]; sequences that would break the order. Reads no clock and starts no thread.
 //!
 //! An error of `fsync` is final for what was not durable in that file: it is written again, to a new file, from memory.
 
 mod ack;
+mod beside;
 mod confirm;
 mod fs;
 mod queue;
@@ -46,6 +48,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::beside::{Other, directories, lock, other};
 pub use self::confirm::{confirm, forget_after};
 #[cfg(test)]
 pub(crate) use self::fs::unlocked;

@@ -25,7 +25,7 @@ use crate::reason::DropReason;
 /// Bytes of a segment's header.
 pub(super) const SEGMENT_HEADER: usize = 64;
 /// The format written and read here.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"LCSPOOL1";
 const SUFFIX: &str = ".seg";
 

@@ -25,7 +25,7 @@ use super::record::take;
 use crate::batch::{BatchSeq, Epoch};
 
 /// Its name.
-const NAME: &str = "state";
+pub(super) const NAME: &str = "state";
 /// Bytes of a record.
 const RECORD: usize = 64;
 /// More capture threads than anybody has.

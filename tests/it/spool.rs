@@ -8,13 +8,17 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use lippycat::batch::{BatchStats, Encoder, EncoderConfig, Epoch, Limits, Pushed};
 use lippycat::capture::{FileSource, Progress, Source};
 use lippycat::packet::Frame;
+use lippycat::record::dir::MinFree;
+use lippycat::spool::{Item, Now, Queue, SpoolConfig, SpoolFull};
 
 use super::started::Started;
 use crate::not_run;
 use crate::whole::{Processor, lc};
 
+const CALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/voip/plain.pcap");
 const INSIDE: &str = "LC_TEST_IN_NAMESPACE";
 
 /// Runs `body` in a process with a fresh network namespace that has `lo` up and a pair `ve0`–`ve1`.
@@ -345,4 +349,76 @@ fn what_cannot_be_a_spool_is_a_clear_error_when_one_is_demanded_and_a_warning_wh
     assert_eq!(live.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&live.stderr).contains("'block' is for files"));
     assert_eq!(nothing.status.code(), Some(4));
+}
+
+/// Makes a segment one of format 9.
+fn of_format_9(segment: &Path) {
+    let mut bytes = fs::read(segment).unwrap();
+    bytes[8] = 9;
+    let crc = crc32c::crc32c(&bytes[..60]).to_le_bytes();
+    bytes[60..64].copy_from_slice(&crc);
+    fs::write(segment, bytes).unwrap();
+}
+
+/// What a hunter left in its queue: a call, as one batch; how many packets.
+fn left_in_queue(base: &Path, epoch: u64) -> u64 {
+    let config = EncoderConfig { hunter_id: "edge".into(), epoch: Epoch(epoch), limits: Limits::default() };
+    let mut encoder = Encoder::new(config);
+    let mut source = FileSource::open(&[CALL]).unwrap();
+    let mut take = |f: Frame<'_>| assert_eq!(encoder.push(&f, None, &[], false), Pushed::Stored);
+    while source.poll(&mut take).unwrap() != Progress::End {}
+    let sealed = encoder.seal(5, 1, &BatchStats::default()).unwrap();
+    let config = SpoolConfig {
+        hunter_id: "edge".into(),
+        max_bytes: 1 << 20,
+        min_free: MinFree::NONE,
+        when_full: SpoolFull::Refuse,
+        segment_bytes: 1 << 17,
+        sync_after: Duration::ZERO,
+        sync_bytes: 0,
+    };
+    let mut queue = Queue::open(lippycat::spool::lock(base, "edge").unwrap(), config).unwrap();
+    let item = Item { epoch: sealed.epoch, seq: sealed.seq, packets: sealed.packets, bytes: sealed.bytes };
+    queue.append(item, true, Now::default()).unwrap();
+    queue.close(Now::default()).unwrap();
+    sealed.packets.into()
+}
+
+#[test]
+fn a_queue_goes_on_beside_segments_of_another_format_and_every_command_knows_both() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let (usual, beside) = (dir.join("spool/edge"), dir.join("spool/edge~v1"));
+    left_in_queue(&dir.join("spool"), 1);
+    of_format_9(&segment(&usual));
+    let foreign = fs::read(segment(&usual)).unwrap();
+    let packets = left_in_queue(&dir.join("spool"), 2);
+    let run = |command: &[&str]| {
+        let out = lc(dir, &[command, &["--id", "edge", "--disk-buffer-dir", "spool", "--log-format", "json"]].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (out.status.code(), text(&out.stdout), text(&out.stderr))
+    };
+
+    let away = ["-P", "127.0.0.1:1", "--insecure", "--connect-timeout", "1s", "--durability", "wal"];
+    let hunt = run(&[&["hunt", "-r", CALL, "--no-filter-policy", "allow"], away.as_slice()].concat());
+    let (ls, verify) = (run(&["spool", "ls"]), run(&["spool", "verify"]));
+    let cat = run(&["spool", "cat", "--pcap", "waiting.pcap"]);
+    let first = processor(dir);
+    let drain = run(&["spool", "drain", "-P", &format!("127.0.0.1:{}", first.port), "--insecure"]);
+    first.stop();
+
+    for (code, _, said) in [&hunt, &drain] {
+        assert!(said.contains("spool/edge~v1") && said.contains("\"format\":9"), "{code:?} {said}");
+    }
+    for (code, out, said) in [&ls, &verify] {
+        assert_eq!((*code, out.matches("edge~v1").count()), (Some(1), 1), "{out}{said}");
+        assert!(said.contains("left out") && said.contains("spool/edge"), "{said}");
+    }
+    assert!(cat.0 == Some(1) && cat.2.contains("\"format\":9"), "{}", cat.2);
+    assert_eq!((hunt.0, drain.0), (Some(3), Some(0)), "{}", drain.2);
+    assert!(drain.2.contains(&format!("\"sent\":{packets},\"lost\":0")), "{}", drain.2);
+    let len = |name| fs::metadata(dir.join(name)).unwrap().len();
+    assert!(len("waiting.pcap") > 1000 && len("waiting.pcap") == len("all.pcap"), "what can be read is written");
+    assert_eq!(fs::read(segment(&usual)).unwrap(), foreign);
+    assert!(fs::read_dir(beside).unwrap().all(|e| e.unwrap().path().extension().is_none()), "all of it was sent");
 }
