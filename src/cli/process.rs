@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::ArgMatches;
 
 use crate::config::{self, CallLayout, ListenHost, ProcessConfig, Sandbox, ServerDurability, ServerSecurity};
-use crate::net::{AcceptLimits, Acceptor, Dialer, Keys, Reloading, ServerTls, Target, Transport, listen_addresses};
+use crate::net::{AcceptLimits, Acceptor, Dialer, Grants, Keys, Reloading, ServerTls, Target, Transport, listen_addresses};
 use crate::processor::answers::Answers;
 use crate::processor::commit::{CommitError, Recovered, recover};
 use crate::processor::filters::read_file;
@@ -66,8 +66,11 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
 fn reach(config: &ProcessConfig, started: &Started) -> Reach {
     let mut reach = Reach::default();
     reach.reads(started.merged.file.iter().chain(&config.processor.filter_file));
-    if let ServerSecurity::Tls { cert_file, key_file, client_ca_file, crl_file, api_keys_file, .. } = &config.security {
-        reach.reads([cert_file, key_file].into_iter().chain(client_ca_file).chain(crl_file).chain(api_keys_file));
+    if let ServerSecurity::Tls { cert_file, key_file, client_ca_file, crl_file, api_keys_file, grants_file, .. } =
+        &config.security
+    {
+        let lists = [client_ca_file, crl_file, api_keys_file, grants_file];
+        reach.reads([cert_file, key_file].into_iter().chain(lists.into_iter().flatten()));
     }
     if let Some(above) = &config.upstream {
         reach.reads(above.files());
@@ -103,6 +106,7 @@ async fn supervise(
     let limit = memory::limit(config.system.memory_limit)?;
     access.intake = Intake::within(limit);
     access.answers = Answers::within(limit);
+    let grants = access.grants.clone();
     let stopping = Arc::new(AtomicBool::new(false));
     let mut reloads = 0;
     let mut heed = |signal| match signal {
@@ -110,6 +114,9 @@ async fn supervise(
             start::reload_level(matches, started);
             if let Some(Err(e)) = tls.as_ref().map(|t| t.reload()) {
                 tracing::error!(error = %e, "certificates not reloaded; the old ones stay in force");
+            }
+            if let Some(Err(e)) = grants.as_ref().map(|g| g.reload()) {
+                tracing::error!(error = %e, "subscribers' grants not reloaded; the old ones stay in force");
             }
             reloads += 1;
             order.send_replace(Order::Reload(reloads));
@@ -345,7 +352,8 @@ fn places(config: &ProcessConfig) -> Result<Places, Stop> {
 }
 
 fn tls(security: &ServerSecurity) -> Result<(Tls, Callers), Stop> {
-    let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth, crl_file, api_keys_file } = security else {
+    let ServerSecurity::Tls { cert_file, key_file, client_ca_file, client_auth, crl_file, api_keys_file, grants_file } = security
+    else {
         return Ok((None, Callers::default()));
     };
     let source = ServerTls {
@@ -358,5 +366,7 @@ fn tls(security: &ServerSecurity) -> Result<(Tls, Callers), Stop> {
     let reloading = Reloading::new(source).map_err(|e| Stop::new(Exit::Usage, e))?;
     let keys = api_keys_file.clone().map(|path| Reloading::new(Keys::at(path)).map(Arc::new));
     let keys = keys.transpose().map_err(|e| Stop::new(Exit::Usage, e))?;
-    Ok((Some(Arc::new(reloading)), Callers::new(*client_auth, keys)))
+    let grants = grants_file.clone().map(|path| Reloading::new(Grants::at(path)).map(Arc::new));
+    let grants = grants.transpose().map_err(|e| Stop::new(Exit::Usage, e))?;
+    Ok((Some(Arc::new(reloading)), Callers::new(*client_auth, keys).granting(grants)))
 }

@@ -60,6 +60,8 @@ pub enum ServerSecurity {
         crl_file: Option<PathBuf>,
         /// Hashes of the API keys that clients may show.
         api_keys_file: Option<PathBuf>,
+        /// What each subscriber may see.
+        grants_file: Option<PathBuf>,
     },
 }
 
@@ -460,6 +462,11 @@ fn server_security(tls: &ServerTls, insecure: bool, environment: &Environment, p
     } else if production && !tls.client_auth {
         problems.push(Problem::whole("LIPPYCAT_PRODUCTION demands client certificates: use --tls-client-auth and --tls-ca"));
     }
+    if tls.subscriber_grants_file.is_some() && (insecure || !(tls.client_auth || tls.api_keys_file.is_some())) {
+        problems.push(Problem::whole(
+            "--subscriber-grants needs subscribers that can be told apart: use --tls-client-auth or --api-keys, without --insecure",
+        ));
+    }
     if insecure {
         if tls.client_auth {
             problems.push(Problem::whole("--insecure and --tls-client-auth exclude each other"));
@@ -483,6 +490,7 @@ fn server_security(tls: &ServerTls, insecure: bool, environment: &Environment, p
             client_auth: tls.client_auth,
             crl_file: tls.crl_file.clone(),
             api_keys_file: tls.api_keys_file.clone(),
+            grants_file: tls.subscriber_grants_file.clone(),
         };
     }
     problems.push(Problem::whole(

@@ -400,6 +400,8 @@ pub struct ServerTls {
     pub crl_file: Option<PathBuf>,
     /// File with the hashes of API keys.
     pub api_keys_file: Option<PathBuf>,
+    /// What each subscriber may see.
+    pub subscriber_grants_file: Option<PathBuf>,
 }
 
 /// Section `system`.

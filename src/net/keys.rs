@@ -36,7 +36,7 @@ const KEY_MIN: usize = 16;
 /// Longest; a header has room for little more.
 const KEY_MAX: usize = 1024;
 /// Longest id.
-const ID_MAX: usize = 64;
+pub(super) const ID_MAX: usize = 64;
 /// Whether a key in use is still known is looked at this often.
 const LOOK: Duration = Duration::from_secs(1);
 /// Permission bits of everybody but the owner.
@@ -83,7 +83,7 @@ impl Ring {
             if line.is_empty() {
                 continue;
             }
-            let bad = |why: &str| TlsError::BadKeys { path: path.into(), line: at.saturating_add(1), why: why.to_owned() };
+            let bad = |why: &str| TlsError::BadLine { path: path.into(), line: at.saturating_add(1), why: why.to_owned() };
             let mut words = line.split_whitespace();
             let (Some(role), Some(id), Some(key), None) = (words.next(), words.next(), words.next(), words.next()) else {
                 return Err(bad("a line is ROLE ID sha256:HASH"));
@@ -171,7 +171,7 @@ impl ApiKey {
     pub fn read(path: &Path) -> Result<Self, TlsError> {
         let text = private("API key", path)?;
         let key = text.trim();
-        let bad = |why: &str| TlsError::BadKeys { path: path.into(), line: 1, why: why.to_owned() };
+        let bad = |why: &str| TlsError::BadLine { path: path.into(), line: 1, why: why.to_owned() };
         if !(KEY_MIN..=KEY_MAX).contains(&key.len()) {
             return Err(bad("a key has 16 to 1024 characters; make one with: openssl rand -hex 32"));
         }
@@ -218,7 +218,7 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 }
 
 /// The text of a file that its owner alone may read.
-fn private(what: &'static str, path: &Path) -> Result<Zeroizing<String>, TlsError> {
+pub(super) fn private(what: &'static str, path: &Path) -> Result<Zeroizing<String>, TlsError> {
     let unreadable = |cause| TlsError::Read { what, path: path.into(), cause };
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode();

@@ -10,6 +10,7 @@ pub mod certs;
 pub mod check;
 pub mod dial;
 pub mod facts;
+pub mod grants;
 pub mod keys;
 pub mod pages;
 pub mod reload;
@@ -36,6 +37,7 @@ pub use self::accept::{
 pub use self::backoff::Backoff;
 pub use self::dial::{DialError, Dialer, Road, Target};
 pub use self::facts::{CertFacts, PeerIdentity, Role};
+pub use self::grants::{Grant, GrantList, Grants, Sight};
 pub use self::keys::{ApiKey, KeyInUse, Keys};
 pub use self::pages::{Health, Page, PageKind, PageListener, Pages};
 pub use self::reload::Reloading;

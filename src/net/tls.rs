@@ -97,9 +97,9 @@ pub enum TlsError {
         /// Its permissions.
         mode: u32,
     },
-    /// A file of API keys is not one.
+    /// A line of a file is not understood.
     #[error("{}, line {line}: {why}", path.display())]
-    BadKeys {
+    BadLine {
         /// Where.
         path: PathBuf,
         /// Which line.

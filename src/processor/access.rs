@@ -23,8 +23,8 @@ use tower::{Layer, Service};
 
 use super::answers::Answers;
 use super::intake::{Intake, Metered};
-use crate::net::{KeyInUse, Keys, PeerIdentity, PeerInfo, Reloading, Role};
-use crate::telemetry::Escaped;
+use crate::net::{Grant, Grants, KeyInUse, Keys, PeerIdentity, PeerInfo, Reloading, Role};
+use crate::telemetry::{Escaped, Said};
 
 /// The header with a key (reference name).
 pub const API_KEY: &str = "x-api-key";
@@ -111,6 +111,8 @@ pub struct Access {
     pub certificates: bool,
     /// Keys that stand for a role and an id.
     pub keys: Option<Arc<Reloading<Keys>>>,
+    /// What each subscriber may see; without them, everything.
+    pub grants: Option<Arc<Reloading<Grants>>>,
     /// What is under way.
     pub intake: Intake,
     /// What is on its way back.
@@ -125,6 +127,7 @@ pub struct AccessCounters {
     wrong_key: AtomicU64,
     nameless: AtomicU64,
     wrong_role: AtomicU64,
+    not_granted: AtomicU64,
 }
 
 /// Calls that were denied, by reason.
@@ -138,12 +141,15 @@ pub struct AccessCounts {
     pub nameless: u64,
     /// Not for this role.
     pub wrong_role: u64,
+    /// Not for this subscriber.
+    pub not_granted: u64,
 }
 
 impl AccessCounts {
     /// All of them.
     pub const fn total(&self) -> u64 {
-        self.unknown_method.saturating_add(self.wrong_key).saturating_add(self.nameless).saturating_add(self.wrong_role)
+        let of_callers = self.wrong_key.saturating_add(self.nameless).saturating_add(self.wrong_role);
+        self.unknown_method.saturating_add(of_callers).saturating_add(self.not_granted)
     }
 }
 
@@ -160,7 +166,13 @@ impl Access {
     /// Clients show certificates (`certificates`), or one of `keys`, or nothing.
     #[must_use]
     pub fn new(certificates: bool, keys: Option<Arc<Reloading<Keys>>>) -> Self {
-        Self { certificates, keys, intake: Intake::default(), answers: Answers::default(), counters: Arc::default() }
+        Self { certificates, keys, ..Self::default() }
+    }
+
+    /// The same, where subscribers see what they are granted.
+    #[must_use]
+    pub fn granting(self, grants: Option<Arc<Reloading<Grants>>>) -> Self {
+        Self { grants, ..self }
     }
 
     /// Whether whoever calls must say who it is.
@@ -177,6 +189,7 @@ impl Access {
             wrong_key: of(&c.wrong_key),
             nameless: of(&c.nameless),
             wrong_role: of(&c.wrong_role),
+            not_granted: of(&c.not_granted),
         }
     }
 
@@ -215,7 +228,27 @@ impl Access {
             Denial::WrongRole { who, rule, method } => (&c.wrong_role, Status::permission_denied(not_for(who, rule, method))),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(target: "audit", method = %Escaped(path.as_bytes()), why = status.message(), "call denied");
+        say_denied(path, &status);
+        status
+    }
+
+    /// What whoever calls `method` may see; none: everything.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`: a subscriber of whom the file says nothing.
+    pub(super) fn grant(&self, peer: Option<&PeerInfo>, method: &str) -> Result<Option<Arc<Grant>>, Status> {
+        let who = peer.and_then(|p| p.identity.as_ref()).filter(|who| who.role == Role::Subscriber);
+        let Some((grants, who)) = self.grants.as_ref().zip(who) else { return Ok(None) };
+        let grant = grants.fresh().find(&who.id).cloned();
+        grant.map(Some).ok_or_else(|| self.not_granted(method, &format!("nothing is granted to subscriber '{}'", Said(&who.id))))
+    }
+
+    /// Refuses what is not granted.
+    pub(super) fn not_granted(&self, method: &str, why: &str) -> Status {
+        self.counters.not_granted.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{why}; the processor's operator may add it to the file of --subscriber-grants");
+        let status = Status::permission_denied(text);
+        say_denied(method, &status);
         status
     }
 
@@ -230,6 +263,11 @@ impl Access {
         let why = if certificate { "the certificate names no role" } else { "this call needs to know who calls" };
         format!("{why}; {means}")
     }
+}
+
+/// One audit line.
+fn say_denied(path: &str, status: &Status) {
+    tracing::warn!(target: "audit", method = %Escaped(path.as_bytes()), why = status.message(), "call denied");
 }
 
 fn not_for(who: &PeerIdentity, rule: &[Who], method: &str) -> String {

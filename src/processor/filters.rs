@@ -233,10 +233,31 @@ impl Distribution {
         whole(self.tell_list(&wanted, s.words(IN_ANSWER), GIVEN_MAX, |f| s.tell(f).0)?, &wanted)
     }
 
+    /// Of all filters, or of one hunter's, those that may be seen.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: they do not fit into one answer.
+    pub fn granted(&self, hunter: Option<&Subscriber>, may: impl Fn(&Filter) -> bool) -> Result<Vec<wire::Filter>, Status> {
+        let store = self.store.read();
+        let told: Vec<wire::Filter> = match hunter {
+            Some(s) => store.for_hunter(&s.id, &s.capabilities).filter(|f| may(f)).map(|f| s.tell(f).0).collect(),
+            None => store.iter().filter(|f| may(f)).map(|f| to_wire(f)).collect(),
+        };
+        let bytes = told.iter().map(|f| f.encoded_len().saturating_add(PREFIX_MAX)).fold(0, usize::saturating_add);
+        let text = || format!("{} filters do not fit into one answer", told.len());
+        if bytes <= GIVEN_MAX { Ok(told) } else { Err(Status::resource_exhausted(text())) }
+    }
+
     /// The first of a hunter's filters for monitors, as far as they fit into `room` bytes, and how many it has in all.
-    pub fn shown(&self, s: &Subscriber, most: usize, room: &mut usize) -> (Vec<wire::Filter>, usize) {
+    pub fn shown(
+        &self,
+        s: &Subscriber,
+        most: usize,
+        room: &mut usize,
+        granted: impl Fn(&str) -> bool,
+    ) -> (Vec<wire::Filter>, usize) {
         let (mut shown, mut all) = (Vec::new(), 0_usize);
-        for f in self.store.read().for_hunter(&s.id, &s.capabilities) {
+        for f in self.store.read().for_hunter(&s.id, &s.capabilities).filter(|f| granted(&f.id)) {
             all = all.saturating_add(1);
             if shown.len() < most {
                 let f = to_wire(f);

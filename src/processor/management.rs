@@ -8,14 +8,15 @@ use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::data::remote_of;
+use super::filters::Subscriber;
 use super::pressure::Level;
 use super::roster::{Hunter, Refusal, Roster};
 use super::shared::{Job, Shared};
 use super::upstream::UpstreamFigures;
-use crate::net::{PeerInfo, Role};
+use crate::net::{Grant, PeerInfo, Role, Sight};
 use crate::packet::Timestamp;
 use crate::record::losses::RunLosses;
-use crate::telemetry::{Escaped, clock};
+use crate::telemetry::{Escaped, Said, clock};
 use crate::wire::PEERS;
 use crate::wire::management::{self as wire, management_service_server::ManagementService};
 use crate::wire::management::{
@@ -153,6 +154,9 @@ impl ManagementService for Management {
             self.shared.check_identity(peer.as_ref(), &id)?;
         }
         let hunter = self.shared.roster.lock().get(&id).map(Hunter::subscriber);
+        if let Some(grant) = self.shared.grant(peer.as_ref(), "GetFilters")? {
+            return self.granted_filters(&grant, &id, hunter.as_ref());
+        }
         let mut answer = Response::new(FilterResponse { filters: Vec::new() });
         if id.is_empty() {
             answer.extensions_mut().insert(self.shared.filters.all()?);
@@ -173,15 +177,24 @@ impl ManagementService for Management {
     }
 
     async fn get_hunter_status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let (_, peer) = remote_of(&request);
         let wanted = request.into_inner().hunter_id;
+        let grant = self.shared.grant(peer.as_ref(), "GetHunterStatus")?;
+        let seen = |id: &str| grant.as_ref().is_none_or(|grant| grant.names(id));
+        if !wanted.is_empty() && !seen(&wanted) {
+            return Err(self.not_granted("GetHunterStatus", &wanted));
+        }
         let now = self.shared.clock.now();
         let mut room = FILTER_BYTES_SHOWN;
         let roster = self.shared.roster.lock();
         let hunters: Vec<ConnectedHunter> = roster
             .iter()
-            .filter(|(id, _)| wanted.is_empty() || **id == wanted)
+            .filter(|(id, _)| seen(id) && (wanted.is_empty() || **id == wanted))
             .map(|(id, h)| {
-                let (filters, meant) = self.shared.filters.shown(&h.subscriber(), FILTERS_SHOWN, &mut room);
+                let sight = grant.as_ref().map_or(Sight::All, |grant| grant.of(id));
+                let granted = |filter: &str| sight.has_filter(filter);
+                let (filters, meant) = self.shared.filters.shown(&h.subscriber(), FILTERS_SHOWN, &mut room, granted);
+                let errors = h.filter_errors.iter().filter(|(filter, _)| granted(filter));
                 ConnectedHunter {
                     hunter_id: id.clone(),
                     hostname: h.registration.hostname.clone(),
@@ -194,18 +207,20 @@ impl ManagementService for Management {
                     interfaces: h.registration.interfaces.clone(),
                     capabilities: h.registration.capabilities.clone(),
                     filter_version: h.filter_version,
-                    filter_errors: h.filter_errors.iter().take(FILTERS_SHOWN).map(shown_error).collect(),
+                    filter_errors: errors.take(FILTERS_SHOWN).map(shown_error).collect(),
                     filters_meant: u32::try_from(meant).unwrap_or(u32::MAX),
                 }
             })
             .collect();
-        let count =
-            |s: HunterStatus| u32::try_from(roster.iter().filter(|(_, h)| Roster::status(h, now) == s).count()).unwrap_or(0);
+        let count = |s: HunterStatus| {
+            u32::try_from(roster.iter().filter(|(id, h)| seen(id) && Roster::status(h, now) == s).count()).unwrap_or(0)
+        };
         let counts = self.shared.counters.counts();
         let above = self.shared.above();
-        let processors = self.shared.below.lock().iter().map(|(id, _)| id.clone()).collect();
+        let below = self.shared.below.lock().iter().map(|(id, _)| id.clone()).collect();
+        let processors = if grant.is_none() { below } else { Vec::new() };
         let processor_stats = ProcessorStats {
-            total_hunters: u32::try_from(roster.len()).unwrap_or(u32::MAX),
+            total_hunters: u32::try_from(roster.iter().filter(|(id, _)| seen(id)).count()).unwrap_or(u32::MAX),
             healthy_hunters: count(HunterStatus::StatusHealthy),
             warning_hunters: count(HunterStatus::StatusWarning),
             error_hunters: count(HunterStatus::StatusError),
@@ -230,11 +245,17 @@ impl ManagementService for Management {
         Ok(Response::new(StatusResponse { hunters, processor_stats: Some(processor_stats) }))
     }
 
-    async fn list_available_hunters(&self, _: Request<ListHuntersRequest>) -> Result<Response<ListHuntersResponse>, Status> {
+    async fn list_available_hunters(
+        &self,
+        request: Request<ListHuntersRequest>,
+    ) -> Result<Response<ListHuntersResponse>, Status> {
+        let (_, peer) = remote_of(&request);
+        let grant = self.shared.grant(peer.as_ref(), "ListAvailableHunters")?;
         let now = self.shared.clock.now();
         let roster = self.shared.roster.lock();
         let hunters = roster
             .iter()
+            .filter(|(id, _)| grant.as_ref().is_none_or(|grant| grant.names(id)))
             .map(|(id, h)| AvailableHunter {
                 hunter_id: id.clone(),
                 hostname: h.registration.hostname.clone(),
@@ -316,6 +337,24 @@ impl ManagementService for Management {
 
     async fn request_auth_token(&self, _: Request<AuthTokenRequest>) -> Result<Response<AuthorizationToken>, Status> {
         Err(not_yet("RequestAuthToken"))
+    }
+}
+
+impl Management {
+    /// Of all filters, or of one hunter's, those that a subscriber may see.
+    fn granted_filters(&self, grant: &Grant, id: &str, hunter: Option<&Subscriber>) -> Result<Response<FilterResponse>, Status> {
+        let sight = grant.of(id);
+        let filters = match hunter {
+            None if id.is_empty() => self.shared.filters.granted(None, |f| grant.shows(&f.id, &f.target_hunters))?,
+            _ if sight == Sight::Nothing => return Err(self.not_granted("GetFilters", id)),
+            None => Vec::new(),
+            Some(_) => self.shared.filters.granted(hunter, |f| sight.has_filter(&f.id))?,
+        };
+        Ok(Response::new(FilterResponse { filters }))
+    }
+
+    fn not_granted(&self, method: &str, hunter: &str) -> Status {
+        self.shared.not_granted(method, &format!("hunter '{}' is not granted", Said(hunter)))
     }
 }
 

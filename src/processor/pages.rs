@@ -302,6 +302,7 @@ fn calls(x: &mut Exposition, access: &Access) {
         ("wrong_key", c.wrong_key),
         ("nameless", c.nameless),
         ("wrong_role", c.wrong_role),
+        ("not_granted", c.not_granted),
         ("data_streams", under_way.streams),
         ("large", under_way.large),
         ("crowded", under_way.crowded),

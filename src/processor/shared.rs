@@ -23,7 +23,7 @@ use super::roster::{Roster, said};
 use super::upstream::{Upstream, UpstreamFigures};
 use crate::batch::{BatchSeq, BatchView, Epoch};
 use crate::engine::Parsing;
-use crate::net::{AcceptCounters, PeerInfo, Role};
+use crate::net::{AcceptCounters, Grant, PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::record::calls::Counters as FileCounters;
 use crate::telemetry::Windows;
@@ -280,6 +280,19 @@ impl Shared {
     #[must_use]
     pub fn watched_by(self, max: usize) -> Self {
         Self { monitors: Monitors::new(max), ..self }
+    }
+
+    /// What whoever calls `method` may see; none: everything.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub(super) fn grant(&self, peer: Option<&PeerInfo>, method: &str) -> Result<Option<Arc<Grant>>, Status> {
+        self.doors.get().map_or(Ok(None), |doors| doors.access.grant(peer, method))
+    }
+
+    /// Refuses what is not granted.
+    pub(super) fn not_granted(&self, method: &str, why: &str) -> Status {
+        self.doors.get().map_or_else(|| Status::permission_denied(why), |doors| doors.access.not_granted(method, why))
     }
 
     /// Other processors that hunters may go to.

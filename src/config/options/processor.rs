@@ -178,6 +178,9 @@ pub(super) const ROWS: &[Opt] = &[
     process("processor.tls.api_keys_file", Kind::Path, Group::Security)
         .flag("api-keys")
         .help("File of API keys that are accepted: ROLE ID sha256:HASH"),
+    process("processor.tls.subscriber_grants_file", Kind::Path, Group::Security)
+        .flag("subscriber-grants")
+        .help("File of what each subscriber may see: ID hunters=ID,… filters=ID,… [default: everything]"),
     process("processor.insecure", Kind::Switch, Group::Security)
         .flag("insecure")
         .default("false")

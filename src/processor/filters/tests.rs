@@ -118,7 +118,7 @@ fn monitors_see_as_much_as_fits() {
     let set = set((0..10).map(|n| user(&n.to_string(), "x")).collect());
     let mut room = 20;
 
-    let (shown, all) = set.shown(&hunter("h", true), 5, &mut room);
+    let (shown, all) = set.shown(&hunter("h", true), 5, &mut room, |_| true);
 
     assert_eq!((all, shown.len() < 5, room < 10), (10, true, true));
 }

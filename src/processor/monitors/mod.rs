@@ -8,7 +8,8 @@
 //!
 //! Promises: a batch is offered once, after it was recognised as new; the data stream only puts a reference into each ring, and nothing at all
 //! where nobody watches. Everything else (filters, old forms, pieces) happens when a monitor's connection takes more, at the monitor's cost.
-//! What monitors do is no part of flow control. Every packet is in exactly one place:
+//! Where subscribers have grants, what is not granted is not offered: hunters are looked at once a batch, and packets only where filters are
+//! granted, at the monitor's cost. What monitors do is no part of flow control. Every packet is in exactly one place:
 //!
 //! ```text
 //! offered = delivered + skipped + filtered + waiting
@@ -26,6 +27,7 @@
 //! | filters compiled at once | 1 | the next waits |
 //! | subscriptions that begin in one second: each is two lines of the audit log | 10 | the next waits |
 
+mod granted;
 mod offered;
 mod ring;
 mod watch;
@@ -41,6 +43,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
+use self::granted::Granted;
 pub(super) use self::offered::Offered;
 pub use self::ring::Figures;
 use self::ring::{RING, Ring};
@@ -166,7 +169,7 @@ impl Monitors {
     ///
     /// # Errors
     /// There is no seat.
-    async fn join(&self, wish: Wish) -> Result<Arc<Ring>, Status> {
+    async fn join(&self, wish: Wish, granted: Arc<Granted>) -> Result<Arc<Ring>, Status> {
         loop {
             let later = {
                 let mut seats = self.seats.write();
@@ -177,7 +180,7 @@ impl Monitors {
                 match seats.turn(Instant::now()) {
                     Ok(()) => {
                         seats.numbers = seats.numbers.saturating_add(1);
-                        let ring = Arc::new(Ring::new(seats.numbers, wish, self.ring));
+                        let ring = Arc::new(Ring::new(seats.numbers, wish, granted, self.ring));
                         seats.rings.push(Arc::clone(&ring));
                         self.some.store(true, Ordering::Release);
                         return Ok(ring);

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use prost::Message;
 
 use crate::batch::legacy::rewrite;
 use crate::batch::{BatchError, BatchView, GRPC_PREFIX, ViewLimits};
 use crate::uplink::describe;
+use crate::wire::data::{PacketBatch, PacketContext};
 
 /// A batch that was recognised as new.
 #[derive(Debug)]
@@ -68,6 +70,39 @@ impl Offered {
         self
     }
 
+    /// The part of it that is of calls which filters chose that `granted` knows; nothing is left of what is said of others.
+    pub(super) fn narrowed(&self, granted: impl Fn(&str) -> bool) -> Option<Self> {
+        let mut batch = PacketBatch::decode(self.message.clone()).ok()?;
+        for context in &mut batch.contexts {
+            if !context.filter_ids.iter().any(|id| granted(id)) {
+                // the others keep their numbers
+                *context = PacketContext::default();
+            }
+        }
+        let known = |n: u32| {
+            let context = n.checked_sub(1).and_then(|n| batch.contexts.get(usize::try_from(n).ok()?));
+            context.is_some_and(|context| !context.filter_ids.is_empty())
+        };
+        let mut packets = std::mem::take(&mut batch.packets);
+        packets.retain_mut(|p| {
+            p.shared_contexts.retain(|n| known(*n));
+            known(p.context) || !p.shared_contexts.is_empty() || p.matched_filter_ids.iter().any(|id| granted(id))
+        });
+        batch.packets = packets;
+        if batch.packets.is_empty() {
+            return None;
+        }
+        Some(Self {
+            hunter: Arc::clone(&self.hunter),
+            packets: batch.packets.len() as u64,
+            message: batch.encode_to_vec().into(),
+            interfaces: Arc::clone(&self.interfaces),
+            terse: self.terse,
+            old: OnceLock::new(),
+            held: Held::default(),
+        })
+    }
+
     /// Read again: what is looked at by few does not wait in memory.
     pub(super) fn view(&self) -> Result<BatchView, BatchError> {
         BatchView::parse(self.message.clone(), &ViewLimits::default())
@@ -91,8 +126,7 @@ impl Offered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::data::{CapturedPacket, PacketBatch};
-    use prost::Message;
+    use crate::wire::data::CapturedPacket;
 
     #[test]
     fn what_waits_is_counted_once_with_its_old_form_and_no_longer_when_it_is_gone() {

@@ -7,6 +7,7 @@ use std::task::{Context, Waker};
 
 use parking_lot::Mutex;
 
+use super::granted::Granted;
 use super::offered::Offered;
 use super::wish::Wish;
 
@@ -62,6 +63,8 @@ pub(super) struct Ring {
     pub(super) number: u64,
     /// What it asked for.
     pub(super) wish: Wish,
+    /// What it may see; none: everything.
+    pub(super) granted: Arc<Granted>,
     /// Bytes that may wait.
     room: usize,
     state: Mutex<State>,
@@ -98,13 +101,13 @@ pub(super) enum Next {
 }
 
 impl Ring {
-    pub(super) fn new(number: u64, wish: Wish, room: usize) -> Self {
-        Self { number, wish, room, state: Mutex::default() }
+    pub(super) fn new(number: u64, wish: Wish, granted: Arc<Granted>, room: usize) -> Self {
+        Self { number, wish, granted, room, state: Mutex::default() }
     }
 
     /// A batch that may be wanted; `fits`: all rings together have room for it.
     pub(super) fn offer(&self, batch: &Arc<Offered>, fits: bool) {
-        if !self.wish.wants(&batch.hunter) {
+        if !self.wish.wants(&batch.hunter) || !self.granted.sees(&batch.hunter) {
             return;
         }
         let cost = batch.message.len().saturating_add(OVERHEAD);

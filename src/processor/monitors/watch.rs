@@ -14,6 +14,7 @@ use prost::Message;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use super::granted::{Granted, Part};
 use super::offered::Offered;
 use super::ring::{Figures, Next, Ring};
 use super::wish::Wish;
@@ -35,8 +36,8 @@ type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// The stream.
 pub(in crate::processor) struct Watch {
     stage: Stage,
-    /// The processor stops, or the connection is old; gone once that is so.
-    over: Option<Later<()>>,
+    /// The processor stops, or the connection is old; or nothing is granted any more, and this is said. Gone once that is so.
+    over: Option<Later<Option<Status>>>,
     /// What is to be handed on next.
     pieces: VecDeque<Bytes>,
 }
@@ -52,22 +53,31 @@ enum Stage {
 impl Watch {
     /// Answers this call.
     pub(in crate::processor) fn answer(shared: &Arc<Shared>, peer: Option<PeerInfo>, request: Body) -> Self {
-        let (of, whose) = (Arc::clone(shared), peer.clone());
+        let granted = match Granted::to(shared, peer.as_ref()) {
+            Ok(granted) => Arc::new(granted),
+            Err(status) => return Self { stage: Stage::Ended(Some(status)), over: None, pieces: VecDeque::new() },
+        };
+        let (of, whose, theirs) = (Arc::clone(shared), peer.clone(), Arc::clone(&granted));
         let over = async move {
             tokio::select! {
                 biased;
-                () = of.ending.wait() => {}
-                () = PeerInfo::rolled(whose) => {}
+                () = of.ending.wait() => None,
+                () = PeerInfo::rolled(whose.clone()) => None,
+                status = theirs.gone(&of, whose) => Some(status),
             }
         };
-        let opening = Seat::take(Arc::clone(shared), peer, request);
+        let opening = Seat::take(Arc::clone(shared), peer, granted, request);
         Self { stage: Stage::Opening(Box::pin(opening)), over: Some(Box::pin(over)), pieces: VecDeque::new() }
     }
 
     /// Whether the stream is to end.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.over.as_mut().is_some_and(|over| over.as_mut().poll(cx).is_ready()) {
+        if let Some(Poll::Ready(told)) = self.over.as_mut().map(|over| over.as_mut().poll(cx)) {
             self.over = None;
+            if told.is_some() {
+                // what waits is not granted
+                self.stage = Stage::Ended(told);
+            }
         }
         self.over.is_none()
     }
@@ -137,9 +147,12 @@ struct Seat {
 }
 
 impl Seat {
-    async fn take(shared: Arc<Shared>, peer: Option<PeerInfo>, request: Body) -> Result<Self, Status> {
+    async fn take(shared: Arc<Shared>, peer: Option<PeerInfo>, granted: Arc<Granted>, request: Body) -> Result<Self, Status> {
         let wish = Wish::of(read(request).await?, &shared.monitors).await?;
-        let ring = shared.monitors.join(wish).await?;
+        if let Some(hunter) = wish.beyond(|hunter| granted.sees(hunter)) {
+            return Err(Granted::refuse(&shared, hunter));
+        }
+        let ring = shared.monitors.join(wish, granted).await?;
         let identity = peer.as_ref().and_then(|p| p.identity.as_ref());
         let who = identity.map_or_else(|| "nobody".to_owned(), |i| format!("{} {}", i.role, i.id));
         let seat = Self { shared, ring, owed: 0, who, peer: peer.map(|p| p.remote.to_string()).unwrap_or_default() };
@@ -152,6 +165,7 @@ impl Seat {
             client = %Said(&wish.client),
             filter = %Said(&wish.expression),
             hunters = %Said(&hunters),
+            grant = %Said(&seat.ring.granted.said()),
             "subscription began"
         );
         Ok(seat)
@@ -161,7 +175,7 @@ impl Seat {
     fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Vec<Bytes>> {
         let messages = match self.ring.next(cx) {
             Next::Batch(gap, batch) => {
-                let (messages, figures) = messages(&batch, &self.ring.wish);
+                let (messages, figures) = messages(&batch, &self.ring.wish, &self.ring.granted);
                 self.ring.settle(figures);
                 self.owed = self.owed.saturating_add(gap).saturating_add(figures.skipped);
                 messages
@@ -195,6 +209,7 @@ impl Drop for Seat {
             client = %Said(&wish.client),
             filter = %Said(&wish.expression),
             hunters = %Said(&hunters),
+            grant = %Said(&self.ring.granted.said()),
             offered = of.offered,
             delivered = of.delivered,
             bytes = of.bytes,
@@ -206,12 +221,19 @@ impl Drop for Seat {
 }
 
 /// The messages that a monitor is sent of a batch, and what became of its packets.
-fn messages(batch: &Offered, wish: &Wish) -> (Vec<Bytes>, Figures) {
-    let chosen = choose(batch, wish).unwrap_or_else(|e| {
+fn messages(batch: &Offered, wish: &Wish, granted: &Granted) -> (Vec<Bytes>, Figures) {
+    let part = match granted.part(batch) {
+        Part::Whole => None,
+        Part::Of(part) => Some(part),
+        Part::Nothing => return (Vec::new(), Figures { filtered: batch.packets, ..Figures::default() }),
+    };
+    let seen = part.as_deref().unwrap_or(batch);
+    let chosen = choose(seen, wish).unwrap_or_else(|e| {
         debug_assert!(false, "a batch that was taken cannot be read: {e}");
-        (Vec::new(), Figures { skipped: batch.packets, ..Figures::default() })
+        (Vec::new(), Figures { skipped: seen.packets, ..Figures::default() })
     });
     let (messages, mut figures) = chosen;
+    figures.filtered = figures.filtered.saturating_add(batch.packets.saturating_sub(seen.packets));
     let bytes = messages.iter().map(|(m, _)| m.len() as u64).sum();
     let delivered = messages.iter().map(|(_, packets)| *packets).sum();
     figures = Figures { delivered, bytes, ..figures };

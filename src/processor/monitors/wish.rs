@@ -66,6 +66,11 @@ impl Wish {
         Ok(Self { client: client_id, hunters, expression, filter, contexts })
     }
 
+    /// One of the hunters it names of which nothing is `seen`.
+    pub(super) fn beyond(&self, seen: impl Fn(&str) -> bool) -> Option<&String> {
+        self.hunters.as_ref()?.iter().find(|id| !seen(id))
+    }
+
     /// Whether packets of this hunter are wanted.
     pub(super) fn wants(&self, hunter: &str) -> bool {
         self.hunters.as_ref().is_none_or(|all| all.contains(hunter))

@@ -5,6 +5,7 @@ mod climb;
 mod crash;
 mod durable;
 mod flow;
+mod grants;
 mod losses;
 mod monitors;
 mod record;
@@ -29,6 +30,7 @@ use super::data::DataService;
 use super::ingest::Ingest;
 use super::shared::{Job, Shared};
 use crate::batch::{BatchStats, Context as CallContext, ContextKey, Encoder, EncoderConfig, Epoch, Limits, Pushed, SealedBatch};
+use crate::net::PeerInfo;
 use crate::packet::{Frame, InterfaceId, LinkType, Timestamp};
 use crate::wire::data::StreamControl;
 use crate::wire::frame::Deframer;
@@ -68,8 +70,16 @@ enum Answer {
 
 impl Stream {
     fn open(shared: &Arc<Shared>) -> Self {
+        Self::by(shared, http::Request::post("/lippycat.data.DataService/StreamPackets"))
+    }
+
+    /// As a peer whose name is known.
+    fn open_as(shared: &Arc<Shared>, peer: PeerInfo) -> Self {
+        Self::by(shared, http::Request::post("/lippycat.data.DataService/StreamPackets").extension(peer))
+    }
+
+    fn by(shared: &Arc<Shared>, request: http::request::Builder) -> Self {
         let (send, receive) = mpsc::channel(1024);
-        let request = http::Request::post("/lippycat.data.DataService/StreamPackets");
         let request = request.body(tonic::body::Body::new(Upload(receive))).unwrap();
         let response = DataService::new(Arc::clone(shared)).call(request).into_inner().unwrap();
         Self { send: Some(send), answers: response.into_body(), frames: Deframer::new(1 << 20) }

@@ -11,14 +11,14 @@ use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{ProcessorRegistration, StatusRequest};
 
 /// A monitor's end of its stream.
-struct Monitor {
+pub(super) struct Monitor {
     answers: tonic::body::Body,
     frames: Deframer,
 }
 
 /// What a monitor reads next.
 #[derive(Debug, PartialEq)]
-enum Seen {
+pub(super) enum Seen {
     Batch(Box<PacketBatch>),
     End(Code, String),
     Silence,
@@ -29,7 +29,7 @@ impl Monitor {
         Self::with(shared, request, None)
     }
 
-    fn with(shared: &Arc<Shared>, request: &SubscribeRequest, peer: Option<PeerInfo>) -> Self {
+    pub(super) fn with(shared: &Arc<Shared>, request: &SubscribeRequest, peer: Option<PeerInfo>) -> Self {
         let message = request.encode_to_vec();
         let prefix = crate::batch::grpc_prefix(message.len());
         let (send, receive) = mpsc::channel(1);
@@ -43,7 +43,7 @@ impl Monitor {
         Self { answers: response.into_body(), frames: Deframer::new(4 << 20) }
     }
 
-    async fn next(&mut self) -> Seen {
+    pub(super) async fn next(&mut self) -> Seen {
         let next = async {
             loop {
                 if let Some(message) = self.frames.next().unwrap() {
@@ -67,7 +67,7 @@ impl Monitor {
     }
 
     /// Reads until nothing more comes.
-    async fn all(&mut self) -> Vec<PacketBatch> {
+    pub(super) async fn all(&mut self) -> Vec<PacketBatch> {
         let mut all = Vec::new();
         while let Seen::Batch(batch) = self.next().await {
             all.push(*batch);
@@ -83,7 +83,7 @@ async fn seated(shared: &Arc<Shared>, request: &SubscribeRequest) -> Monitor {
     monitor
 }
 
-fn anything() -> SubscribeRequest {
+pub(super) fn anything() -> SubscribeRequest {
     SubscribeRequest { contexts: true, ..SubscribeRequest::default() }
 }
 
@@ -96,7 +96,11 @@ fn old(hunter: &str, sequence: u64, sizes: &[usize]) -> Bytes {
 }
 
 /// Sends all of this, and takes away what the record thread is given: how many batches that were.
-async fn bring(stream: &mut Stream, queue: &mut mpsc::Receiver<Job>, batches: impl IntoIterator<Item = Bytes>) -> usize {
+pub(super) async fn bring(
+    stream: &mut Stream,
+    queue: &mut mpsc::Receiver<Job>,
+    batches: impl IntoIterator<Item = Bytes>,
+) -> usize {
     let mut stored = 0;
     for batch in batches {
         stream.send(batch);
