@@ -94,9 +94,15 @@ pub(super) fn compile(filters: &[Filter], options: &CompileOptions) -> Result<Ar
     let (mut set, mut errors) = FilterSet::compile(filters, options);
     errors.extend(set.compile_bpf(&Libpcap));
     match errors.first() {
-        Some(e) => Err(Stop::usage(format!("filter {}: {}", e.id, e.reason))),
+        Some(e) => Err(Stop::usage(format!("filter {}: {}", called(filters, &e.id), e.reason))),
         None => Ok(Arc::new(set)),
     }
+}
+
+/// A filter in an error: its id, of which that of an option's value holds the value, which is private.
+fn called<'a>(filters: &[Filter], id: &'a str) -> &'a str {
+    let of_option = |f: &Filter| f.id == id && f.pattern.len() < id.len() && id.ends_with(&f.pattern);
+    if filters.iter().any(of_option) { id.split(':').next().unwrap_or(id) } else { id }
 }
 
 /// What SIGHUP does to the filters of `--filter-file`: reads them again. The old ones stay when that fails.

@@ -157,7 +157,19 @@ fn mistakes(dir: &Path, canaries: &mut Canaries) -> Vec<(String, Output)> {
     let broken = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", canaries.seed("a broken private key"));
     private(&dir.join("broken.pem"), &broken);
     private(&dir.join("none.pem"), &canaries.seed("a key that is no PEM"));
+    let private_option = format!("filters: {{phone: [{}]}}\n", canaries.seed("filters.phone that is no number"));
+    fs::write(dir.join("wrong.yaml"), private_option).unwrap();
+    run("a private option that is wrong", &[&hunt[..], &["--insecure", "-c", "wrong.yaml"]].concat());
+    let unknown = format!("hunter: {{tls: {{api_key: {}}}}}\n", canaries.seed("a key in a file of options"));
+    fs::write(dir.join("unknown.yaml"), unknown).unwrap();
+    run("a key where its file belongs", &[&hunt[..], &["-c", "unknown.yaml"]].concat());
+    run("a key where its file belongs, checked", &["config", "check", "unknown.yaml"]);
     for file in ["broken.pem", "none.pem", "c/hunter-edge.key", "keys", "admin.key"] {
+        run("a key as options", &["sniff", "voip", "-r", "call.pcap", "-c", file]);
+        run("a key as options, checked", &["config", "check", file]);
+        let checked = ["certs", "check", "--tls-cert", "c/hunter-edge.crt", "--tls-ca", "c/ca.crt"];
+        run("a key as another's key", &[&checked[..4], &["--tls-ca", file]].concat());
+        run("a key as a list, checked", &[&checked[..], &["--tls-crl", file]].concat());
         run("another file as a key", &[&serve[..], &["--tls-cert", "c/processor-mid.crt", "--tls-key", file]].concat());
         run("a key as a certificate", &[&serve[..], &["--tls-cert", file, "--tls-key", "c/processor-mid.key"]].concat());
         run("a key as a CA", &[&hunt[..], &["--tls-ca", file]].concat());
