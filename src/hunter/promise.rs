@@ -3,7 +3,8 @@
 //! ```text
 //! capture thread: a batch is handed over ─▶ took ── more than the record allows for? ─▶ asks, and goes on
 //!                                                                                        │
-//! state thread:                              writes the record ◀─────────────────────────┘ every second anyway
+//! state thread:                              writes the record ◀─────────────────────────┤ every second anyway
+//! spool thread: a full disk gives up its oldest file ─▶ ask ─────────────────────────────┘
 //! ```
 //! A flood asks a few times: what the next record allows for grows with it. Promises: whoever captures waits for nothing. So what comes between
 //! the asking and the record, as a rule a fraction of a millisecond, is beyond what was allowed for.
@@ -54,6 +55,13 @@ impl Promise {
         terms.asked = true;
         self.asked.notify_one();
         true
+    }
+
+    /// What was on disk is in memory alone: asks for a record that says so.
+    pub(super) fn ask(&self) {
+        let mut terms = self.terms.lock();
+        terms.asked |= terms.record.is_some();
+        self.asked.notify_one();
     }
 
     /// Waits until a record is asked for, `most` at most; whether one is.
@@ -111,6 +119,7 @@ mod tests {
         assert!(!promise.took(1002, 11_002), "0.2 s of that rate");
         assert!(promise.took(11_002, 100_000));
         promise.give_up();
-        assert!(!promise.took(100_000, 200_000), "nothing is promised");
+        promise.ask();
+        assert!(!promise.took(100_000, 200_000) && !promise.wait_asked(Duration::ZERO), "nothing is promised");
     }
 }

@@ -101,11 +101,15 @@ pub fn local_filters(first: Vec<Filter>) -> (watch::Sender<Vec<Filter>>, watch::
 /// [`HunterError`].
 pub async fn run(mut parts: Parts, ending: watch::Receiver<Ending>) -> Result<Report, HunterError> {
     let backlog = Arc::new(Backlog::new(parts.backlog));
-    let spool = parts.spool.take().map(|queue| spawn_spool(queue, &backlog)).transpose()?;
     // a file's name is for nobody's dashboard
     let name = |source: &dyn Source| if parts.offline { "file".to_owned() } else { source.describe() };
     let shared = Shared::of(Arc::clone(&backlog), parts.sources.iter().map(|source| name(&**source)).collect());
     let shared = Arc::new(shared.sealing_at(parts.limits.packets.into()));
+    let spooler = parts.spool.take().map(|queue| {
+        let shared = Arc::clone(&shared);
+        Spooler::new(queue, Arc::clone(&backlog)).telling(move || shared.promise.ask())
+    });
+    let spool = spooler.map(spawn_spool).transpose()?;
     let epochs: Vec<Epoch> =
         (0..parts.sources.len()).map(|n| Epoch::starting(clock::wall(), (parts.facts.instance, n))).collect();
     let account = parts.account.take();
@@ -147,8 +151,7 @@ async fn every_second(shared: Arc<Shared>) {
     }
 }
 
-fn spawn_spool(queue: Queue<Disk>, backlog: &Arc<Backlog>) -> Result<std::thread::JoinHandle<()>, HunterError> {
-    let spooler = Spooler::new(queue, Arc::clone(backlog));
+fn spawn_spool(spooler: Spooler<Disk>) -> Result<std::thread::JoinHandle<()>, HunterError> {
     std::thread::Builder::new().name("lc-spool".to_owned()).spawn(move || spooler.run()).map_err(HunterError::Thread)
 }
 
@@ -174,7 +177,7 @@ pub async fn drain(
     ending: watch::Receiver<Ending>,
 ) -> Result<BacklogSnapshot, HunterError> {
     let backlog = Arc::new(Backlog::new(BacklogConfig { durability: Durability::Spill, ..room }));
-    let spool = spawn_spool(queue, &backlog)?;
+    let spool = spawn_spool(Spooler::new(queue, Arc::clone(&backlog)))?;
     let shared = Arc::new(Shared::new(Arc::clone(&backlog), 0));
     let control: Arc<dyn Control> = Arc::new(Plane::new(facts, shared, CompileOptions::default(), Vec::new()));
     let drained = uplink::run(uplink, Arc::clone(&backlog), control, ending).await;

@@ -125,7 +125,8 @@ impl Run {
         // eight batches in memory, some more on their way to the disk
         let room = BacklogConfig { max_bytes: 8 * 1100, durability, ..BacklogConfig::default() };
         let shared = Arc::new(Shared::new(Arc::new(Backlog::new(room)), 1));
-        let spooler = queue.map(|queue| Spooler::new(queue, Arc::clone(&shared.backlog)));
+        let of = Arc::clone(&shared);
+        let spooler = queue.map(|queue| Spooler::new(queue, Arc::clone(&shared.backlog)).telling(move || of.promise.ask()));
         let epoch = Epoch(n);
         let recorder = Recorder::new(account, vec![epoch], n, Arc::clone(&shared));
         Self { shared, spooler, recorder, epoch, before, earlier, next: 1 }
@@ -140,8 +141,13 @@ impl Run {
         let _taken = self.shared.backlog.offer(batch);
         let taken = slot.engine.forwarded;
         drop(slot);
-        // what the state thread is asked for
-        if self.shared.promise.took(taken - EACH, taken) {
+        let _asked = self.shared.promise.took(taken - EACH, taken);
+        self.record_if_asked();
+    }
+
+    /// The state thread's work.
+    fn record_if_asked(&mut self) {
+        if self.shared.promise.wait_asked(Duration::ZERO) {
             self.recorder.write(false);
         }
     }
@@ -157,6 +163,7 @@ impl Run {
         if let Some(spooler) = &mut self.spooler {
             (0..steps).for_each(|_| assert!(spooler.step(Duration::ZERO)));
         }
+        self.record_if_asked();
     }
 
     /// A processor takes so many batches.
@@ -272,6 +279,23 @@ fn what_is_in_memory_and_had_to_leave_the_disk_for_newer_batches_is_at_risk() {
     let gone = 30 * EACH - s.dropped() - on_disk;
     assert!(gone > EACH, "{gone}");
     assert_eq!(Run::start(tmp.path(), 2, Durability::Wal).before.last_run, gone + UNSEEN);
+}
+
+#[test]
+fn what_leaves_the_disk_after_the_record_while_it_is_in_memory_is_at_risk_too() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut run = Run::start(tmp.path(), 1, Durability::Wal);
+    for (batches, steps) in [(3, 2), (2, 1), (1, 2), (2, 2), (2, 1), (1, 2), (1, 1), (2, 0)] {
+        (0..batches).for_each(|_| run.capture());
+        run.spool(steps);
+    }
+    run.be_quiet();
+    run.spool(2);
+    let gone = (run.next - 1) * EACH - run.shared.backlog.snapshot().dropped() - kept(tmp.path()).len() as u64 * EACH;
+    drop(run);
+
+    assert!(gone > EACH + UNSEEN, "{gone}");
+    assert!(Run::start(tmp.path(), 2, Durability::Wal).before.last_run >= gone);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct Spooler<S: Fs> {
     stuck_until: Option<Duration>,
     /// Whether every batch is written, or only what does not fit.
     wal: bool,
+    /// Told when batches in memory are on disk no more.
+    exposes: Box<dyn Fn() + Send>,
 }
 
 impl<S: Fs> Spooler<S> {
@@ -38,7 +40,13 @@ impl<S: Fs> Spooler<S> {
         }
         backlog.recover(found, queue.epochs());
         let wal = backlog.is_wal();
-        Self { queue, backlog, start: Moment::now(), stuck_until: None, wal }
+        Self { queue, backlog, start: Moment::now(), stuck_until: None, wal, exposes: Box::new(|| {}) }
+    }
+
+    /// Calls this when a full disk gave up files, of which some batches may still be in memory.
+    #[must_use]
+    pub fn telling(self, exposes: impl Fn() + Send + 'static) -> Self {
+        Self { exposes: Box::new(exposes), ..self }
     }
 
     /// Works until [`Backlog::close_spool`].
@@ -101,7 +109,11 @@ impl<S: Fs> Spooler<S> {
         done.given_way = self.queue.take_given_way();
         done.stats = self.queue.stats();
         done.epochs = self.queue.epochs();
+        let exposes = !done.given_way.is_empty();
         self.backlog.done(done);
+        if exposes {
+            (self.exposes)();
+        }
     }
 
     fn append(&mut self, staged: &Staged, now: Now) -> Result<(), Refused> {

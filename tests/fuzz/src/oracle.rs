@@ -15,7 +15,7 @@ const FIRST: usize = 100;
 /// A shorter input counts as one of so many bytes: what is done once for each would make the shortest the slowest.
 const SHORT: usize = 1000;
 /// Times an input is tried again: only the shortest counts, since the machine has other things to do, too.
-const AGAIN: u32 = 5;
+const AGAIN: u32 = 50;
 
 /// What inputs take as a rule.
 #[derive(Default)]
