@@ -31,11 +31,14 @@ class Data(data_pb2_grpc.DataServiceServicer):
     def StreamPackets(self, batches, context):
         node, node.controls = self.node, queue.Queue()
         node.note("StreamPackets", context)
-        out = node.controls
+        out, over = node.controls, threading.Event()
 
         def receive():
             try:
                 for batch in batches:
+                    # what comes on a stream that was ended here is of no account
+                    if over.is_set():
+                        break
                     unknown = wire.unknown(batch) + [n for p in batch.packets for n in wire.unknown(p)]
                     size = batch.ByteSize()
                     if node.terse:
@@ -52,6 +55,7 @@ class Data(data_pb2_grpc.DataServiceServicer):
         threading.Thread(target=receive, daemon=True).start()
         while (control := out.get()) is not None:
             yield control
+        over.set()
 
 
 class Management(management_pb2_grpc.ManagementServiceServicer):
