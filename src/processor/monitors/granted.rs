@@ -17,9 +17,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is called, for the log.
 const METHOD: &str = "SubscribePackets";
 
-/// One monitor's grant; none: everything.
+/// One monitor's grant; none: everything, for as long as it watches.
 #[derive(Debug, Default)]
-pub(super) struct Granted(RwLock<Option<Arc<Grant>>>);
+pub(super) struct Granted(Option<RwLock<Arc<Grant>>>);
 
 /// What may be seen of a batch.
 pub(super) enum Part {
@@ -35,17 +35,17 @@ impl Granted {
     /// # Errors
     /// `PERMISSION_DENIED`.
     pub(super) fn to(shared: &Shared, peer: Option<&PeerInfo>) -> Result<Self, Status> {
-        shared.grant(peer, METHOD).map(|grant| Self(RwLock::new(grant)))
+        shared.grant(peer, METHOD).map(|grant| Self(grant.map(RwLock::new)))
     }
 
     /// Whether anything may be seen of this hunter.
     pub(super) fn sees(&self, hunter: &str) -> bool {
-        self.0.read().as_ref().is_none_or(|grant| grant.sees(hunter))
+        self.0.as_ref().is_none_or(|grant| grant.read().sees(hunter))
     }
 
     /// What may be seen of this batch.
     pub(super) fn part(&self, batch: &Offered) -> Part {
-        let grant = self.0.read().clone();
+        let grant = self.0.as_ref().map(|grant| Arc::clone(&grant.read()));
         match grant.as_ref().map_or(Sight::All, |grant| grant.of(&batch.hunter)) {
             Sight::All => Part::Whole,
             Sight::Nothing => Part::Nothing,
@@ -57,7 +57,7 @@ impl Granted {
 
     /// As it was written, for the log.
     pub(super) fn said(&self) -> String {
-        self.0.read().as_ref().map_or_else(|| "everything".to_owned(), |grant| grant.said().to_owned())
+        self.0.as_ref().map_or_else(|| "everything".to_owned(), |grant| grant.read().said().to_owned())
     }
 
     /// Refuses a hunter that was asked for by name.
@@ -67,22 +67,17 @@ impl Granted {
 
     /// Follows the file; returns within two seconds once nothing is granted any more.
     pub(super) async fn gone(&self, shared: &Shared, peer: Option<PeerInfo>) -> Status {
-        if self.0.read().is_none() {
-            // whoever is not restricted at first never is
-            return std::future::pending().await;
-        }
+        let Some(grant) = &self.0 else { return std::future::pending().await };
         loop {
             sleep(LOOK).await;
             let fresh = match shared.grant(peer.as_ref(), METHOD) {
                 Ok(fresh) => fresh,
                 Err(status) => return status,
             };
-            if *self.0.read() == fresh {
-                continue;
-            }
+            let Some(fresh) = fresh.filter(|fresh| **fresh != **grant.read()) else { continue };
             let who = peer.as_ref().and_then(|p| p.identity.as_ref()).map(|who| who.id.clone()).unwrap_or_default();
             let before = self.said();
-            *self.0.write() = fresh;
+            *grant.write() = fresh;
             tracing::info!(target: "audit", who = %Said(&who), before = %Said(&before), grant = %Said(&self.said()), "grant changed");
         }
     }
