@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::keys::{ID_MAX, private};
+use super::keys::{ID_MAX, lines, private};
 use super::reload::Load;
 use super::tls::TlsError;
 
@@ -62,16 +62,13 @@ pub struct GrantList {
 impl GrantList {
     fn parse(text: &str, path: &Path) -> Result<Self, TlsError> {
         let mut of: HashMap<String, Grant> = HashMap::new();
-        for (at, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            let Some((id, rest)) = line.split_once(char::is_whitespace).or((!line.is_empty()).then_some((line, ""))) else {
-                continue;
-            };
-            let bad = |why: String| TlsError::BadLine { path: path.into(), line: at.saturating_add(1), why };
+        for (number, line) in lines(text) {
+            let (id, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let bad = |why: String| TlsError::BadLine { path: path.into(), line: number, why };
             if id.len() > ID_MAX {
                 return Err(bad(format!("the id is longer than {ID_MAX} bytes")));
             }
-            if at >= LINES_MAX {
+            if number > LINES_MAX {
                 return Err(bad(format!("more than {LINES_MAX} lines")));
             }
             of.entry(id.to_owned()).or_default().add(rest).map_err(bad)?;

@@ -78,12 +78,8 @@ pub struct Ring {
 impl Ring {
     fn parse(text: &str, path: &Path) -> Result<Self, TlsError> {
         let mut ring = Self::default();
-        for (at, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
-            if line.is_empty() {
-                continue;
-            }
-            let bad = |why: &str| TlsError::BadLine { path: path.into(), line: at.saturating_add(1), why: why.to_owned() };
+        for (number, line) in lines(text) {
+            let bad = |why: &str| TlsError::BadLine { path: path.into(), line: number, why: why.to_owned() };
             let mut words = line.split_whitespace();
             let (Some(role), Some(id), Some(key), None) = (words.next(), words.next(), words.next(), words.next()) else {
                 return Err(bad("a line is ROLE ID sha256:HASH"));
@@ -215,6 +211,12 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
         *to = u8::from_str_radix(text.get(at..at.saturating_add(2))?, 16).ok()?;
     }
     Some(out)
+}
+
+/// What a file of lines says, with their numbers: without comments, and without lines that say nothing.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let said = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    (1..).zip(said).filter(|(_, line)| !line.is_empty())
 }
 
 /// The text of a file that its owner alone may read.
