@@ -459,26 +459,29 @@ fn a_disk_that_is_well_again_goes_on_without_a_restart_and_what_it_then_confirms
     check(tmp.path(), PLAIN, &all);
 }
 
-/// A processor that was killed once everything was stored: its log has all of it, and the files of calls little.
-fn killed(root: &Path, all: &[Vec<SealedBatch>]) {
+/// A processor that was killed once everything was stored: its log has all of it, and the files of calls little. With its last checkpoint.
+fn killed() -> (tempfile::TempDir, Vec<Vec<SealedBatch>>, OnDisk) {
+    let (tmp, all) = (tempfile::tempdir().unwrap(), batches());
     let crash = Crash::after(u64::MAX, Witness::default());
-    let life = live_told(root, PLAIN, &crash, u64::MAX, |_| {}).unwrap();
-    assert!(feed(&life, all, &crash, &mut Dice(1), 0));
+    let life = live_told(tmp.path(), PLAIN, &crash, u64::MAX, |_| {}).unwrap();
+    assert!(feed(&life, &all, &crash, &mut Dice(1), 0));
     crash.kill();
+    let before = checkpoint(tmp.path());
+    (tmp, all, before)
 }
 
+/// Files and what is in them.
+type OnDisk = Vec<(PathBuf, Vec<u8>)>;
+
 /// What the last checkpoint says.
-fn checkpoint(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn checkpoint(root: &Path) -> OnDisk {
     let states = files(&root.join("state")).into_iter().filter(|p| p.is_file());
     states.map(|p| (p.clone(), fs::read(p).unwrap())).collect()
 }
 
 #[test]
 fn a_start_that_is_told_to_stop_while_it_reads_the_log_again_ends_there_and_leaves_it_to_the_next() {
-    let all = batches();
-    let tmp = tempfile::tempdir().unwrap();
-    killed(tmp.path(), &all);
-    let before = checkpoint(tmp.path());
+    let (tmp, all, before) = killed();
 
     let mut stopped = 0;
     loop {
@@ -506,10 +509,7 @@ fn a_start_that_is_told_to_stop_while_it_reads_the_log_again_ends_there_and_leav
 
 #[test]
 fn a_stop_without_time_for_the_first_checkpoint_leaves_it_to_the_next_start() {
-    let all = batches();
-    let tmp = tempfile::tempdir().unwrap();
-    killed(tmp.path(), &all);
-    let before = checkpoint(tmp.path());
+    let (tmp, all, before) = killed();
     let crash = Crash::after(u64::MAX, Witness::default());
 
     let late = |shared: &Arc<Shared>| shared.late.store(true, Ordering::Release);
