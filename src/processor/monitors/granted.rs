@@ -78,6 +78,7 @@ impl Granted {
             let who = peer.as_ref().and_then(|p| p.identity.as_ref()).map(|who| who.id.clone()).unwrap_or_default();
             let before = self.said();
             *grant.write() = fresh;
+            shared.monitors.granted_anew();
             tracing::info!(target: "audit", who = %Said(&who), before = %Said(&before), grant = %Said(&self.said()), "grant changed");
         }
     }

@@ -6,10 +6,11 @@
 //!                                  └─▶ skipped, told in the next message
 //! ```
 //!
-//! Promises: a batch is offered once, after it was recognised as new; the data stream only puts a reference into each ring, and nothing at all
-//! where nobody watches. Everything else (filters, old forms, pieces) happens when a monitor's connection takes more, at the monitor's cost.
-//! Where subscribers have grants, what is not granted is not offered: hunters are looked at once a batch, and packets only where filters are
-//! granted, at the monitor's cost. What monitors do is no part of flow control. Every packet is in exactly one place:
+//! Promises: a batch is offered once, after it was recognised as new; the data stream only puts a reference into each ring that has room, adds
+//! to one number for each that has none, and does nothing at all where nobody watches. Everything else (filters, old forms, pieces) happens
+//! when a monitor's connection takes more, at the monitor's cost. Where subscribers have grants, what is not granted is not offered: hunters
+//! are looked at once a batch, and packets only where filters are granted, at the monitor's cost. What monitors do is no part of flow control.
+//! Every packet is in exactly one place:
 //!
 //! ```text
 //! offered = delivered + skipped + filtered + waiting
@@ -30,15 +31,15 @@
 mod granted;
 mod offered;
 mod ring;
+mod seats;
 mod watch;
 mod wish;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::task::Context;
 
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
@@ -46,7 +47,8 @@ use tonic::Status;
 use self::granted::Granted;
 pub(super) use self::offered::Offered;
 pub use self::ring::Figures;
-use self::ring::{RING, Ring};
+use self::ring::{Next, RING, Ring};
+use self::seats::Seats;
 pub(super) use self::watch::Watch;
 use self::wish::Wish;
 use crate::telemetry::memory;
@@ -55,9 +57,6 @@ use crate::telemetry::memory;
 pub const MAX: usize = 100;
 /// Filters compiled at once: each takes some tens of milliseconds at most, and that is no thread of the data streams.
 const COMPILED_AT_ONCE: usize = 1;
-/// Subscriptions that begin in any second: whoever comes and goes must not fill the log, of which no line may be left out.
-const BEGIN: usize = 10;
-const SECOND: Duration = Duration::from_secs(1);
 
 /// All monitors.
 #[derive(Debug)]
@@ -67,36 +66,10 @@ pub struct Monitors {
     ring: usize,
     /// Whether there is one; looked at for each batch.
     some: AtomicBool,
-    seats: RwLock<Seats>,
+    seats: Mutex<Seats>,
     /// Bytes that wait, each once.
     held: Arc<AtomicU64>,
     compiling: Arc<Semaphore>,
-}
-
-#[derive(Debug, Default)]
-struct Seats {
-    rings: Vec<Arc<Ring>>,
-    /// How many there were so far.
-    numbers: u64,
-    /// When the last ones began, [`BEGIN`] at most.
-    begun: VecDeque<Instant>,
-    /// Of those that have left.
-    gone: Figures,
-}
-
-impl Seats {
-    /// One more begins; else the time to ask again, where too many have.
-    fn turn(&mut self, now: Instant) -> Result<(), Instant> {
-        let first = self.begun.front().copied().filter(|_| self.begun.len() >= BEGIN);
-        if let Some(again) = first.and_then(|first| first.checked_add(SECOND)).filter(|again| now < *again) {
-            return Err(again);
-        }
-        if first.is_some() {
-            self.begun.pop_front();
-        }
-        self.begun.push_back(now);
-        Ok(())
-    }
 }
 
 impl Default for Monitors {
@@ -113,7 +86,7 @@ impl Monitors {
             max,
             ring: RING,
             some: AtomicBool::new(false),
-            seats: RwLock::default(),
+            seats: Mutex::default(),
             held: Arc::default(),
             compiling: Arc::new(Semaphore::new(COMPILED_AT_ONCE)),
         }
@@ -137,21 +110,36 @@ impl Monitors {
             0 => u64::MAX,
             limit => limit / 8,
         };
-        let batch = batch.held_in(&self.held);
-        let fits = self.held.load(Ordering::Relaxed) <= room;
-        let batch = Arc::new(batch);
-        self.seats.read().rings.iter().for_each(|ring| ring.offer(&batch, fits));
+        self.seats.lock().offer(batch, &self.held, room);
+    }
+
+    /// What a monitor is to get next; it is woken when there is something.
+    fn next(&self, ring: &Ring, cx: &Context<'_>) -> Next {
+        let (next, full) = ring.next(cx);
+        if full {
+            self.seats.lock().reopen(ring);
+        }
+        next
+    }
+
+    /// Nothing more is offered to it; what waits stays.
+    fn close(&self, ring: &Ring) {
+        self.seats.lock().close(ring);
+    }
+
+    /// Somebody may see more, or less.
+    fn granted_anew(&self) {
+        self.seats.lock().forget();
     }
 
     /// What became of every packet offered so far.
     pub fn figures(&self) -> Figures {
-        let seats = self.seats.read();
-        seats.rings.iter().fold(seats.gone, |sum, ring| sum + ring.figures())
+        self.seats.lock().figures()
     }
 
     /// How many watch.
     pub fn len(&self) -> usize {
-        self.seats.read().rings.len()
+        self.seats.lock().len()
     }
 
     /// Whether nobody does.
@@ -172,16 +160,15 @@ impl Monitors {
     async fn join(&self, wish: Wish, granted: Arc<Granted>) -> Result<Arc<Ring>, Status> {
         loop {
             let later = {
-                let mut seats = self.seats.write();
-                if seats.rings.len() >= self.max {
+                let mut seats = self.seats.lock();
+                if seats.len() >= self.max {
                     let text = format!("{} monitors are subscribed already; let one go, or raise --max-subscribers", self.max);
                     return Err(Status::resource_exhausted(text));
                 }
                 match seats.turn(Instant::now()) {
-                    Ok(()) => {
-                        seats.numbers = seats.numbers.saturating_add(1);
-                        let ring = Arc::new(Ring::new(seats.numbers, wish, granted, self.ring));
-                        seats.rings.push(Arc::clone(&ring));
+                    Ok(number) => {
+                        let ring = Arc::new(Ring::new(number, wish, granted, self.ring));
+                        seats.add(Arc::clone(&ring));
                         self.some.store(true, Ordering::Release);
                         return Ok(ring);
                     }
@@ -193,27 +180,10 @@ impl Monitors {
     }
 
     /// One less; what became of its packets.
-    fn leave(&self, ring: &Arc<Ring>) -> Figures {
-        let mut seats = self.seats.write();
-        seats.rings.retain(|r| !Arc::ptr_eq(r, ring));
-        self.some.store(!seats.rings.is_empty(), Ordering::Release);
-        let figures = ring.end();
-        seats.gone = seats.gone + figures;
+    fn leave(&self, ring: &Ring) -> Figures {
+        let mut seats = self.seats.lock();
+        let figures = seats.remove(ring);
+        self.some.store(seats.len() > 0, Ordering::Release);
         figures
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ten_begin_in_any_second_wherever_it_begins() {
-        let (mut seats, start) = (Seats::default(), Instant::now());
-        let mut begin =
-            |n: usize, millis: u64| (0..n).filter(|_| seats.turn(start + Duration::from_millis(millis)).is_ok()).count();
-
-        assert_eq!([begin(1, 0), begin(20, 900), begin(20, 1000), begin(20, 1100), begin(20, 1900)], [1, 9, 1, 0, 9]);
-        assert_eq!(seats.turn(start + Duration::from_millis(1950)), Err(start + Duration::from_secs(2)));
     }
 }

@@ -76,10 +76,18 @@ struct State {
     bytes: usize,
     /// Packets skipped since the last that has a place.
     gap: u64,
-    /// Nothing more is offered.
-    closed: bool,
+    /// One had no room since the last that was taken out.
+    full: bool,
     figures: Figures,
     waker: Option<Waker>,
+}
+
+impl State {
+    fn miss(&mut self, packets: u64) {
+        self.figures.offered = self.figures.offered.saturating_add(packets);
+        self.figures.skipped = self.figures.skipped.saturating_add(packets);
+        self.gap = self.gap.saturating_add(packets);
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +95,15 @@ struct Waiting {
     /// Packets skipped before it.
     gap: u64,
     batch: Arc<Offered>,
+}
+
+/// What became of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// It waits, or was skipped.
+    Done,
+    /// There is no room, nor will be until something is taken out.
+    Full,
 }
 
 /// What is next for a monitor.
@@ -105,23 +122,27 @@ impl Ring {
         Self { number, wish, granted, room, state: Mutex::default() }
     }
 
-    /// A batch that may be wanted; `fits`: all rings together have room for it.
-    pub(super) fn offer(&self, batch: &Arc<Offered>, fits: bool) {
-        if !self.wish.wants(&batch.hunter) || !self.granted.sees(&batch.hunter) {
-            return;
-        }
+    /// Whether it is to get packets of this hunter.
+    pub(super) fn wants(&self, hunter: &str) -> bool {
+        self.wish.wants(hunter) && self.granted.sees(hunter)
+    }
+
+    /// A batch that is wanted; `fits`: all rings together have room for it. It says that it has no room for more until something is taken out;
+    /// this one is then [missed](Self::missed) like those that follow it.
+    pub(super) fn offer(&self, batch: &Arc<Offered>, fits: bool) -> Offer {
         let cost = batch.message.len().saturating_add(OVERHEAD);
         let mut s = self.state.lock();
-        if s.closed {
-            return;
-        }
-        s.figures.offered = s.figures.offered.saturating_add(batch.packets);
         if !fits || s.bytes.saturating_add(cost) > self.room {
-            s.figures.skipped = s.figures.skipped.saturating_add(batch.packets);
-            s.gap = s.gap.saturating_add(batch.packets);
-            return;
+            if s.waiting.is_empty() {
+                // nobody will take anything out
+                s.miss(batch.packets);
+                return Offer::Done;
+            }
+            s.full = true;
+            return Offer::Full;
         }
         s.bytes = s.bytes.saturating_add(cost);
+        s.figures.offered = s.figures.offered.saturating_add(batch.packets);
         s.figures.waiting = s.figures.waiting.saturating_add(batch.packets);
         let gap = std::mem::take(&mut s.gap);
         s.waiting.push_back(Waiting { gap, batch: Arc::clone(batch) });
@@ -130,22 +151,29 @@ impl Ring {
         if let Some(waker) = waker {
             waker.wake();
         }
+        Offer::Done
     }
 
-    /// What the monitor is to get next; it is woken when there is something.
-    pub(super) fn next(&self, cx: &Context<'_>) -> Next {
+    /// So many packets were offered while it was full.
+    pub(super) fn missed(&self, packets: u64) {
+        self.state.lock().miss(packets);
+    }
+
+    /// What the monitor is to get next, and whether it was full before; it is woken when there is something.
+    pub(super) fn next(&self, cx: &Context<'_>) -> (Next, bool) {
         let mut s = self.state.lock();
         if let Some(Waiting { gap, batch }) = s.waiting.pop_front() {
             s.bytes = s.bytes.saturating_sub(batch.message.len().saturating_add(OVERHEAD));
-            return Next::Batch(gap, batch);
+            return (Next::Batch(gap, batch), std::mem::take(&mut s.full));
         }
-        match std::mem::take(&mut s.gap) {
+        let next = match std::mem::take(&mut s.gap) {
             0 => {
                 s.waker = Some(cx.waker().clone());
                 Next::Nothing
             }
             gap => Next::Gap(gap),
-        }
+        };
+        (next, false)
     }
 
     /// What became of a batch's packets.
@@ -156,15 +184,9 @@ impl Ring {
         s.figures = s.figures + of;
     }
 
-    /// Nothing more is offered; what waits stays.
-    pub(super) fn close(&self) {
-        self.state.lock().closed = true;
-    }
-
     /// The monitor is gone: what waits for it is skipped.
     pub(super) fn end(&self) -> Figures {
         let mut s = self.state.lock();
-        s.closed = true;
         s.waiting.clear();
         let left = std::mem::take(&mut s.figures.waiting);
         s.figures.skipped = s.figures.skipped.saturating_add(left);

@@ -99,7 +99,7 @@ impl Watch {
             Stage::Watching(seat) => {
                 if over {
                     // what waits is sent, and no more
-                    seat.ring.close();
+                    seat.shared.monitors.close(&seat.ring);
                 }
                 match seat.poll_next(cx) {
                     Poll::Ready(pieces) => self.pieces.extend(pieces),
@@ -173,7 +173,7 @@ impl Seat {
 
     /// What is sent next; nothing, where a filter lets nothing of a batch through.
     fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Vec<Bytes>> {
-        let messages = match self.ring.next(cx) {
+        let messages = match self.shared.monitors.next(&self.ring, cx) {
             Next::Batch(gap, batch) => {
                 let (messages, figures) = messages(&batch, &self.ring.wish, &self.ring.granted);
                 self.ring.settle(figures);

@@ -348,30 +348,34 @@ async fn a_gap_is_told_where_it_is() {
     register(&shared, "edge");
     let mut monitor = seated(&shared, &anything()).await;
     let mut stream = Stream::open(&shared);
-    // 4 MB, 4 MB, too much, and something small that has room
+    // 4 MB, 4 MB, too much, and something small that would have room but is behind a gap
     let sizes: [&[usize]; 4] = [&[400_000; 10], &[400_000; 10], &[400_000; 7], &[10]];
     bring(&mut stream, &mut queue, (1..).zip(sizes).map(|(n, sizes)| old("edge", n, sizes))).await;
+    let f = shared.monitors.figures();
+    assert_eq!((f.offered, f.skipped, f.waiting, f.imbalance()), (28, 8, 20, 0));
 
-    let got = monitor.all().await;
+    let Seen::Batch(first) = monitor.next().await else { panic!("nothing") };
+    bring(&mut stream, &mut queue, [old("edge", 5, &[10])]).await;
+    let rest = monitor.all().await;
 
-    let told: Vec<_> = got.iter().map(|b| (b.sequence, b.packets.len(), b.skipped_packets)).collect();
-    assert_eq!(told, [(1, 10, 0), (2, 10, 0), (4, 1, 7)]);
+    let told: Vec<_> = std::iter::once(&*first).chain(&rest).map(|b| (b.sequence, b.packets.len(), b.skipped_packets)).collect();
+    assert_eq!(told, [(1, 10, 0), (2, 10, 0), (5, 1, 8)]);
     let asked = Management::new(Arc::clone(&shared)).get_hunter_status(tonic::Request::new(StatusRequest::default())).await;
     let stats = asked.unwrap().into_inner().processor_stats.unwrap();
-    assert_eq!((stats.subscribers, stats.subscriber_skipped), (1, 7));
+    assert_eq!((stats.subscribers, stats.subscriber_skipped), (1, 8));
     let pages = ProcessorPages::new(Arc::clone(&shared), Transport::default(), Arc::new(AcceptCounters::default()));
     let metrics = pages.metrics();
     for line in [
         "lc_subscribers 1",
-        "lc_subscriber_offered_packets_total 28",
+        "lc_subscriber_offered_packets_total 29",
         "lc_subscriber_delivered_packets_total 21",
-        "lc_subscriber_skipped_packets_total 7",
+        "lc_subscriber_skipped_packets_total 8",
         "lc_conservation_error_packets{side=\"subscriber\",equation=\"offered\"} 0",
     ] {
         assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
     }
     let page: serde_json::Value = serde_json::from_str(&pages.status()).unwrap();
-    let shown = serde_json::json!({"now": 1, "limit": 100, "offered": 28, "delivered": 21, "skipped": 7, "filtered": 0, "waiting": 0, "difference": 0});
+    let shown = serde_json::json!({"now": 1, "limit": 100, "offered": 29, "delivered": 21, "skipped": 8, "filtered": 0, "waiting": 0, "difference": 0});
     assert_eq!(page["subscribers"], shown);
 }
 
@@ -436,6 +440,26 @@ async fn a_stream_ends_well_with_what_waits_when_the_processor_stops_or_the_conn
         drop(monitor);
         assert!(shared.monitors.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_no_room_when_the_processor_stops_is_told_what_it_missed() {
+    let (shared, mut queue) = processor(8);
+    register(&shared, "edge");
+    let mut monitor = seated(&shared, &anything()).await;
+    let mut stream = Stream::open(&shared);
+    bring(&mut stream, &mut queue, (1..=4).map(|n| old("edge", n, &[400_000; 9]))).await;
+    shared.ending.shut();
+
+    let mut told = Vec::new();
+    let end = loop {
+        match monitor.next().await {
+            Seen::Batch(b) => told.push((b.packets.len(), b.skipped_packets)),
+            other => break other,
+        }
+    };
+
+    assert_eq!((told, end), (vec![(9, 0), (9, 0), (0, 18)], Seen::End(Code::Ok, String::new())));
 }
 
 #[tokio::test(start_paused = true)]
