@@ -60,9 +60,7 @@ pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
     if bench.wants("allocations") {
         allocations(done);
     }
-    if bench.wants("growth") {
-        growth::rows(bench, done);
-    }
+    growth::rows(bench, done);
 }
 
 fn tcpdump_to_null(traffic: &Traffic) -> Duration {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::flow::FlowKey;
 use crate::flow::tcp::{Budget, Reassembly, TcpCounters, TcpLimits};
 use crate::packet::Timestamp;
+use crate::packet::headers::{TcpFacts, TcpFlags};
 use crate::protocols::sip::Framer;
 use crate::protocols::ws::Ws;
 use crate::voip::call::CallRef;
@@ -60,9 +61,16 @@ pub(super) struct Half {
 }
 
 impl Half {
-    fn new(budget: &Budget) -> Self {
+    fn new(budget: &Budget, opening: Opening) -> Self {
+        let mut stream = Reassembly::new(budget, TcpLimits::default());
+        if let Some(seq) = opening.syn {
+            stream.insert(seq, true, false, &[]);
+        }
+        if let Some(ack) = opening.acked {
+            stream.handle_ack(ack);
+        }
         Self {
-            stream: Reassembly::new(budget, TcpLimits::default()),
+            stream,
             framer: Framer::default(),
             ws: Ws::default(),
             segments: VecDeque::new(),
@@ -73,10 +81,21 @@ impl Half {
     }
 }
 
+/// What was seen of a direction before anything was said.
+#[derive(Clone, Copy, Debug, Default)]
+struct Opening {
+    /// The number of its SYN.
+    syn: Option<u32>,
+    /// What the other side has acknowledged of it.
+    acked: Option<u32>,
+}
+
 pub(super) struct Connection {
     pub(super) key: FlowKey,
     serial: u64,
-    pub(super) halves: [Half; 2],
+    openings: [Opening; 2],
+    /// None until something is said, nor where nobody listens: most connections of a flood are never more than opened.
+    pub(super) halves: Option<Box<[Half; 2]>>,
     pub(super) carries: Carries,
     pub(super) last: Timestamp,
 }
@@ -84,7 +103,44 @@ pub(super) struct Connection {
 impl Connection {
     /// Whether segments are kept of it.
     pub(super) fn keeps(&self) -> bool {
-        self.halves.iter().any(|h| !h.segments.is_empty())
+        self.halves.iter().flat_map(|halves| halves.iter()).any(|h| !h.segments.is_empty())
+    }
+
+    /// Whether both directions have ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.halves.as_ref().is_some_and(|halves| halves.iter().all(|h| h.stream.is_closed()))
+    }
+
+    pub(super) fn half(&mut self, half: usize) -> Option<&mut Half> {
+        self.halves.as_mut()?.get_mut(half)
+    }
+
+    pub(super) fn halves(&mut self) -> impl Iterator<Item = &mut Half> {
+        self.halves.iter_mut().flat_map(|halves| halves.iter_mut())
+    }
+
+    /// Remembers a segment without payload of a connection in which nothing was said so far; false: it must be looked at as others are.
+    pub(super) fn notes(&mut self, half: usize, facts: &TcpFacts) -> bool {
+        let [low, high] = &mut self.openings;
+        let (this, other) = if half == 0 { (low, high) } else { (high, low) };
+        let syn = Some(facts.seq).filter(|_| facts.flags.contains(TcpFlags::SYN));
+        let again = syn.is_some() && this.syn.is_some() && this.syn != syn;
+        if self.halves.is_some() || again || [TcpFlags::FIN, TcpFlags::RST].iter().any(|f| facts.flags.contains(*f)) {
+            return false;
+        }
+        this.syn = this.syn.or(syn);
+        if facts.flags.contains(TcpFlags::ACK) {
+            other.acked = Some(facts.ack);
+        }
+        true
+    }
+
+    /// Both directions, now that something is said: this one and the other.
+    pub(super) fn listen(&mut self, half: usize, budget: &Budget) -> (&mut Half, &mut Half) {
+        let openings = std::mem::take(&mut self.openings);
+        let halves = self.halves.get_or_insert_with(|| Box::new(openings.map(|opening| Half::new(budget, opening))));
+        let [low, high] = &mut **halves;
+        if half == 0 { (low, high) } else { (high, low) }
     }
 }
 
@@ -131,8 +187,8 @@ impl TcpFlows {
         self.slots.get_mut(id as usize)?.as_deref_mut()
     }
 
-    pub(super) fn get_with_pool(&mut self, id: u32) -> Option<(&mut Connection, &mut Pool)> {
-        Some((self.slots.get_mut(id as usize)?.as_deref_mut()?, &mut self.pool))
+    pub(super) fn get_with_memory(&mut self, id: u32) -> Option<(&mut Connection, &mut Pool, &Budget)> {
+        Some((self.slots.get_mut(id as usize)?.as_deref_mut()?, &mut self.pool, &self.budget))
     }
 
     /// What reassembly gave up.
@@ -162,8 +218,8 @@ impl TcpFlows {
     pub(super) fn open(&mut self, key: FlowKey, now: Timestamp) -> u32 {
         self.tidy();
         self.serial = self.serial.wrapping_add(1);
-        let halves = [Half::new(&self.budget), Half::new(&self.budget)];
-        let connection = Connection { key, serial: self.serial, halves, carries: Carries::Unknown, last: now };
+        let openings = <[Opening; 2]>::default();
+        let connection = Connection { key, serial: self.serial, openings, halves: None, carries: Carries::Unknown, last: now };
         let id = if let Some(id) = self.free.pop() {
             id
         } else {
@@ -179,9 +235,9 @@ impl TcpFlows {
 
     /// Forgets everything about a connection but that it is there, and what it carries.
     pub(super) fn renew(&mut self, id: u32, carries: Carries) {
-        let halves = [Half::new(&self.budget), Half::new(&self.budget)];
         if let Some(c) = self.get(id) {
-            c.halves = halves;
+            c.openings = Default::default();
+            c.halves = None;
             c.carries = carries;
         }
     }
@@ -250,6 +306,26 @@ mod tests {
 
         assert!(flows.order.len() <= LOOKS + 1, "{}", flows.order.len());
         assert_eq!(flows.slots.len(), 1);
+    }
+
+    #[test]
+    fn what_is_only_opened_keeps_two_numbers_and_knows_them_when_something_is_said() {
+        let mut flows = TcpFlows::default();
+        let id = flows.open(FlowKey::default(), at(0));
+        let (c, _, budget) = flows.get_with_memory(id).unwrap();
+        let facts = |seq, ack, flags| TcpFacts { seq, ack, flags: TcpFlags(flags), ..TcpFacts::default() };
+        let (syn, ack, fin) = (2, 16, 1);
+
+        assert!(c.notes(0, &facts(99, 0, syn)) && c.notes(1, &facts(499, 100, syn | ack)) && c.notes(0, &facts(100, 500, ack)));
+        assert!(c.notes(0, &facts(99, 0, syn)), "sent again");
+        assert!(c.notes(1, &facts(500, 110, ack)), "of something that was not seen");
+        assert!(c.halves.is_none());
+        assert!(![facts(7, 0, syn), facts(100, 0, fin), facts(100, 0, 4)].iter().any(|f| c.notes(0, f)), "another's, the end");
+        let (this, _) = c.listen(0, budget);
+        this.stream.insert(110, false, false, b"SIP");
+
+        assert!(this.stream.has_begun() && this.stream.gap().is_some_and(|gap| gap.acked), "ten bytes before it are missing");
+        assert!(!c.notes(0, &facts(113, 500, ack)), "it is listened to");
     }
 
     #[test]

@@ -83,9 +83,11 @@ impl Engine {
 
     fn take_segment(&mut self, id: u32, half: usize, a: &Arrival<'_, '_>, out: &mut dyn Output) {
         let (payload, facts, seen) = (a.payload, a.facts, a.seen);
-        let Some((c, pool)) = self.tcp.get_with_pool(id) else { return };
-        let [low, high] = &mut c.halves;
-        let (this, other) = if half == 0 { (low, high) } else { (high, low) };
+        let Some((c, pool, budget)) = self.tcp.get_with_memory(id) else { return };
+        if payload.is_empty() && c.notes(half, &facts) {
+            return self.filtered_many(a.frames.len());
+        }
+        let (this, other) = c.listen(half, budget);
         if facts.flags.contains(TcpFlags::ACK) {
             other.stream.handle_ack(facts.ack);
         }
@@ -104,8 +106,7 @@ impl Engine {
         for (half, tuple) in [(half, seen.tuple), (1 - half, seen.tuple.reversed())] {
             self.read_half(id, half, &Seen { tuple, ..seen }, out);
         }
-        if facts.flags.contains(TcpFlags::RST) || self.tcp.get(id).is_some_and(|c| c.halves.iter().all(|h| h.stream.is_closed()))
-        {
+        if facts.flags.contains(TcpFlags::RST) || self.tcp.get(id).is_some_and(|c| c.is_closed()) {
             self.close_tcp(id, out);
         }
         self.keep_tcp_budget(seen.ts, out);
@@ -120,7 +121,7 @@ impl Engine {
                 Next::Joined(what) => {
                     if let Some(c) = self.tcp.get(id) {
                         c.carries = what;
-                        for half in &mut c.halves {
+                        for half in c.halves() {
                             half.ws = ws::Ws::mid_stream();
                             if !half.stream.has_begun() {
                                 half.framer = Framer::mid_stream();
@@ -131,7 +132,7 @@ impl Engine {
                 Next::Lost { consumed, message } => {
                     let found = message.and_then(|bytes| self.handle_framed(id, &bytes, seen, out));
                     self.finish_range(id, half, consumed, found);
-                    if let Some(h) = self.tcp.get(id).and_then(|c| c.halves.get_mut(half)) {
+                    if let Some(h) = self.tcp.get(id).and_then(|c| c.half(half)) {
                         h.stream.skip_gap();
                         h.gap_since = None;
                     }
@@ -154,7 +155,7 @@ impl Engine {
     fn next_step(&mut self, id: u32, half: usize, now: Timestamp) -> Next {
         let Some(c) = self.tcp.get(id) else { return Next::Wait };
         let decided = c.carries;
-        let Some(h) = c.halves.get_mut(half) else { return Next::Wait };
+        let Some(h) = c.halves.as_mut().and_then(|halves| halves.get_mut(half)) else { return Next::Wait };
         let gives_up = gives_gap_up(h, now);
         let (_, buf) = h.stream.readable();
         if buf.is_empty() && !gives_up {
@@ -232,7 +233,7 @@ impl Engine {
 
     /// The next `n` bytes are a finished message of a call, or nobody's.
     fn finish_range(&mut self, id: u32, half: usize, n: usize, found: Option<(CallRef, Option<SipEvent>)>) {
-        let Some(h) = self.tcp.get(id).and_then(|c| c.halves.get_mut(half)) else { return };
+        let Some(h) = self.tcp.get(id).and_then(|c| c.half(half)) else { return };
         let (offset, _) = h.stream.readable();
         h.stream.consume(n);
         let range = offset..offset.saturating_add(n as u64);
@@ -254,7 +255,7 @@ impl Engine {
 
     /// The next `n` bytes are a fragment of a WebSocket message that goes on: whose they are is not known yet.
     fn note_part(&mut self, id: u32, half: usize, n: usize) {
-        let Some(h) = self.tcp.get(id).and_then(|c| c.halves.get_mut(half)) else { return };
+        let Some(h) = self.tcp.get(id).and_then(|c| c.half(half)) else { return };
         let (offset, _) = h.stream.readable();
         h.stream.consume(n);
         let end = offset.saturating_add(n as u64);
@@ -282,7 +283,7 @@ impl Engine {
     /// Lets the segments at the front go whose every byte is decided.
     fn let_segments_go(&mut self, id: u32, half: usize, out: &mut dyn Output) {
         loop {
-            let Some(h) = self.tcp.get(id).and_then(|c| c.halves.get_mut(half)) else { return };
+            let Some(h) = self.tcp.get(id).and_then(|c| c.half(half)) else { return };
             let read_to = h.parts.front().map_or_else(|| h.stream.readable().0, |part| part.start);
             let full = h.segments.len() > SEGMENTS;
             let Some(front) = h.segments.front() else { return };
@@ -311,7 +312,7 @@ impl Engine {
     /// The connection carries no SIP: what was kept of it is let go.
     fn abandon(&mut self, id: u32, out: &mut dyn Output) {
         let Some(c) = self.tcp.get(id) else { return };
-        let kept: Vec<Segment> = c.halves.iter_mut().flat_map(|h| std::mem::take(&mut h.segments)).collect();
+        let kept: Vec<Segment> = c.halves().flat_map(|h| std::mem::take(&mut h.segments)).collect();
         self.tcp.renew(id, Carries::Else);
         for s in kept {
             self.settle(s, &[], false, out);
@@ -324,10 +325,11 @@ impl Engine {
             self.let_segments_go(id, half, out);
         }
         let Some(mut c) = self.tcp.close(id) else { return };
-        for h in &mut c.halves {
+        let sip = c.carries == Carries::Sip;
+        for h in c.halves() {
             for s in std::mem::take(&mut h.segments) {
                 let owners = owners(&h.finished, &s.range);
-                self.settle(s, &owners, c.carries == Carries::Sip, out);
+                self.settle(s, &owners, sip, out);
             }
         }
     }
