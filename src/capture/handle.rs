@@ -14,6 +14,7 @@ use super::kernel::KernelFilter;
 use super::live::{Gap, LiveOptions, LiveState};
 use super::{CaptureError, KernelStats, fanout, list, sys};
 use crate::packet::{Frame, InterfaceId, LinkType, Timestamp};
+use crate::telemetry::clock::Moment;
 
 /// Most frames taken from one handle before the next has its turn.
 const QUOTA: usize = 1024;
@@ -56,7 +57,30 @@ pub(super) struct Handle {
     /// Frames that died in the ring of a failed handle.
     died: u64,
     delivered: u64,
+    rest: Rest,
     pub(super) last: Option<Timestamp>,
+}
+
+/// Whether the ring is known to be empty, though nobody can look into it: the kernel has counted nothing for [`RETIRED`], and there was nothing
+/// to hand over at the end of that time. What it counted and was not handed over by then is in no ring.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// What the kernel had counted.
+    received: u64,
+    /// When that was first seen, or when something was handed over since.
+    since: Moment,
+    empty: bool,
+}
+
+impl Rest {
+    fn begin(received: u64) -> Self {
+        Self { received, since: Moment::now(), empty: false }
+    }
+
+    /// Nothing was there to hand over, so long after the last was counted or handed over.
+    fn note_nothing(&mut self, after: Duration) {
+        self.empty |= after >= RETIRED;
+    }
 }
 
 /// A 32-bit counter of libpcap's, made 64 bits wide. Must be read at least once per 2^32 counts; [`REFRESH`] sees to it.
@@ -73,6 +97,8 @@ impl Unwrapped {
     }
 }
 
+/// Longer than the kernel keeps a block of its ring that is not full.
+const RETIRED: Duration = Duration::from_secs(1);
 /// Delivered frames between readings of the counters, beside those the caller asks for.
 const REFRESH: u64 = 1 << 24;
 
@@ -97,6 +123,7 @@ impl Handle {
             interface_dropped: Unwrapped::default(),
             died: 0,
             delivered: 0,
+            rest: Rest::begin(0),
             last: None,
         };
         handle.activate(options, member)?;
@@ -219,6 +246,10 @@ impl Handle {
         self.last = last.or(self.last);
         let delivered_before = self.delivered;
         self.delivered = self.delivered.saturating_add(count);
+        match (count, &result) {
+            (0, Ok(_)) => self.rest.note_nothing(self.rest.since.elapsed()),
+            _ => self.rest = Rest::begin(self.received.total),
+        }
         if self.delivered / REFRESH != delivered_before / REFRESH {
             self.stats();
         }
@@ -233,6 +264,7 @@ impl Handle {
 
     /// Closes a handle that can give no more.
     fn lose(&mut self, reason: String) -> CaptureError {
+        self.rest = Rest::begin(self.received.total);
         let left = self.stats().in_ring;
         self.died = self.died.saturating_add(left);
         self.capture = None;
@@ -286,13 +318,14 @@ impl Handle {
                 self.interface_dropped.update(now.if_dropped);
             }
         }
-        let kernel_dropped = self.kernel_dropped.total.saturating_add(self.died);
-        KernelStats {
-            received: self.received.total,
-            kernel_dropped,
-            interface_dropped: self.interface_dropped.total,
-            in_ring: self.received.total.saturating_sub(kernel_dropped).saturating_sub(self.delivered),
+        let received = self.received.total;
+        if received != self.rest.received {
+            self.rest = Rest::begin(received);
         }
+        let kernel_dropped = self.kernel_dropped.total.saturating_add(self.died);
+        let within = received.saturating_sub(kernel_dropped).saturating_sub(self.delivered);
+        let in_ring = if self.rest.empty { 0 } else { within };
+        KernelStats { received, kernel_dropped, interface_dropped: self.interface_dropped.total, in_ring }
     }
 
     /// Puts libpcap's words about opening into ours; the crate keeps the text and drops the code.
@@ -345,5 +378,16 @@ mod tests {
 
         assert!(error.starts_with("cannot open no-such-if0: no such interface (have: "), "{error}");
         assert!(error.ends_with("; see 'lc list interfaces'"), "{error}");
+    }
+
+    #[test]
+    fn a_ring_is_known_to_be_empty_when_nothing_was_counted_for_a_second_and_nothing_is_left() {
+        let mut rest = Rest::begin(7);
+        let seen = [0, 999, 1000, 0].map(|millis| {
+            rest.note_nothing(Duration::from_millis(millis));
+            rest.empty
+        });
+
+        assert_eq!(seen, [false, false, true, true]);
     }
 }
