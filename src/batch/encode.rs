@@ -55,6 +55,8 @@ pub enum Pushed {
 #[derive(Debug)]
 pub struct Encoder {
     config: EncoderConfig,
+    /// Where batches end at present.
+    ends: Limits,
     open: BytesMut,
     contexts: Vec<u8>,
     known: HashMap<ContextKey, u32, ahash::RandomState>,
@@ -94,8 +96,10 @@ impl Encoder {
             next_index: 0,
             oversize: 0,
             retired: VecDeque::with_capacity(RETIRED_MAX),
+            ends: config.limits,
             config,
         };
+        this.lengthen(1);
         this.open = BytesMut::with_capacity(this.buffer_bytes());
         this.open.put(&grpc_prefix(0));
         this
@@ -123,7 +127,18 @@ impl Encoder {
 
     /// Whether the open batch has waited long enough, its first packet having come `age` ago.
     pub fn is_due(&self, age: Duration) -> bool {
-        self.packets > 0 && age >= self.config.limits.age
+        self.packets > 0 && age >= self.ends.age
+    }
+
+    /// From here on batches are this many times as long in packets, bytes and time, as far as a message may be.
+    pub fn lengthen(&mut self, times: u32) {
+        let Limits { packets, bytes, hard_bytes, age } = self.config.limits;
+        self.ends = Limits {
+            packets: packets.saturating_mul(times).max(1),
+            bytes: bytes.saturating_mul(times as usize).min(hard_bytes.max(bytes)),
+            hard_bytes,
+            age: age.saturating_mul(times),
+        };
     }
 
     /// From here on packets of this interface carry its name; without one the receiver looks the interface up in the registration.
@@ -140,7 +155,7 @@ impl Encoder {
     /// Adds a packet that belongs to `owner` and, when several calls share it, to those in `shared` too. `repeat` says it
     /// went out before in another batch, for another call.
     pub fn push(&mut self, frame: &Frame<'_>, owner: Option<Owner<'_>>, shared: &[Owner<'_>], repeat: bool) -> Pushed {
-        if self.packets >= self.config.limits.packets.max(1) {
+        if self.packets >= self.ends.packets {
             return Pushed::SealFirst;
         }
         let known = self.known.len();
@@ -155,8 +170,8 @@ impl Encoder {
         let head = Head::of(frame, name, context, &self.shared, repeat, &mut self.rare);
         let total =
             self.open.len().saturating_add(head.len()).saturating_add(self.contexts.len()).saturating_add(self.tail_max());
-        let limits = &self.config.limits;
-        if total > limits.bytes && (self.packets > 0 || total > limits.hard_bytes) {
+        let ends = &self.ends;
+        if total > ends.bytes && (self.packets > 0 || total > ends.hard_bytes) {
             self.forget(known, contexts);
             if self.packets > 0 {
                 return Pushed::SealFirst;
@@ -171,7 +186,7 @@ impl Encoder {
         self.last_ts = frame.ts;
         self.packets = self.packets.saturating_add(1);
         self.captured_bytes = self.captured_bytes.saturating_add(frame.data.len() as u64);
-        if self.packets >= limits.packets || total >= limits.bytes { Pushed::StoredFull } else { Pushed::Stored }
+        if self.packets >= ends.packets || total >= ends.bytes { Pushed::StoredFull } else { Pushed::Stored }
     }
 
     /// Closes the batch and opens the next; `None` when there is nothing in it. `now_ns` is wall-clock time.

@@ -268,11 +268,8 @@ impl Batching<'_> {
         self.sealed.extend(self.encoder.seal(clock::wall().as_nanos(), self.filter_version, &self.stats));
     }
 
-    fn seal_if_due(&mut self, shared: &Shared) {
-        let due = |age| self.encoder.is_due(age);
-        // asked only of a batch that is due: it costs a lock
-        let waits = |age| shared.backlog.is_slow() && !due(age / SLOW_FACTOR);
-        if self.opened.is_some_and(|at| due(at.elapsed()) && !waits(at.elapsed())) {
+    fn seal_if_due(&mut self) {
+        if self.opened.is_some_and(|at| self.encoder.is_due(at.elapsed())) {
             self.seal();
         }
     }
@@ -308,6 +305,7 @@ impl Batching<'_> {
             told.open = told.open.saturating_sub(packets);
         }
         drop(told);
+        self.encoder.lengthen(if to.shared.backlog.is_slow() { SLOW_FACTOR } else { 1 });
         let _asked = to.shared.promise.took(before, now);
     }
 }
@@ -389,7 +387,7 @@ impl Inspector {
                     time.note(last.ts);
                 }
             });
-            out.seal_if_due(&shared);
+            out.seal_if_due();
             out.hand_over(engine, &to);
             opened = out.opened;
             filter_version = out.filter_version;
@@ -409,7 +407,7 @@ impl Inspector {
                     // on a silent interface time goes on all the same
                     self.time.advance(clock::wall());
                     engine.handle_timeout(self.time.now(), &mut out);
-                    out.seal_if_due(&shared);
+                    out.seal_if_due();
                     out.hand_over(engine, &to);
                     opened = out.opened;
                     stats = self.publish();
@@ -493,7 +491,7 @@ mod tests {
     use crate::engine::{EngineConfig, Mode};
     use crate::packet::{InterfaceId, LinkType, Timestamp, headers::DecodeOptions};
     use crate::uplink::BacklogConfig;
-    use crate::voip::table::TableConfig;
+    use crate::voip::table::{NoFilterPolicy, TableConfig};
 
     /// A live source: five slices of one frame in every call, and so many in the kernel's ring.
     struct Slices {
@@ -534,9 +532,14 @@ mod tests {
     fn captured(in_ring: u64, count: Option<u64>, stop: bool) -> u64 {
         let shared = Arc::new(Shared::new(Arc::new(Backlog::new(BacklogConfig::default())), 1));
         shared.stop.store(stop, Ordering::Relaxed);
+        inspect(&shared, in_ring, count);
+        shared.report().engine.captured
+    }
+
+    fn inspect(shared: &Arc<Shared>, in_ring: u64, count: Option<u64>) {
         let config = EngineConfig {
             mode: Mode::Generic,
-            table: TableConfig::default(),
+            table: TableConfig { no_filter: NoFilterPolicy::Allow, ..TableConfig::default() },
             decode: DecodeOptions::default(),
             keep_duplicates: false,
             flows: 100,
@@ -553,10 +556,24 @@ mod tests {
             offline: false,
             count,
             time: PacketTime::default(),
-            shared: Arc::clone(&shared),
+            shared: Arc::clone(shared),
         };
         inspector.run().unwrap();
-        shared.report().engine.captured
+    }
+
+    #[test]
+    fn asked_to_be_slower_it_seals_fewer_and_longer_batches_also_of_those_that_are_full() {
+        let sealed = |slow: bool| {
+            let shared = Arc::new(Shared::new(Arc::new(Backlog::new(BacklogConfig::default())), 1));
+            shared.backlog.slow(slow);
+            inspect(&shared, 0, Some(30 * 1024));
+            let b = shared.backlog.snapshot();
+            assert_eq!(b.in_memory_packets, 30 * 1024);
+            b.in_memory_batches
+        };
+
+        // the first has ended before anybody was asked
+        assert_eq!([sealed(false), sealed(true)], [30, 1 + 6]);
     }
 
     #[test]
