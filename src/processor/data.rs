@@ -53,8 +53,9 @@ pub struct Acks {
 #[derive(Debug, Default)]
 struct AckState {
     queue: VecDeque<StreamControl>,
-    /// Batches handed to the record thread and not answered yet.
+    /// Batches handed to the record thread and not answered yet, and their bytes.
     outstanding: u64,
+    bytes: u64,
     /// The last acknowledgement.
     last: Option<StreamControl>,
     awaited: Vec<Awaited>,
@@ -71,15 +72,33 @@ pub(super) struct Awaited {
 }
 
 impl Acks {
-    fn expect(&self) {
+    fn expect(&self, bytes: usize) {
         let mut s = self.state.lock();
         s.outstanding = s.outstanding.saturating_add(1);
+        s.bytes = s.bytes.saturating_add(bytes as u64);
     }
 
     /// There will be no answer to a batch.
-    fn expect_no_more(&self) {
+    fn expect_no_more(&self, bytes: usize) {
+        self.settle(bytes);
         let mut s = self.state.lock();
         s.outstanding = s.outstanding.saturating_sub(1);
+    }
+
+    /// A batch of so many bytes is out of the way.
+    pub(super) fn settle(&self, bytes: usize) {
+        let mut s = self.state.lock();
+        s.bytes = s.bytes.saturating_sub(bytes as u64);
+    }
+
+    /// Returns once the sender has less in flight than it may: whoever does not look at its credit is not read from. Whoever answers wakes it,
+    /// since the stream is read where the answers are asked for.
+    async fn credit(&self) {
+        std::future::poll_fn(|_| {
+            let s = self.state.lock();
+            if s.outstanding < u64::from(CREDIT_BATCHES) && s.bytes < CREDIT_BYTES { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// A batch has been dealt with; `control` says so to the hunter. Several for one epoch waiting are told as one.
@@ -321,6 +340,7 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     let mut rolled = std::pin::pin!(PeerInfo::rolled(peer.clone()));
     let result = loop {
         let next = async {
+            acks.credit().await;
             if let Some(stream) = &stream {
                 stream.paced().await;
             }
@@ -393,7 +413,7 @@ async fn take_all(
 }
 
 async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Acks>, now: Timestamp) -> Result<(), Refusal> {
-    let packets = view.len() as u64;
+    let (packets, size) = (view.len() as u64, view.message().len());
     let mut waiting = Waiting { shared, packets };
     let Whose { hunter, interfaces, epoch, announced, seq } = whose;
     let passed_on = view.is_passed_on();
@@ -432,7 +452,7 @@ async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Ac
         })));
     };
     // not when it is handed over: who tells what is stored has locked the answers, and asks the ingest
-    acks.expect();
+    acks.expect(size);
     match shared.ingest.arrive(&hunter, epoch, seq, span, passed_on, hand_over) {
         arrived @ (Arrival::New | Arrival::Late) => {
             if arrived == Arrival::Late {
@@ -443,12 +463,12 @@ async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Ac
             }
         }
         Arrival::Duplicate => {
-            acks.expect_no_more();
+            acks.expect_no_more(size);
             shared.counters.duplicate(packets);
             came_again(shared, acks, announced, Awaited { hunter, epoch, seq, passed_on });
         }
         Arrival::Leap => {
-            acks.expect_no_more();
+            acks.expect_no_more(size);
             return Err(leap(packets));
         }
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
+/// What a batch counts for at least: small ones cost a processor more than their bytes.
+const BATCH: usize = 4 << 10;
 /// What may be taken at once.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -25,7 +27,7 @@ pub(super) struct Pace {
 impl Pace {
     /// `bytes` were taken, of which `rate` may be each second.
     pub(super) fn spend(&self, bytes: usize, rate: NonZeroU64) {
-        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / rate;
+        let nanos = (bytes.max(BATCH) as u64).saturating_mul(1_000_000_000) / rate;
         let now = Instant::now();
         let mut paid = self.paid.lock();
         let from = paid.map_or(now, |at| at.max(now));

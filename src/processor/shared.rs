@@ -321,6 +321,7 @@ impl Shared {
 
     /// Answers a batch that is stored.
     pub(super) fn answer(&self, batch: &Incoming, flow: FlowControl) {
+        batch.acks.settle(batch.view.message().len());
         let Some(epoch) = batch.announced else { return batch.acks.answer(self.ack(None, batch.seq, flow)) };
         let (hunter, seq, passed_on) = (&batch.hunter, batch.seq, batch.view.is_passed_on());
         let told = self.ingest.told(hunter, epoch, seq, passed_on);
@@ -403,7 +404,10 @@ impl Shared {
 
     fn look_at_queue(&self, flow: &mut Flow) {
         let (now, [waiting, room]) = (Instant::now(), self.queue());
-        flow.gauge.queue(now, waiting, room);
+        // full is full, of batches or of bytes
+        let taken = self.queue_kib.saturating_sub(self.queue.available_permits());
+        let bytes = taken.saturating_mul(room).checked_div(self.queue_kib).unwrap_or(0);
+        flow.gauge.queue(now, waiting.max(bytes), room);
         if let Some(above) = self.above() {
             let b = &above.backlog;
             flow.gauge.upstream(above.percent(), above.blocked, b.paused || b.slow);

@@ -91,6 +91,25 @@ async fn a_queue_that_stays_full_slows_and_pauses_and_takes_both_back() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_queue_full_of_bytes_slows_and_pauses_however_few_its_batches() {
+    let (shared, _queue) = processor(256);
+    let take = |percent: usize| {
+        Arc::clone(&shared.queue).try_acquire_many_owned(u32::try_from(shared.queue_kib * percent / 100).unwrap())
+    };
+
+    let many = take(75).unwrap();
+    look(&shared, 12).await;
+    let slow = shared.level();
+    let rest = take(20).unwrap();
+    look(&shared, 12).await;
+    let pause = shared.level();
+    drop((many, rest));
+    look(&shared, 1).await;
+
+    assert_eq!([slow, pause, shared.level()], [Level::Slow, Level::Pause, Level::Continue]);
+}
+
 /// An old hunter un-pauses on nothing but a resume, and ours takes a resume for the end of everything.
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_becomes_a_slow_is_taken_back_first() {

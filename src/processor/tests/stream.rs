@@ -274,13 +274,37 @@ async fn a_hunter_with_a_new_epoch_in_every_batch_costs_bounded_memory() {
     let (shared, mut queue) = processor(1000);
     register(&shared, "edge");
     let mut stream = Stream::open(&shared);
-    for epoch in 1..=500 {
+    for epoch in 1..=200 {
         stream.send(sealed("edge", epoch, 1)[0].bytes.clone());
     }
     assert_eq!(stream.answer().await, Answer::Silence);
 
     assert!(shared.ingest.snapshot().len() <= 64);
-    assert_eq!(std::iter::from_fn(|| queue.try_recv().ok()).count(), 500);
+    assert_eq!(std::iter::from_fn(|| queue.try_recv().ok()).count(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_look_at_its_credit_is_not_read_from_until_something_is_stored() {
+    let (shared, mut queue) = processor(1000);
+    register(&shared, "edge");
+    let mut stream = Stream::open(&shared);
+    for batch in sealed("edge", 7, 300) {
+        stream.send(batch.bytes);
+    }
+    let mut taken = async || {
+        assert_eq!(stream.answer().await, Answer::Silence);
+        std::iter::from_fn(|| queue.try_recv().ok()).collect::<Vec<_>>()
+    };
+
+    let first = taken().await;
+    let nothing = taken().await;
+    let Job::Batch(batch) = &first[0] else { panic!("no batch") };
+    shared.answer(batch, FlowControl::FlowContinue);
+    assert!(matches!(stream.answer().await, Answer::Control(_)));
+    assert_eq!(stream.answer().await, Answer::Silence);
+    let next = std::iter::from_fn(|| queue.try_recv().ok()).count();
+
+    assert_eq!((first.len(), nothing.len(), next), (256, 0, 1));
 }
 
 #[tokio::test]
