@@ -23,6 +23,7 @@
 
 #[path = "../../tests/allocations/counting.rs"]
 mod counting;
+mod drain;
 mod growth;
 mod inspect;
 mod media;

@@ -18,11 +18,14 @@ use crate::process::{self, Cost, Processor, lc};
 use crate::steady::{Flow, Steady};
 use crate::table::{Goal, Row, Spread, Unit};
 use crate::traffic::{Kind, TARGETS, Traffic};
-use crate::{counting, growth, inspect, media, push, stream};
+use crate::{counting, drain, growth, inspect, media, push, stream};
+
+/// Bytes before the first record of a capture file.
+const PCAP_HEADER: u64 = 24;
 
 /// Measures every wanted row and hands it over as soon as it is there.
 pub(crate) fn all(bench: &Bench, done: &mut dyn FnMut(Row)) {
-    if ["inspect", "voip", "forward", "durable", "filters", "stream", "monitors"].iter().any(|k| bench.wants(k)) {
+    if ["inspect", "voip", "forward", "durable", "filters", "stream", "monitors", "drain"].iter().any(|k| bench.wants(k)) {
         let voip = Kind::Voip.make(&bench.dir, bench.bytes).unwrap();
         with_voip(bench, &voip, done);
         fs::remove_file(&voip.path).unwrap();
@@ -81,6 +84,11 @@ fn with_voip(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
     }
     if bench.wants("forward") {
         forward(bench, voip, done);
+    }
+    if bench.wants("drain") {
+        let dir = fresh(bench, "drain");
+        let plain = ["--insecure", "--no-filter-policy", "allow"];
+        drain::rows(&dir, bench, voip, |processor| hunt(&dir, &[], processor, &plain, voip).wall, done);
     }
     if bench.wants("monitors") {
         monitors(bench, voip, done);
@@ -181,21 +189,25 @@ fn forward(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
     }
 }
 
-/// What monitors that read nothing cost those who store.
+/// What monitors that read nothing, and of which each has as much waiting as may, cost those who store.
 fn monitors(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
     let dir = fresh(bench, "monitors");
+    let first = Kind::Voip.make(&dir, 32 << 20).unwrap();
+    let all = ["--insecure", "--no-filter-policy", "allow"];
     let stored = |stalled: u32| {
         let _old = fs::remove_file(dir.join("all.pcap"));
         let _old = fs::remove_dir_all(dir.join("state"));
         let processor = Processor::start(&dir, &["--insecure", "-w", "all.pcap"]);
         let monitors = Stalled::at(&processor.address(), stalled);
-        let hunter = hunt(&dir, &[], &processor, &["--insecure", "--no-filter-policy", "allow"], voip);
+        hunt(&dir, &[], &processor, &all, &first);
+        let hunter = hunt(&dir, &[], &processor, &all, voip);
         drop(monitors);
         processor.stop();
-        assert_eq!(fs::metadata(dir.join("all.pcap")).unwrap().len(), voip.bytes, "every packet is in the file");
+        let bytes = fs::metadata(dir.join("all.pcap")).unwrap().len();
+        assert_eq!(bytes, first.bytes + voip.bytes - PCAP_HEADER, "every packet is in the file");
         hunter.wall
     };
-    let what = "monitors: everything to lc process -w beside 50 stalled ones : beside none";
+    let what = "monitors: everything to lc process -w beside 50 that stand still, 8 MiB waiting for each : beside none";
     done(Row::speed(what, Goal::AtLeast(0.98), bench.rounds, || stored(50), || stored(0)));
 }
 
