@@ -6,6 +6,9 @@
 //! ```
 //! Each term is counted where it happens, never computed from the others: a difference other than 0 is a defect.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::Mutex;
 
 /// Why a message of a hunter is refused; the stream ends with it.
@@ -140,7 +143,40 @@ impl Counts {
 
 /// The counters; all only grow, but what waits and what is in the queue.
 #[derive(Debug, Default)]
-pub struct Counters(Mutex<Counts>);
+pub struct Counters {
+    counts: Mutex<Counts>,
+    /// The processor ends: what is in the queue is left to its hunters.
+    ends: AtomicBool,
+}
+
+/// Packets of a batch on their way into files. It goes with them: a batch that is gone although nothing was said of it is missing in P2.
+#[derive(Debug, Default)]
+pub struct Queued {
+    counters: Option<Arc<Counters>>,
+    packets: u64,
+}
+
+impl Queued {
+    /// They are written, but for those that no file can take, further copies, and those that nobody asked for.
+    pub(super) fn commit(&mut self, dropped: u64, [doubled, unwanted]: [u64; 2]) {
+        let (Some(counters), packets) = (self.counters.take(), std::mem::take(&mut self.packets)) else { return };
+        let mut c = counters.counts.lock();
+        c.in_queue = c.in_queue.saturating_sub(packets);
+        add(&mut c.committed, [dropped, doubled, unwanted].into_iter().fold(packets, u64::saturating_sub));
+        add(&mut c.dropped, dropped);
+        add(&mut c.doubled, doubled);
+        add(&mut c.unwanted, unwanted);
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if let Some(counters) = self.counters.take().filter(|c| !c.ends.load(Ordering::Acquire)) {
+            let mut c = counters.counts.lock();
+            c.in_queue = c.in_queue.saturating_sub(self.packets);
+        }
+    }
+}
 
 fn add(to: &mut u64, n: u64) {
     *to = to.saturating_add(n);
@@ -149,54 +185,44 @@ fn add(to: &mut u64, n: u64) {
 impl Counters {
     /// A batch could be read.
     pub(super) fn received(&self, packets: u64) {
-        let mut c = self.0.lock();
+        let mut c = self.counts.lock();
         add(&mut c.received, packets);
         add(&mut c.waiting, packets);
     }
 
     /// It was new, and `missing` packets before it will not come: `declared` of them with a reason, the others perhaps since another processor has
     /// them.
-    pub(super) fn unique(&self, packets: u64, missing: u64, declared: u64, elsewhere: bool) {
-        let mut c = self.0.lock();
+    pub(super) fn unique(self: &Arc<Self>, packets: u64, missing: u64, declared: u64, elsewhere: bool) -> Queued {
+        let mut c = self.counts.lock();
         c.waiting = c.waiting.saturating_sub(packets);
         add(&mut c.unique, packets);
         add(&mut c.in_queue, packets);
         add(&mut c.declared, declared);
         let rest = missing.saturating_sub(declared);
         add(if elsewhere { &mut c.elsewhere } else { &mut c.undeclared }, rest);
+        Queued { counters: Some(Arc::clone(self)), packets }
     }
 
     /// It was new, and came after later ones.
     pub(super) fn late(&self, packets: u64) {
-        add(&mut self.0.lock().late, packets);
+        add(&mut self.counts.lock().late, packets);
     }
 
     /// It was here before.
     pub(super) fn duplicate(&self, packets: u64) {
-        let mut c = self.0.lock();
+        let mut c = self.counts.lock();
         c.waiting = c.waiting.saturating_sub(packets);
         add(&mut c.duplicate, packets);
     }
 
-    /// It is written, but for `dropped` packets that no file can take.
-    pub(super) fn committed(&self, packets: u64, dropped: u64) {
-        let mut c = self.0.lock();
-        c.in_queue = c.in_queue.saturating_sub(packets);
-        add(&mut c.committed, packets.saturating_sub(dropped));
-        add(&mut c.dropped, dropped);
-    }
-
-    /// No file is to have these of it.
-    pub(super) fn left_out(&self, doubled: u64, unwanted: u64) {
-        let mut c = self.0.lock();
-        c.in_queue = c.in_queue.saturating_sub(doubled.saturating_add(unwanted));
-        add(&mut c.doubled, doubled);
-        add(&mut c.unwanted, unwanted);
+    /// What is in the queue from here on may be left there.
+    pub(super) fn end(&self) {
+        self.ends.store(true, Ordering::Release);
     }
 
     /// A stream ended with a refusal of a batch of so many packets, where that is known.
     pub(super) fn rejected(&self, why: Refused, packets: u64) {
-        let mut c = self.0.lock();
+        let mut c = self.counts.lock();
         let at = why as usize;
         c.waiting = c.waiting.saturating_sub(packets);
         c.rejected.get_mut(at).into_iter().for_each(|n| add(n, packets));
@@ -205,6 +231,6 @@ impl Counters {
 
     /// All figures of this moment.
     pub fn counts(&self) -> Counts {
-        *self.0.lock()
+        *self.counts.lock()
     }
 }

@@ -437,7 +437,7 @@ async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Ac
     // one that comes by way of others below is told as what may still come
     let elsewhere = !passed_on && view.dropped_ranges().any(|r| r.reason == ELSEWHERE);
     let hand_over = |missing| {
-        shared.counters.unique(packets, missing, declared, elsewhere);
+        let queued = shared.counters.unique(packets, missing, declared, elsewhere);
         room.send(Job::Batch(Box::new(Incoming {
             hunter: Arc::clone(&hunter),
             interfaces,
@@ -448,6 +448,7 @@ async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Ac
             acks: Arc::clone(acks),
             received: now,
             missing,
+            queued,
             room: Some(bytes),
         })));
     };

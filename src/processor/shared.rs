@@ -12,7 +12,7 @@ use tonic::Status;
 use super::access::Access;
 use super::below::Below;
 use super::commit::Durability;
-use super::counts::{Counters, LOSSES};
+use super::counts::{Counters, LOSSES, Queued};
 use super::data::{Acks, Awaited, ack, of_hunter};
 use super::filters::Distribution;
 use super::ingest::{Ingest, Told};
@@ -59,6 +59,8 @@ pub struct Incoming {
     pub received: Timestamp,
     /// Packets before it that will not come.
     pub missing: u64,
+    /// Its packets among those on their way into files, unless it is read again after a restart.
+    pub queued: Queued,
     /// Its place among the bytes that wait, unless it is read again after a restart; free again when it is written.
     pub room: Option<OwnedSemaphorePermit>,
 }
@@ -127,7 +129,7 @@ pub struct Shared {
     /// Filters and their distribution.
     pub filters: Arc<Distribution>,
     /// Packet counters.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// Who watches.
     pub monitors: Monitors,
     /// Bytes of batches read from one hunter in a second.
@@ -246,7 +248,7 @@ impl Shared {
             below: Mutex::default(),
             ingest,
             filters: Arc::new(Distribution::new(filter_version)),
-            counters: Counters::default(),
+            counters: Arc::default(),
             monitors: Monitors::default(),
             hunter_max_rate: None,
             rate_waits: AtomicU64::new(0),

@@ -123,6 +123,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
         tracing::info!("connections still open after 5 s; cutting them");
     }
     // what was handed in is written; nobody hands in more
+    shared.counters.end();
     shared.stopping.store(true, Ordering::Release);
     // the guard goes before anything is awaited
     let mut ended = timeout(WRITING, finished.wait_for(|f| *f)).await.map(|f| f.is_ok());

@@ -187,12 +187,9 @@ impl Committer {
     }
 
     /// Says to everybody concerned that a group is stored.
-    fn answer(&mut self, group: Group) {
-        for p in &group.batches {
-            let [doubled, unwanted] = p.left_out;
-            let filed = (p.batch.view.len() as u64).saturating_sub(doubled.saturating_add(unwanted));
-            self.shared.counters.committed(filed, p.dropped);
-            self.shared.counters.left_out(doubled, unwanted);
+    fn answer(&mut self, mut group: Group) {
+        for p in &mut group.batches {
+            p.batch.queued.commit(p.dropped, p.left_out);
             self.shared.ingest.store(&p.batch.hunter, p.batch.epoch, p.batch.seq);
         }
         // before the answers: they say what is in force

@@ -50,7 +50,8 @@ async fn a_processor_brings_the_batches_of_all_its_hunters_and_is_told_whose_are
 
 /// What the record and commit threads do.
 async fn store_next(shared: &Shared, queue: &mut mpsc::Receiver<Job>) -> (String, u64) {
-    let Job::Batch(b) = timeout(LONG, queue.recv()).await.unwrap().unwrap() else { panic!("no batch") };
+    let Job::Batch(mut b) = timeout(LONG, queue.recv()).await.unwrap().unwrap() else { panic!("no batch") };
+    b.queued.commit(0, [0, 0]);
     shared.ingest.store(&b.hunter, b.epoch, b.seq);
     shared.answer(&b, FlowControl::FlowContinue);
     shared.tell_stored();

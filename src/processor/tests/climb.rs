@@ -32,6 +32,7 @@ fn incoming(hunter: &str, sealed: &SealedBatch) -> Incoming {
         acks: Arc::new(Acks::default()),
         received: Timestamp::from_nanos(0),
         missing: 0,
+        queued: crate::processor::counts::Queued::default(),
         room: None,
     }
 }

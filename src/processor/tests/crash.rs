@@ -190,6 +190,7 @@ impl Life {
             acks: Arc::new(Acks::default()),
             received: crate::telemetry::clock::wall(),
             missing: 0,
+            queued: crate::processor::counts::Queued::default(),
             room: None,
         };
         let arrival = self.shared.ingest.arrive(hunter, sealed.epoch, sealed.seq, span, false, |missing| {

@@ -111,7 +111,8 @@ pub(super) async fn bring(
                 Answer::End(code, text) => panic!("{code:?} {text}"),
             }
         }
-        while let Ok(Job::Batch(_)) = queue.try_recv() {
+        while let Ok(Job::Batch(mut batch)) = queue.try_recv() {
+            written(&mut batch);
             stored += 1;
         }
     }

@@ -117,6 +117,7 @@ impl Batcher {
             acks: Arc::new(Acks::default()),
             received: crate::telemetry::clock::wall(),
             missing: 0,
+            queued: crate::processor::counts::Queued::default(),
             room: None,
         }
     }

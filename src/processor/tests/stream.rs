@@ -270,6 +270,26 @@ async fn what_another_processor_has_taken_over_is_not_lost_and_stands_in_the_rec
 }
 
 #[tokio::test]
+async fn a_batch_that_is_gone_without_a_word_is_missing_in_the_equation_but_not_at_the_end() {
+    let (shared, mut queue) = processor(10);
+    register(&shared, "edge");
+    let mut stream = Stream::open(&shared);
+    for batch in sealed("edge", 7, 3) {
+        stream.send(batch.bytes);
+    }
+    assert_eq!(stream.answer().await, Answer::Silence);
+
+    let mut imbalance = || {
+        drop(queue.try_recv().ok());
+        shared.counters.counts().imbalance()
+    };
+    let gone = [imbalance(), imbalance()];
+    shared.counters.end();
+
+    assert_eq!((gone, imbalance()), ([[0, 3], [0, 6]], [0, 6]));
+}
+
+#[tokio::test]
 async fn a_hunter_with_a_new_epoch_in_every_batch_costs_bounded_memory() {
     let (shared, mut queue) = processor(1000);
     register(&shared, "edge");

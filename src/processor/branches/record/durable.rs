@@ -11,6 +11,7 @@ use super::{Owned, Writer};
 use crate::batch::{BatchSeq, BatchView, Epoch, PacketView, ViewLimits};
 use crate::packet::Timestamp;
 use crate::processor::commit::{Ask, BatchHead, Checkpoint, CommitError, Entry, Logged, Pending, Place};
+use crate::processor::counts::Queued;
 use crate::processor::data::Acks;
 use crate::processor::shared::{Incoming, Job};
 use crate::record::calls::CallFiles;
@@ -147,6 +148,7 @@ impl Writer {
             acks: Arc::new(Acks::default()),
             received: Timestamp::from_nanos(head.received),
             missing: head.missing,
+            queued: Queued::default(),
             room: None,
         };
         self.at.kept = head.kept.unwrap_or_default();

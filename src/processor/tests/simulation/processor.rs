@@ -110,7 +110,8 @@ impl Node {
         let above = shared.above().map_or(0, |a| a.imbalance());
         let watched = shared.monitors.figures();
         [watched.offered, watched.delivered, watched.skipped].hash(way);
-        if counts.imbalance() == [0, 0] && above == 0 && watched.imbalance() == 0 {
+        // with its host dies what was in its queue
+        if (counts.imbalance() == [0, 0] || self.is_dead()) && above == 0 && watched.imbalance() == 0 {
             Ok(())
         } else {
             Err(format!("{}: {}: {counts:?} {watched:?}", self.name, counts.difference()))
@@ -338,6 +339,7 @@ pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
     orders.send_replace(Order::Stop);
     shared.ending.shut();
     let _cut = timeout(Duration::from_secs(5), server).await;
+    shared.counters.end();
     shared.stopping.store(true, Ordering::Release);
     threads.await?;
     if let Some(Climb { backlog, uplink, ending }) = road {
