@@ -16,17 +16,19 @@ use self::trial::{Act, Plan, Side, Tally, count};
 use super::not_run;
 use super::whole::Processor;
 
-const PROGRAMS: [&str; 4] = ["ip", "nft", "unshare", "nsenter"];
+const PROGRAMS: [&str; 5] = ["ip", "nft", "tc", "unshare", "nsenter"];
 
 const KILLS: Plan = Plan { name: "kill -9 of either side", rounds: 0, acts: &[Act::Kill], live: false, handful: 40, small: None };
 const CUTS: Plan = Plan { name: "cut off, both ways or one", acts: &[Act::Cut], ..KILLS };
+const WIRE: Plan = Plan { name: "a wire that loses a fifth, or takes 1 or 8 Mbit/s", acts: &[Act::Lossy, Act::Narrow], ..KILLS };
 const CLOCKS: Plan = Plan { name: "clocks jump by 1 h and 10 years", acts: &[Act::Clock, Act::Clock, Act::Kill], ..KILLS };
 const CERTS: Plan = Plan { name: "certificates are renewed", acts: &[Act::Certs], ..KILLS };
 const FULL_PROCESSOR: Plan =
     Plan { name: "16 MiB at the processor", acts: &[Act::Wait, Act::Kill], small: Some(Side::Processor), ..KILLS };
 const FULL_HUNTER: Plan =
     Plan { name: "16 MiB at the hunter, live", acts: &[Act::Cut], live: true, handful: 150, small: Some(Side::Hunter), ..KILLS };
-const ALL: Plan = Plan { name: "all of it, but the clocks", acts: &[Act::Kill, Act::Cut, Act::Certs], ..KILLS };
+const ALL: Plan =
+    Plan { name: "all of it, but the clocks", acts: &[Act::Kill, Act::Cut, Act::Lossy, Act::Narrow, Act::Certs], ..KILLS };
 
 /// A short form.
 fn short(plan: Plan, rounds: u64, programs: &[&str]) {
@@ -39,6 +41,7 @@ fn short(plan: Plan, rounds: u64, programs: &[&str]) {
 
     tally.assert_exact();
     assert_eq!(tally.dropped > 0, plan.live, "{tally:?}");
+    assert_eq!(tally.held_up > 0, plan.acts.iter().any(|a| matches!(a, Act::Lossy | Act::Narrow)), "{tally:?}");
     assert!(tally.kills.iter().sum::<u64>() + tally.others >= rounds, "{tally:?}");
 }
 
@@ -50,6 +53,11 @@ fn either_side_killed_again_and_again_loses_and_doubles_nothing() {
 #[test]
 fn a_network_that_is_cut_one_way_or_both_loses_and_doubles_nothing() {
     short(CUTS, 4, &[]);
+}
+
+#[test]
+fn a_wire_that_loses_or_holds_up_segments_loses_and_doubles_no_packet() {
+    short(WIRE, 4, &[]);
 }
 
 #[test]
@@ -87,14 +95,14 @@ fn many_rounds() {
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut tallies = Vec::new();
     let fifth = (rounds / 5).max(1);
-    for (n, plan) in [KILLS, CUTS, CLOCKS, CERTS, FULL_PROCESSOR, FULL_HUNTER, ALL].into_iter().enumerate() {
+    for (n, plan) in [KILLS, CUTS, WIRE, CLOCKS, CERTS, FULL_PROCESSOR, FULL_HUNTER, ALL].into_iter().enumerate() {
         if !plan.name.contains(&only) {
             continue;
         }
         let tmp = tempfile::tempdir().unwrap();
         let rounds = match n {
             0 => rounds,
-            4 | 5 => fifth.div_ceil(2),
+            _ if plan.small.is_some() => fifth.div_ceil(2),
             _ => fifth,
         };
         let tally = trial::run(tmp.path(), Plan { rounds, ..plan }, n as u64);

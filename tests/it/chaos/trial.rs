@@ -34,6 +34,10 @@ pub(super) enum Act {
     Kill,
     /// The network between them, one way or both.
     Cut,
+    /// A fifth of what goes over it is lost.
+    Lossy,
+    /// It takes a fraction of the packets that come.
+    Narrow,
     /// The clock of either jumps.
     Clock,
     /// A new certificate for either.
@@ -67,8 +71,10 @@ pub(super) enum Side {
 pub(super) struct Tally {
     pub(super) rounds: u64,
     pub(super) kills: [u64; 2],
-    /// Cuts, jumps, certificates, times the disk was full.
+    /// Cuts, bad wires, jumps, certificates, times the disk was full.
     pub(super) others: u64,
+    /// Segments that a bad wire lost or made wait.
+    pub(super) held_up: u64,
     pub(super) generated: u64,
     pub(super) delivered: u64,
     pub(super) doubled: u64,
@@ -264,6 +270,20 @@ impl Trial<'_> {
                 self.world.heal();
                 self.tally.others += 1;
                 std::thread::sleep(Duration::from_millis(self.dice.roll(700)));
+            }
+            Act::Lossy => {
+                self.world.lose(20);
+                std::thread::sleep(time);
+                self.tally.held_up += self.world.lost();
+                self.world.heal();
+                self.tally.others += 1;
+            }
+            Act::Narrow => {
+                // the packets are some 18 Mbit/s
+                self.world.narrow(if self.dice.roll(2) == 0 { "1mbit" } else { "8mbit" });
+                std::thread::sleep(time);
+                self.tally.held_up += self.world.widen();
+                self.tally.others += 1;
             }
             Act::Clock => {
                 let jump = ["+1h", "-1h", "+10y", "-10y", "+0"][usize::try_from(self.dice.roll(5)).unwrap()];

@@ -1,4 +1,5 @@
-//! Where a trial takes place: two network namespaces with a cable between them, which can be cut in each direction.
+//! Where a trial takes place: two network namespaces with a cable between them, which can be cut in each direction, lose a part
+//! of what goes over it, and be narrow.
 
 use std::fs::File;
 use std::io::Write;
@@ -78,6 +79,38 @@ impl World {
         self.nft("table inet cut {}\ndelete table inet cut\n");
     }
 
+    /// From here on so many of a hundred segments are lost, in each direction.
+    pub(super) fn lose(&self, percent: u64) {
+        let lost = format!("numgen random mod 100 < {percent} counter drop; }}\n");
+        self.nft(&format!(
+            "table inet cut {{\nchain in {{ type filter hook input priority 0; iifname \"wire0\" {lost}\
+             chain out {{ type filter hook output priority 0; oifname \"wire0\" {lost}}}\n"
+        ));
+    }
+
+    /// How many have been lost.
+    pub(super) fn lost(&self) -> u64 {
+        number_after("packets", &succeed(enter(&self.mid()).args(["nft", "list", "table", "inet", "cut"])))
+    }
+
+    /// From here on the wire takes so many bits a second, in each direction; more waits for 100 ms at most, and is then thrown away.
+    pub(super) fn narrow(&self, rate: &str) {
+        for side in [self.mid(), self.edge()] {
+            let words = format!("tc qdisc add dev wire0 root tbf rate {rate} burst 16kb latency 100ms");
+            succeed(enter(&side).args(words.split(' ')));
+        }
+    }
+
+    /// How often it was asked to take more than that; it is wide again.
+    pub(super) fn widen(&self) -> u64 {
+        let widen = |side: String| {
+            let said = succeed(enter(&side).args("tc -s qdisc show dev wire0".split(' ')));
+            succeed(enter(&side).args("tc qdisc del dev wire0 root".split(' ')));
+            number_after("overlimits", &said)
+        };
+        [self.mid(), self.edge()].map(widen).iter().sum()
+    }
+
     fn nft(&self, rules: &str) {
         let mut nft = enter(&self.mid()).args(["nft", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
@@ -106,7 +139,15 @@ pub(super) fn go(namespace: &str) {
     move_into_link_name_space(there.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
-pub(super) fn succeed(command: &mut Command) {
+/// What it says.
+pub(super) fn succeed(command: &mut Command) -> String {
     let out = command.output().unwrap();
     assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// The sum of the numbers that follow a word.
+fn number_after(word: &str, text: &str) -> u64 {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.windows(2).filter(|pair| pair[0] == word).map(|pair| pair[1].parse::<u64>().unwrap()).sum()
 }
