@@ -90,7 +90,7 @@ fn many_rounds() {
     let began = Moment::now();
     println!(
         "| what happens | rounds | kills: processor, hunter | other events | generated | delivered | missing | doubled | counted drops | \
-         not yet logged by killed hunters | samples of the equation | broken |"
+         not yet logged by killed hunters, most at once | samples of the equation | broken |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut tallies = Vec::new();
@@ -106,9 +106,20 @@ fn many_rounds() {
             _ => fifth,
         };
         let tally = trial::run(tmp.path(), Plan { rounds, ..plan }, n as u64);
-        let Tally { kills: [processor, hunter], others, generated, delivered, doubled, dropped, unlogged, samples, .. } = tally;
+        let Tally {
+            kills: [processor, hunter],
+            others,
+            generated,
+            delivered,
+            doubled,
+            dropped,
+            unlogged,
+            most_unlogged: most,
+            samples,
+            ..
+        } = tally;
         println!(
-            "| {} | {rounds} | {processor}, {hunter} | {others} | {generated} | {delivered} | {} | {doubled} | {dropped} | {unlogged} | \
+            "| {} | {rounds} | {processor}, {hunter} | {others} | {generated} | {delivered} | {} | {doubled} | {dropped} | {unlogged}, {most} | \
              {samples} | {} |",
             plan.name,
             tally.missing(),

@@ -22,15 +22,13 @@ use crate::whole::{LC, Processor};
 
 /// Where the processor listens.
 const LISTEN: u16 = 55_555;
-/// What a killed hunter may not have had in its log: what was in its pipe, read ahead, and in its open batch.
-const OPEN: u64 = 5000;
 /// Made by `apt install faketime`; hooks the clock of every program that is told to load it.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 /// What happens in a round.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Act {
-    /// `kill -9` of either.
+    /// `kill -9` of either, a hunter half the time after it was cut off: its log alone has what it got since.
     Kill,
     /// The network between them, one way or both.
     Cut,
@@ -60,6 +58,14 @@ pub(super) struct Plan {
     pub(super) small: Option<Side>,
 }
 
+impl Plan {
+    /// What a killed hunter may not have had in its log: an open batch of 100 ms, or 64 KiB of packets of some 550 bytes, as much read ahead, and as
+    /// much in its pipe; a machine with better things to do has another 200 ms.
+    fn may_be_unlogged(&self) -> u64 {
+        self.handful * 100 * 3 / 10 + 3 * (64 << 10) / 550
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     Processor,
@@ -82,6 +88,8 @@ pub(super) struct Tally {
     pub(super) dropped: u64,
     /// Given to hunters that were killed before it was in their log: each time the last packets they got.
     pub(super) unlogged: u64,
+    /// By one of them.
+    pub(super) most_unlogged: u64,
     pub(super) samples: u64,
     pub(super) broken: Vec<String>,
 }
@@ -251,15 +259,20 @@ impl Trial<'_> {
         }
         match act {
             Act::Kill => {
+                let (hunter, cut) = (self.dice.roll(2) == 1, self.dice.roll(2) == 0);
+                if hunter && cut {
+                    self.world.cut(Cut::Both);
+                }
                 std::thread::sleep(time);
-                if self.dice.roll(2) == 0 {
+                if hunter {
+                    self.hunter.take().unwrap().kill();
+                    self.world.heal();
+                    self.tally.kills[1] += 1;
+                    self.start_hunter();
+                } else {
                     self.processor.take().unwrap().kill();
                     self.tally.kills[0] += 1;
                     self.start_processor();
-                } else {
-                    self.hunter.take().unwrap().kill();
-                    self.tally.kills[1] += 1;
-                    self.start_hunter();
                 }
             }
             Act::Cut => {
@@ -373,7 +386,14 @@ impl Trial<'_> {
         }
         self.tally.delivered = times.iter().filter(|n| **n > 0).count() as u64;
         self.tally.doubled = times.iter().filter(|n| **n > 1).count() as u64;
-        self.tally.unlogged = generated.ended.iter().map(|of| unlogged(&times, of)).sum();
+        let unlogged: Vec<u64> = generated.ended.iter().map(|of| unlogged(&times, of)).collect();
+        self.tally.unlogged = unlogged.iter().sum();
+        self.tally.most_unlogged = unlogged.into_iter().max().unwrap_or_default();
+        assert!(
+            self.tally.most_unlogged <= self.plan.may_be_unlogged(),
+            "a killed hunter takes too many with it: {:?}",
+            self.tally
+        );
         self.tally
     }
 
@@ -439,12 +459,11 @@ pub(super) fn count(paths: &[PathBuf], generated: u64) -> Vec<u8> {
     times
 }
 
-/// What a hunter that was killed had got and not yet in its log: only the last of it may be missing, and not much.
+/// What a hunter that was killed had got and not yet in its log: only the last of it may be missing.
 fn unlogged(times: &[u8], of: &Range<u64>) -> u64 {
     let of = &times[usize::try_from(of.start).unwrap()..usize::try_from(of.end).unwrap()];
     let missing = of.len() - of.iter().filter(|n| **n > 0).count();
     let last = of.iter().rev().take_while(|n| **n == 0).count();
     assert_eq!(missing, last, "packets in the middle of what a killed hunter got are missing");
-    assert!(last as u64 <= OPEN, "a killed hunter takes {last} packets with it");
     last as u64
 }
