@@ -129,8 +129,11 @@ pub(crate) fn calls_capture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/voip/calls.pcap")
 }
 
-/// Time, length on the wire and bytes of every frame of a file.
-pub(crate) fn frames(path: &Path) -> Vec<(i64, u32, Vec<u8>)> {
+/// Time, length on the wire and bytes.
+type StoredFrame = (i64, u32, Vec<u8>);
+
+/// Every frame of a file.
+pub(crate) fn frames(path: &Path) -> Vec<StoredFrame> {
     let mut source = FileSource::open(&[path]).unwrap();
     let mut all = Vec::new();
     while source.poll(&mut |f| all.push((f.ts.as_nanos(), f.wire_len, f.data.to_vec()))).unwrap() != Progress::End {}
@@ -318,50 +321,72 @@ fn filters_pushed_while_a_hunter_is_away_are_there_when_it_comes_and_bad_files_c
     assert_eq!(got.len(), 4, "carol's calls");
 }
 
-#[test]
-fn a_graceful_restart_in_the_middle_of_calls_changes_nothing_of_what_is_left() {
-    let tmp = tempfile::tempdir().unwrap();
+/// How a processor ends in the middle of calls.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Stopped,
+    Killed,
+}
+
+/// Records with the sums of their files, and the unified file, of calls in the middle of which the processor ends so, each time.
+fn calls_with(dir: &Path, ends: &[End]) -> (BTreeMap<String, serde_json::Value>, Vec<StoredFrame>) {
+    fs::create_dir(dir).unwrap();
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t, type: sip_user, pattern: alice}\n").unwrap();
+    let arguments = ["--insecure", "--filter-file", "f.yaml", "-w", "all.pcap", "--per-call-pcap"];
+    let arguments = [&arguments[..], &["--per-call-pcap-dir", "calls", "--state-dir", "state"]].concat();
+    let mut processor = Processor::start(dir, &arguments);
+    let port = processor.port;
+    let address = format!("127.0.0.1:{port}");
+    let hunt = ["hunt", "voip", "-P", &address, "--insecure", "--id", "h", "--batch-size", "10", "-r", "-"];
+    let mut hunter = Command::new(LC);
+    hunter.args(hunt).current_dir(dir).env("HOME", dir);
+    let mut hunter = hunter.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = hunter.stdin.take().unwrap();
     let capture = fs::read(calls_capture()).unwrap();
-    let (first, second) = capture.split_at(capture.len() / 2);
-    let outcome = |name: &str, restart: bool| {
-        let dir = tmp.path().join(name);
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("f.yaml"), "filters:\n  - {id: t, type: sip_user, pattern: alice}\n").unwrap();
-        let arguments = ["--insecure", "--filter-file", "f.yaml", "-w", "all.pcap", "--per-call-pcap"];
-        let arguments = [&arguments[..], &["--per-call-pcap-dir", "calls", "--state-dir", "state"]].concat();
-        let mut processor = Processor::start(&dir, &arguments);
-        let port = processor.port;
-        let address = format!("127.0.0.1:{port}");
-        let hunt = ["hunt", "voip", "-P", &address, "--insecure", "--id", "h", "--batch-size", "10", "-r", "-"];
-        let mut hunter = Command::new(LC);
-        hunter.args(hunt).current_dir(&dir).env("HOME", &dir);
-        let mut hunter = hunter.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut input = hunter.stdin.take().unwrap();
-        input.write_all(first).unwrap();
-        if restart {
-            let media = |r: &serde_json::Value| r["packets"]["rtp"].as_u64().unwrap() > 10;
-            wait_for(|| files_of_calls(&dir) >= 2);
+    let cut_at = |n: usize| capture.len() * n / (ends.len() + 1);
+    let piece = |n: usize| &capture[cut_at(n)..cut_at(n + 1)];
+    input.write_all(piece(0)).unwrap();
+    for (n, end) in (1..).zip(ends) {
+        let media = |r: &serde_json::Value| r["packets"]["rtp"].as_u64().unwrap() > 10;
+        // a record of a call at work is written once a minute: what a killed one had is seen in its files
+        wait_for(|| files_of_calls(dir) >= 2);
+        if *end == End::Stopped {
             processor.stop();
             let left = records(&dir.join("calls"));
             assert!(left.values().filter(|r| media(r) && r["closed"] == false).count() >= 2, "the middle of calls: {left:?}");
-            processor = Processor::start_at(&dir, port, &arguments);
+        } else {
+            processor.kill();
         }
-        input.write_all(second).unwrap();
-        drop(input);
-        let said = hunter.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&said.stderr).into_owned();
-        assert!(said.contains("unaccounted=0") || said.contains("\"unaccounted\":0"), "{said}");
-        wait_for(|| records(&dir.join("calls")).values().filter(|r| r["closed"] == true).count() == 4);
-        processor.stop();
-        (records(&dir.join("calls")), frames(&dir.join("all.pcap")))
-    };
+        processor = Processor::start_at(dir, port, &arguments);
+        input.write_all(piece(n)).unwrap();
+    }
+    drop(input);
+    let said = hunter.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("unaccounted=0") || said.contains("\"unaccounted\":0"), "{said}");
+    wait_for(|| records(&dir.join("calls")).values().filter(|r| r["closed"] == true).count() == 4);
+    processor.stop();
+    let calls = records(&dir.join("calls"));
+    for record in calls.values() {
+        assert_eq!(record["complete"], true, "{record}");
+        for file in record["files"].as_array().unwrap() {
+            assert_eq!(file["sha256"].as_str().unwrap(), sha256(&dir.join("calls").join(file["name"].as_str().unwrap())));
+        }
+    }
+    (calls, frames(&dir.join("all.pcap")))
+}
 
-    let (whole, unified) = outcome("whole", false);
-    let (cut, cut_unified) = outcome("cut", true);
-
+#[test]
+fn a_restart_in_the_middle_of_calls_changes_nothing_of_what_is_left_nor_does_a_kill() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (whole, unified) = calls_with(&tmp.path().join("whole"), &[]);
     assert_eq!(whole.len(), 4);
-    assert_eq!(cut, whole, "records, with the sums of their files");
-    assert_eq!(cut_unified, unified);
+    for (name, ends) in [("stopped", &[End::Stopped][..]), ("killed", &[End::Killed; 3])] {
+        let (cut, cut_unified) = calls_with(&tmp.path().join(name), ends);
+
+        assert_eq!(cut, whole, "{name}: records, with the sums of their files");
+        assert_eq!(cut_unified, unified, "{name}");
+    }
 }
 
 /// Files of calls that hold more than their header.
