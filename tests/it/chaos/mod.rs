@@ -18,22 +18,28 @@ use super::whole::Processor;
 
 const PROGRAMS: [&str; 5] = ["ip", "nft", "tc", "unshare", "nsenter"];
 
-const KILLS: Plan = Plan { name: "kill -9 of either side", rounds: 0, acts: &[Act::Kill], live: false, handful: 40, small: None };
+const KILLS: Plan =
+    Plan { name: "kill -9 of either side", rounds: 0, acts: &[Act::Kill], live: false, handful: 40, small: None, ages: false };
 const CUTS: Plan = Plan { name: "cut off, both ways or one", acts: &[Act::Cut], ..KILLS };
 const WIRE: Plan = Plan { name: "a wire that loses a fifth, or takes 1 or 8 Mbit/s", acts: &[Act::Lossy, Act::Narrow], ..KILLS };
 const CLOCKS: Plan = Plan { name: "clocks jump by 1 h and 10 years", acts: &[Act::Clock, Act::Clock, Act::Kill], ..KILLS };
-const CERTS: Plan = Plan { name: "certificates are renewed", acts: &[Act::Certs], ..KILLS };
+const CERTS: Plan = Plan { name: "certificates are renewed, and taken", acts: &[Act::Certs], ages: true, ..KILLS };
+const ROTATION: Plan = Plan { name: "certificates are renewed in one stream", acts: &[Act::Certs], ..KILLS };
 const FULL_PROCESSOR: Plan =
     Plan { name: "16 MiB at the processor", acts: &[Act::Wait, Act::Kill], small: Some(Side::Processor), ..KILLS };
 const FULL_HUNTER: Plan =
     Plan { name: "16 MiB at the hunter, live", acts: &[Act::Cut], live: true, handful: 150, small: Some(Side::Hunter), ..KILLS };
-const ALL: Plan =
-    Plan { name: "all of it, but the clocks", acts: &[Act::Kill, Act::Cut, Act::Lossy, Act::Narrow, Act::Certs], ..KILLS };
+const ALL: Plan = Plan {
+    name: "all of it, but the clocks",
+    acts: &[Act::Kill, Act::Cut, Act::Lossy, Act::Narrow, Act::Certs],
+    ages: true,
+    ..KILLS
+};
 
 /// A short form.
-fn short(plan: Plan, rounds: u64, programs: &[&str]) {
+fn short(plan: Plan, rounds: u64, programs: &[&str]) -> Option<Tally> {
     if !not_run::has_namespaces_and(plan.name, &[&PROGRAMS, programs].concat()) {
-        return;
+        return None;
     }
     let tmp = tempfile::tempdir().unwrap();
 
@@ -43,6 +49,7 @@ fn short(plan: Plan, rounds: u64, programs: &[&str]) {
     assert_eq!(tally.dropped > 0, plan.live, "{tally:?}");
     assert_eq!(tally.held_up > 0, plan.acts.iter().any(|a| matches!(a, Act::Lossy | Act::Narrow)), "{tally:?}");
     assert!(tally.kills.iter().sum::<u64>() + tally.others >= rounds, "{tally:?}");
+    Some(tally)
 }
 
 #[test]
@@ -67,7 +74,16 @@ fn clocks_that_jump_by_hours_and_years_lose_and_double_nothing() {
 
 #[test]
 fn certificates_renewed_under_load_lose_and_double_nothing() {
-    short(CERTS, 4, &[]);
+    let tally = short(CERTS, 4, &["openssl"]);
+
+    assert!(tally.is_none_or(|t| t.connected > 1), "connections are rolled, and take the new ones");
+}
+
+#[test]
+fn certificates_renewed_under_load_break_no_stream() {
+    let tally = short(ROTATION, 4, &["openssl"]);
+
+    assert!(tally.is_none_or(|t| t.connected == 1), "it goes on as it began");
 }
 
 #[test]
@@ -86,7 +102,7 @@ fn a_hunters_disk_that_is_full_counts_every_packet_it_gives_up() {
 fn many_rounds() {
     let Some(rounds) = std::env::var("LC_CHAOS_ROUNDS").ok().and_then(|n| n.parse::<u64>().ok()) else { return };
     let only = std::env::var("LC_CHAOS_ONLY").unwrap_or_default();
-    assert!(not_run::has_namespaces_and("chaos", &[&PROGRAMS[..], &["faketime", "mkfs.ext4"]].concat()));
+    assert!(not_run::has_namespaces_and("chaos", &[&PROGRAMS[..], &["faketime", "mkfs.ext4", "openssl"]].concat()));
     let began = Moment::now();
     println!(
         "| what happens | rounds | kills: processor, hunter | other events | generated | delivered | missing | doubled | counted drops | \
@@ -95,7 +111,7 @@ fn many_rounds() {
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     let mut tallies = Vec::new();
     let fifth = (rounds / 5).max(1);
-    for (n, plan) in [KILLS, CUTS, WIRE, CLOCKS, CERTS, FULL_PROCESSOR, FULL_HUNTER, ALL].into_iter().enumerate() {
+    for (n, plan) in [KILLS, CUTS, WIRE, CLOCKS, CERTS, ROTATION, FULL_PROCESSOR, FULL_HUNTER, ALL].into_iter().enumerate() {
         if !plan.name.contains(&only) {
             continue;
         }
@@ -125,6 +141,7 @@ fn many_rounds() {
             tally.missing(),
             tally.broken.len()
         );
+        assert!(plan.name != ROTATION.name || tally.connected == 1, "a stream broke: {tally:?}");
         tallies.push(tally);
     }
     println!("in {:.0?}", began.elapsed());

@@ -56,6 +56,8 @@ pub(super) struct Plan {
     pub(super) handful: u64,
     /// The processor's disk has 16 MiB, or the hunter's.
     pub(super) small: Option<Side>,
+    /// Connections are rolled every three seconds.
+    pub(super) ages: bool,
 }
 
 impl Plan {
@@ -79,6 +81,8 @@ pub(super) struct Tally {
     pub(super) kills: [u64; 2],
     /// Cuts, bad wires, jumps, certificates, times the disk was full.
     pub(super) others: u64,
+    /// Times a hunter connected.
+    pub(super) connected: u64,
     /// Segments that a bad wire lost or made wait.
     pub(super) held_up: u64,
     pub(super) generated: u64,
@@ -208,7 +212,7 @@ impl Trial<'_> {
         }
         if self.is(|a| matches!(a, Act::Certs)) {
             arguments.extend(["--tls-cert", "c/processor-mid.crt", "--tls-key", "c/processor-mid.key", "--tls-ca", "c/ca.crt"]);
-            arguments.extend(["--tls-client-auth", "--max-connection-age", "3s"]);
+            arguments.extend(["--tls-client-auth", "--max-connection-age", if self.plan.ages { "3s" } else { "0s" }]);
         } else {
             arguments.push("--insecure");
         }
@@ -315,11 +319,21 @@ impl Trial<'_> {
                 };
                 self.certs(&words);
                 succeed(Command::new("kill").args(["-HUP", &id.to_string()]));
+                self.wait("the processor shows its new certificate", Self::shows_its_certificate);
                 std::thread::sleep(time);
                 self.tally.others += 1;
             }
             Act::Wait => std::thread::sleep(time),
         }
+    }
+
+    /// Whether the processor shows whoever connects the certificate that lies in its file.
+    fn shows_its_certificate(&self) -> bool {
+        let mut client = enter(&self.world.edge());
+        client.args(["openssl", "s_client", "-connect", &format!("{MID}:{LISTEN}")]).stdin(Stdio::null());
+        let shown = String::from_utf8(client.output().unwrap().stdout).unwrap();
+        let pem = |text: &str| text.split("-----").nth(2).map(str::to_owned);
+        pem(&shown).is_some_and(|shown| Some(shown) == pem(&fs::read_to_string(self.dir.join("c/processor-mid.crt")).unwrap()))
     }
 
     /// Takes what is finished off the processor's disk once that is full, as somebody would.
@@ -364,6 +378,7 @@ impl Trial<'_> {
         let last: Value = serde_json::from_str(last).unwrap();
         let last = last.get("fields").unwrap_or(&last);
         assert_eq!(last["unaccounted"], 0, "{last}");
+        self.tally.connected = said.matches("\"connected\"").count() as u64;
         let dropped = last["dropped"].as_str().unwrap();
         let numbers = dropped.split(' ').filter_map(|d| d.split_once('=')).map(|(_, n)| n.parse::<u64>().unwrap());
         self.tally.dropped =
