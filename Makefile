@@ -6,7 +6,7 @@ help:
 	@echo "make demo      show what it does: real calls, one subscriber targeted, TLS on"
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
-	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests); whole systems, played (LC_SIM_SEEDS); names of files (LC_NAMES)"
+	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests); whole systems, played (LC_SIM_SEEDS); names of files (LC_NAMES); floods of ten million frames (LC_FLOOD_FRAMES, LC_FLOOD_RATE)"
 	@echo "make chaos     kills, cuts, full disks, clocks, certificates under load, 100 rounds (LC_CHAOS_ROUNDS; root); deaths at every step (LC_CRASH_CASES)"
 	@echo "make fuzz      every parser, with coverage, a minute each (LC_FUZZ_SECONDS); goes on from what it found the last time"
 	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
@@ -29,6 +29,7 @@ soak:
 	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model
 	LC_NAMES=$${LC_NAMES:-1000000} cargo test --release --locked --lib record::name
 	LC_SIM_SEEDS=$${LC_SIM_SEEDS:-10000} cargo test --release --locked --lib tests::simulation -- --nocapture
+	LC_FLOOD_FRAMES=$${LC_FLOOD_FRAMES:-10000000} LC_FLOOD_RATE=$${LC_FLOOD_RATE:-100000} cargo test --release --locked --test it flood -- --nocapture
 
 chaos:
 	scripts/deps.sh test

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use super::flood::{ipv4, udp};
+use super::flood_frames::{ipv4, udp};
 use super::metrics::{get, port_of};
 use super::whole::{LC, Processor, lc, succeed};
 

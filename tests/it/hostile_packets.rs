@@ -2,7 +2,8 @@
 
 use lippycat::wire::data::{BatchRelay, BatchStats, CapturedPacket, PacketBatch, PacketContext};
 
-use super::flood::{invite, ipv4, peak_of, tcp, udp};
+use super::flood::peak_of;
+use super::flood_frames::{invite, ipv4, tcp, udp};
 use super::hostile::{http2, hunt};
 use super::hostile_hunter::{batch, framed, register, told};
 use super::whole::{Processor, calls_capture, frames};

@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::Command;
 
-use super::flood::{invite, ipv4, tcp, udp};
+use super::flood_frames::{invite, ipv4, tcp, udp};
 use super::whole::{LC, Processor};
 
 /// Bad packets of each kind.
