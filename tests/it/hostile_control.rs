@@ -11,10 +11,11 @@ use lippycat::wire::management::{
 };
 use tokio::time::timeout;
 
-use super::hostile::{REGISTER, call, http2, hunt, resident};
+use super::hostile::{REGISTER, call, http2, resident};
+use super::hostile_good::{Good, assert_stored};
 use super::hostile_hunter::framed;
 use super::metrics::{get, port_of};
-use super::whole::{Processor, calls_capture, frames};
+use super::whole::Processor;
 
 pub(super) const HEARTBEAT: &str = "/lippycat.management.ManagementService/Heartbeat";
 const FILTERS: &str = "/lippycat.management.ManagementService/SubscribeFilters";
@@ -77,6 +78,7 @@ async fn registrations_heartbeats_and_subscriptions_without_end_are_bounded_and_
         ["--insecure", "--state-dir", "state", "-w", "all.pcap", "--memory-limit", LIMIT, "--metrics-listen", "127.0.0.1:0"];
     let processor = Processor::start(tmp.path(), &start);
     let before = resident(processor.id());
+    let good = Good::start(tmp.path(), &processor);
     let evil = http2(processor.port).await.unwrap();
 
     let mut statuses = std::collections::BTreeMap::<String, usize>::new();
@@ -116,7 +118,7 @@ async fn registrations_heartbeats_and_subscriptions_without_end_are_bounded_and_
         body.send_data(framed(&request), true).unwrap();
         kept.push(answer);
     }
-    tokio::task::block_in_place(|| hunt(tmp.path(), processor.port, "good"));
+    let sent = tokio::task::block_in_place(|| good.end());
     let grown = resident(processor.id()).saturating_sub(before);
     let port = port_of(&processor);
     let figures = tokio::task::block_in_place(|| get(port, "/metrics")).unwrap().1;
@@ -141,5 +143,5 @@ async fn registrations_heartbeats_and_subscriptions_without_end_are_bounded_and_
     assert!(log.contains("p1=0 p2=0"), "{log}");
     let told = log.lines().filter(|l| l.contains("filters applied by hunter") && l.contains("\"beats\"")).count();
     assert_eq!(told, 0, "versions that never were: {log}");
-    assert_eq!(frames(&tmp.path().join("all.pcap")), frames(&calls_capture()));
+    assert_stored(&tmp.path().join("all.pcap"), sent);
 }

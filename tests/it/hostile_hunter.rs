@@ -11,8 +11,8 @@ use lippycat::wire::management::HunterRegistration;
 use prost::Message;
 use tokio::time::timeout;
 
-use super::hostile::{REGISTER, STREAM, call, http2, hunt, processor, resident};
-use super::whole::{calls_capture, frames};
+use super::hostile::{REGISTER, STREAM, call, http2, processor, resident};
+use super::hostile_good::{Good, assert_stored};
 
 /// What one stream may say to it before it says something else.
 type Stream = (ResponseFuture, SendStream<Bytes>);
@@ -40,9 +40,14 @@ async fn stream(connection: &SendRequest<Bytes>) -> Stream {
 
 /// Sends all of it; the status that the stream ends with.
 pub(super) async fn told(connection: &SendRequest<Bytes>, messages: Vec<Bytes>) -> String {
-    let (answer, mut body) = stream(connection).await;
-    // in one piece: small ones by the thousand end the connection; cut off before its end, it has been told
-    let _cut = body.send_data(messages.concat().into(), true);
+    answered(connection, call(STREAM), messages.concat().into()).await
+}
+
+/// Calls with all of it in one piece: small ones by the thousand end the connection; the status that the call ends with.
+pub(super) async fn answered(connection: &SendRequest<Bytes>, request: http::Request<()>, all: Bytes) -> String {
+    let (answer, mut body) = connection.clone().ready().await.unwrap().send_request(request, false).unwrap();
+    // cut off before its end, it has been told
+    let _cut = body.send_data(all, true);
     let Ok(answer) = timeout(Duration::from_secs(20), answer).await.unwrap() else { return "reset".into() };
     if let Some(status) = answer.headers().get("grpc-status") {
         return status.to_str().unwrap().to_owned();
@@ -65,6 +70,7 @@ async fn a_hunter_that_lies_is_refused_and_the_one_beside_it_delivers_everything
     let tmp = tempfile::tempdir().unwrap();
     let processor = processor(tmp.path());
     let before = resident(processor.id());
+    let good = Good::start(tmp.path(), &processor);
     let evil = http2(processor.port).await.unwrap();
     register(&evil, "evil").await;
 
@@ -102,7 +108,7 @@ async fn a_hunter_that_lies_is_refused_and_the_one_beside_it_delivers_everything
         body.send_data(Bytes::from_static(&[0, 0, 1, 0, 0, 7]), false).unwrap();
         silent.push((answer, body));
     }
-    tokio::task::block_in_place(|| hunt(tmp.path(), processor.port, "good"));
+    let sent = tokio::task::block_in_place(|| good.end());
     let grown = resident(processor.id()).saturating_sub(before);
     let log = processor.stop();
 
@@ -111,5 +117,5 @@ async fn a_hunter_that_lies_is_refused_and_the_one_beside_it_delivers_everything
     }
     assert!(grown < 64 << 20, "{} MiB", grown >> 20);
     assert!(log.contains("p1=0 p2=0"), "{log}");
-    assert_eq!(frames(&tmp.path().join("all.pcap")), frames(&calls_capture()));
+    assert_stored(&tmp.path().join("all.pcap"), sent);
 }

@@ -4,9 +4,10 @@ use lippycat::wire::data::{BatchRelay, BatchStats, CapturedPacket, PacketBatch, 
 
 use super::flood::peak_of;
 use super::flood_frames::{invite, ipv4, tcp, udp};
-use super::hostile::{http2, hunt};
+use super::hostile::http2;
+use super::hostile_good::{Good, assert_stored};
 use super::hostile_hunter::{batch, framed, register, told};
-use super::whole::{Processor, calls_capture, frames};
+use super::whole::Processor;
 
 /// One packet of the first context.
 pub(super) fn packet(data: Vec<u8>) -> CapturedPacket {
@@ -48,8 +49,10 @@ fn endless(n: u32) -> Vec<CapturedPacket> {
 async fn what_a_hunter_leaves_unfinished_in_many_calls_stays_within_the_limit() {
     const LIMIT: u64 = 96 << 20;
     let tmp = tempfile::tempdir().unwrap();
-    let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--state-dir", "state", "--durability", "process"];
-    let processor = Processor::start(tmp.path(), &[&["--insecure", "--memory-limit", "96M"], &files[..]].concat());
+    let files = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "-w", "all.pcap"];
+    let more = ["--insecure", "--memory-limit", "96M", "--state-dir", "state", "--durability", "process"];
+    let processor = Processor::start(tmp.path(), &[&files[..], &more].concat());
+    let good = Good::start(tmp.path(), &processor);
     let evil = http2(processor.port).await.unwrap();
     register(&evil, "evil").await;
 
@@ -58,11 +61,13 @@ async fn what_a_hunter_leaves_unfinished_in_many_calls_stays_within_the_limit() 
         let batches = batches.map(|n| framed(&of_call(&format!("c{n}"), u64::from(n) + 1, endless(n)))).collect();
         assert_eq!(told(&evil, batches).await, "0");
     }
+    let sent = tokio::task::block_in_place(|| good.end());
     let peak = peak_of(processor.id());
     let log = processor.stop();
 
     assert!(log.contains("p1=0 p2=0"), "{log}");
     assert!(peak <= LIMIT + LIMIT / 10, "{} MiB", peak >> 20);
+    assert_stored(&tmp.path().join("all.pcap"), sent);
 }
 
 /// Batches that no hunter sends: what is in them, the status that their stream ends with, the batches.
@@ -147,6 +152,7 @@ async fn strange_batches_are_refused_or_filed_and_change_nothing_for_the_hunter_
         ["--per-call-pcap", "--per-call-pcap-dir", "out/calls", "--auto-rotate-pcap", "--auto-rotate-pcap-dir", "out/rotated"];
     let files = ["--state-dir", "state", "-w", "out/all.pcap", "--durability", "process", "--memory-limit", "128M"];
     let processor = Processor::start(dir, &[&["--insecure"], &calls[..], &files].concat());
+    let good = Good::start(dir, &processor);
     let evil = http2(processor.port).await.unwrap();
     register(&evil, "evil").await;
 
@@ -154,7 +160,7 @@ async fn strange_batches_are_refused_or_filed_and_change_nothing_for_the_hunter_
     for (what, expected, batches) in strange() {
         statuses.push((what, expected, told(&evil, batches.iter().map(framed).collect()).await));
     }
-    tokio::task::block_in_place(|| hunt(dir, processor.port, "good"));
+    let sent = tokio::task::block_in_place(|| good.end());
     let peak = peak_of(processor.id());
     let (code, log) = processor.end();
 
@@ -162,8 +168,7 @@ async fn strange_batches_are_refused_or_filed_and_change_nothing_for_the_hunter_
     assert!(wrong.is_empty(), "{wrong:?}: {log}");
     assert!(code == Some(5) && log.contains("p1=0 p2=0"), "what no file takes is lost, and counted: {log}");
     assert!(peak <= 140 << 20, "{} MiB", peak >> 20);
-    let all = frames(&dir.join("out/all.pcap"));
-    assert!(frames(&calls_capture()).iter().all(|f| all.contains(f)), "the good hunter's packets");
+    assert_stored(&dir.join("out/all.pcap"), sent);
     let mut names = Vec::new();
     for part in ["", "calls"] {
         names.extend(

@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::flood::peak_of;
-use super::hostile::{STREAM, call, connect_from, hunt};
+use super::hostile::{STREAM, call, connect_from};
+use super::hostile_good::{Good, assert_stored};
 use super::hostile_hunter::{batch, framed, register};
 use super::hostile_wire::{DATA, END_STREAM, PREFACE, SETTINGS, WINDOW_UPDATE, frame, odd, open};
-use super::whole::{Processor, calls_capture, frames};
+use super::whole::Processor;
 
 const HEARTBEAT: &str = "/lippycat.management.ManagementService/Heartbeat";
 const FILTERS: &str = "/lippycat.management.ManagementService/GetFilters";
@@ -83,6 +84,7 @@ async fn what_is_sent_and_cannot_be_read_stays_within_the_limit() {
     let tmp = tempfile::tempdir().unwrap();
     let processor = processor(tmp.path(), &[]);
     let port = processor.port;
+    let good = Good::start(tmp.path(), &processor);
     register(&deaf(2, port).await.unwrap(), "evil").await;
 
     let mut evil = JoinSet::new();
@@ -91,7 +93,7 @@ async fn what_is_sent_and_cannot_be_read_stays_within_the_limit() {
     }
     let kept: Vec<_> = evil.join_all().await.into_iter().flatten().collect();
     let peak = peak_of(processor.id());
-    tokio::task::block_in_place(|| hunt(tmp.path(), port, "good"));
+    let stored = tokio::task::block_in_place(|| good.end());
     let at_last = peak_of(processor.id());
     let sent: usize = kept.iter().map(|k| k.2).sum();
     let connections = kept.len();
@@ -101,7 +103,7 @@ async fn what_is_sent_and_cannot_be_read_stays_within_the_limit() {
     println!("{} MiB taken on {connections} connections: {} MiB, {} MiB at last", sent >> 20, peak >> 20, at_last >> 20);
     assert!(at_last <= LIMIT + LIMIT / 10, "{} MiB", at_last >> 20);
     assert!(log.contains("p1=0 p2=0"), "{log}");
-    assert_eq!(frames(&tmp.path().join("all.pcap")), frames(&calls_capture()), "{log}");
+    assert_stored(&tmp.path().join("all.pcap"), stored);
 }
 
 /// Asks for every filter on as many streams as there may be, and takes nothing.
@@ -154,6 +156,7 @@ async fn what_is_asked_for_and_not_taken_stays_within_the_limit() {
     fs::write(tmp.path().join("f.yaml"), filters).unwrap();
     let processor = processor(tmp.path(), &["--filter-file", "f.yaml"]);
     let port = processor.port;
+    let good = Good::start(tmp.path(), &processor);
     register(&deaf(2, port).await.unwrap(), "evil").await;
 
     let mut evil = JoinSet::new();
@@ -168,7 +171,7 @@ async fn what_is_asked_for_and_not_taken_stays_within_the_limit() {
     let unheard = mute.join_all().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let peak = peak_of(processor.id());
-    tokio::task::block_in_place(|| hunt(tmp.path(), port, "good"));
+    let stored = tokio::task::block_in_place(|| good.end());
     let at_last = peak_of(processor.id());
     let asked: usize = kept.iter().map(|k| k.1).sum();
     drop((kept, unheard));
@@ -177,4 +180,5 @@ async fn what_is_asked_for_and_not_taken_stays_within_the_limit() {
     println!("{asked} answers on 20 connections: {} MiB, {} MiB at last", peak >> 20, at_last >> 20);
     assert!(at_last <= LIMIT + LIMIT / 10, "{} MiB", at_last >> 20);
     assert!(log.contains("p1=0 p2=0"), "{log}");
+    assert_stored(&tmp.path().join("all.pcap"), stored);
 }

@@ -19,6 +19,7 @@ mod golden;
 mod hostile;
 mod hostile_all;
 mod hostile_control;
+mod hostile_good;
 mod hostile_hunter;
 mod hostile_packets;
 mod hostile_unread;
