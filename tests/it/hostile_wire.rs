@@ -10,7 +10,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::flood::peak_of;
 use super::hostile::{REGISTER, STREAM, hunt, processor, resident};
+use super::hostile_bombs::zstd;
+use super::hostile_good::{Good, assert_stored};
 use super::not_run;
 use super::whole::{calls_capture, frames};
 
@@ -55,10 +58,10 @@ fn many(n: u32, each: impl Fn(u32) -> Vec<u8>) -> Vec<u8> {
     (0..n).flat_map(each).collect()
 }
 
-/// Bytes flagged as compressed: a kilobyte that would be a megabyte.
+/// A gigabyte in 32 KiB, to a method that takes one message.
 fn bomb(stream: u32) -> Vec<u8> {
-    let list = headers(REGISTER, &[("grpc-encoding", "gzip")]);
-    let body = [&[1, 0, 0, 4, 0][..], &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], &[0; 1014]].concat();
+    let (list, packed) = (headers(REGISTER, &[("grpc-encoding", "zstd")]), zstd());
+    let body = [&[1][..], &u32::try_from(packed.len()).unwrap().to_be_bytes(), &packed].concat();
     [frame(HEADERS, END_HEADERS, stream, &list), frame(DATA, END_STREAM, stream, &body)].concat()
 }
 
@@ -111,6 +114,28 @@ fn wrong() -> Vec<(&'static str, Vec<u8>)> {
         ("resets", after(many(50_000, |n| [open(REGISTER, odd(n), 0), frame(RST_STREAM, 0, odd(n), &[0, 0, 0, 8])].concat()))),
         ("resets of nothing", after(many(50_000, |n| frame(RST_STREAM, 0, odd(n), &[0, 0, 0, 8])))),
     ]
+}
+
+#[tokio::test]
+async fn a_server_announces_sixty_four_streams_and_headers_of_sixteen_kilobytes() {
+    let tmp = tempfile::tempdir().unwrap();
+    let processor = processor(tmp.path());
+    let mut socket = connect(0, processor.port).await.unwrap();
+    socket.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+
+    let mut head = [0; 9];
+    socket.read_exact(&mut head).await.unwrap();
+    let mut settings = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+    socket.read_exact(&mut settings).await.unwrap();
+
+    // its first frame (RFC 9113 §3.4): settings of six bytes each (§6.5.1)
+    assert_eq!((head[0], head[3..].to_vec()), (0, vec![SETTINGS, 0, 0, 0, 0, 0]));
+    let value = |id: u16| {
+        let one = settings.chunks(6).find(|one| one[..2] == id.to_be_bytes());
+        one.map(|one| u32::from_be_bytes(one[2..].try_into().unwrap()))
+    };
+    assert_eq!(value(3), Some(64), "SETTINGS_MAX_CONCURRENT_STREAMS");
+    assert_eq!(value(6), Some(16_384), "SETTINGS_MAX_HEADER_LIST_SIZE");
 }
 
 /// From the n-th of many addresses.
@@ -172,6 +197,7 @@ async fn a_peer_that_breaks_every_rule_costs_the_hunter_beside_it_nothing() {
     let processor = processor(tmp.path());
     let port = processor.port;
     let before = resident(processor.id());
+    let good = Good::start(tmp.path(), &processor);
     let mut evil = JoinSet::new();
 
     // each four times, and a million resets in all
@@ -187,14 +213,14 @@ async fn a_peer_that_breaks_every_rule_costs_the_hunter_beside_it_nothing() {
     for n in 0..2000 {
         evil.spawn(come_and_go(n, port));
     }
-    tokio::task::block_in_place(|| hunt(tmp.path(), port, "good"));
-    let grown = resident(processor.id()).saturating_sub(before);
     evil.join_all().await;
+    let sent = tokio::task::block_in_place(|| good.end());
+    let grown = peak_of(processor.id()).saturating_sub(before);
     let at_last = resident(processor.id()).saturating_sub(before);
     let log = processor.stop();
 
-    println!("every rule broken: {} MiB, {} MiB at last", grown >> 20, at_last >> 20);
-    assert_eq!(frames(&tmp.path().join("all.pcap")), frames(&calls_capture()));
+    println!("every rule broken: {} MiB, {} MiB at last; {sent} packets beside it", grown >> 20, at_last >> 20);
+    assert_stored(&tmp.path().join("all.pcap"), sent);
     assert!(grown.max(at_last) <= 64 << 20, "{} MiB, {} MiB at last", grown >> 20, at_last >> 20);
     assert!(log.contains("p1=0 p2=0") && !log.contains("panicked"), "{log}");
     assert!(log.lines().count() < 1000, "{} lines", log.lines().count());

@@ -18,6 +18,7 @@ mod fuzz_corpora;
 mod golden;
 mod hostile;
 mod hostile_all;
+mod hostile_bombs;
 mod hostile_control;
 mod hostile_good;
 mod hostile_hunter;

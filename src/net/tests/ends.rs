@@ -159,6 +159,22 @@ async fn one_name_has_only_so_many_connections() {
     assert_eq!(counters.read().refused_identity, 1);
 }
 
+#[tokio::test]
+async fn one_name_has_four_connections() {
+    let site = Site::new();
+    let (mut acceptor, target) = acceptor(Some(site.server(true)), AcceptLimits::default());
+    let mut kept = Vec::new();
+    for _ in 0..4 {
+        let (dialled, connection) = serve_one(&mut acceptor, dialer(site.hunter()).dial(&target)).await;
+        kept.push((dialled.unwrap(), connection));
+    }
+
+    let (fifth, _) = meet_beside(&mut acceptor, dialer(site.hunter()).dial(&target)).await;
+
+    assert!(fifth.is_err());
+    assert_eq!(acceptor.counters().read().refused_identity, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing_is_cut_and_one_that_spoke_is_not() {
     let (mut acceptor, target) = acceptor(None, AcceptLimits { age: Duration::ZERO, ..AcceptLimits::default() });

@@ -40,6 +40,26 @@ async fn handshakes_above_the_bound_wait_until_a_place_is_free() {
     assert_eq!(late, [2, 4, 5]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn sixty_four_handshakes_are_pending_at_once_forty_eight_of_one_address() {
+    let site = Site::new();
+    for (addresses, pending) in [(1, 48), (3, 64)] {
+        let (mut acceptor, target) = acceptor(Some(site.server(false)), AcceptLimits::default());
+        let mut silent = Vec::new();
+        for n in 0..100 {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, 2 + n % addresses], 0).into()).unwrap();
+            silent.push(socket.connect(([127, 0, 0, 1], target.port).into()).await.unwrap());
+        }
+
+        // the first of them, and not those that waited
+        assert!(timeout(Duration::from_millis(5100), acceptor.next()).await.is_err());
+
+        let counts = acceptor.counters().read();
+        assert_eq!((counts.handshakes_late, counts.open), (pending, 100 - pending));
+    }
+}
+
 #[tokio::test]
 async fn silent_peers_of_one_address_keep_no_other_from_shaking_hands() {
     let site = Site::new();
