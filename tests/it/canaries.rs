@@ -181,6 +181,22 @@ fn mistakes(dir: &Path, canaries: &mut Canaries) -> Vec<(String, Output)> {
     told
 }
 
+/// Everything in a pcapng file but the packets, which are what somebody asked for: names, comments, and where they begin and end.
+fn beside_packets(file: &[u8]) -> Vec<u8> {
+    let word = |at: usize| usize::try_from(u32::from_le_bytes(file[at..at + 4].try_into().unwrap())).unwrap();
+    let (mut said, mut at, mut packets) = (Vec::new(), 0, 0);
+    while at < file.len() {
+        let block = &file[at..at + word(at + 4)];
+        // an enhanced packet block (draft-ietf-opsawg-pcapng §4.3): 28 bytes, the packet to a multiple of 4, its options
+        let from = if word(at) == 6 { 28 + word(at + 20).next_multiple_of(4) } else { 0 };
+        packets += usize::from(word(at) == 6);
+        said.extend(&block[from..]);
+        at += block.len();
+    }
+    assert!(packets > 0, "{} bytes", file.len());
+    said
+}
+
 #[test]
 fn fifty_secrets_stand_nowhere_but_where_they_were_put() {
     let tmp = tempfile::tempdir().unwrap();
@@ -196,9 +212,10 @@ fn fifty_secrets_stand_nowhere_but_where_they_were_put() {
     command.envs(environment.iter().map(|(k, v)| (k, v)));
     let tls =
         ["--tls-cert", "c/processor-mid.crt", "--tls-key", "c/processor-mid.key", "--tls-ca", "c/ca.crt", "--api-keys", "keys"];
-    let files = ["--state-dir", "state", "--per-call-pcap", "--per-call-pcap-dir", "calls", "--filter-file", "filters.yaml"];
+    let calls = ["--per-call-pcap", "--per-call-pcap-dir", "calls", "--per-call-pcap-pattern", "{timestamp}_{callid}.pcapng"];
+    let files = ["--state-dir", "state", "-w", "all.pcapng", "--filter-file", "filters.yaml"];
     let more = ["--metrics-listen", "127.0.0.1:0", "--stats", "-c", "lc.yaml"];
-    let processor = Processor::spawn(command, dir, 0, &[&tls[..], &files, &more].concat());
+    let processor = Processor::spawn(command, dir, 0, &[&tls[..], &calls, &files, &more].concat());
     let address = format!("localhost:{}", processor.port);
     let remote = ["-P", &address, "--tls-ca", "c/ca.crt"];
     let run = |arguments: &[&str]| {
@@ -238,16 +255,23 @@ fn fifty_secrets_stand_nowhere_but_where_they_were_put() {
     }
     canaries.are_not_in("the command line", &line);
     canaries.are_not_in("the log", log.as_bytes());
-    let mut records = 0;
+    let (mut records, mut captures) = (0, vec![dir.join("all.pcapng")]);
     for entry in fs::read_dir(dir.join("calls")).unwrap() {
         let path = entry.unwrap().path();
-        // the packets themselves are what somebody asked for
         if path.extension().is_some_and(|e| e == "json") {
             records += 1;
             canaries.are_not_in("the record of a call", &fs::read(path).unwrap());
+        } else {
+            captures.push(path);
         }
     }
-    assert_eq!(records, 1, "{log}");
+    assert_eq!((records, captures.len()), (1, 2), "{log}");
+    for path in captures {
+        let said = beside_packets(&fs::read(&path).unwrap());
+        let holds = |what: &str| memchr::memmem::find(&said, what.as_bytes()).is_some();
+        assert!(holds("hunter: edge") && holds("filters: f3"), "{}: {}", path.display(), String::from_utf8_lossy(&said));
+        canaries.are_not_in("the comments of a capture", &said);
+    }
     assert!(limits.lines().any(|l| l.starts_with("Max core file size") && l.split_whitespace().nth(4) == Some("0")), "{limits}");
     assert_eq!(memory, 0, "not dumpable: its memory is root's to read");
 }
