@@ -119,7 +119,7 @@ fn assemble(
     inspection::compile(&local.borrow(), &compile)?;
     let hunter = &config.hunter;
     let offline = !config.capture.read.is_empty();
-    let shares = shares(config)?;
+    let shares = shares(config);
     let Some((sources, interfaces)) = sources(config, stop)? else { return Ok(None) };
     let spool::Opened { durability, queue, account } = spool::of_hunter(config)?;
     let instance = instance();
@@ -171,14 +171,14 @@ fn assemble(
 }
 
 /// What the parts of this hunter may take.
-fn shares(config: &HuntConfig) -> Result<Shares, Stop> {
-    let limit = memory::limit(config.system.memory_limit)?;
+fn shares(config: &HuntConfig) -> Shares {
+    let limit = memory::limit(config.system.memory_limit);
     let engines = inspection::engines(&config.capture, config.hunter.interfaces.len());
     let shares = Shares::of(limit, engines, inspection::rings(&config.capture, engines), config.hunter.max_memory);
     if shares.batches < config.hunter.max_memory {
         tracing::warn!(bytes = shares.batches, limit, "batches get a quarter of --memory-limit, which is less than --max-memory");
     }
-    Ok(shares)
+    shares
 }
 
 /// A file waits for room, unless it was told not to.

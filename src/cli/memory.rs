@@ -15,9 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::EngineConfig;
 use crate::telemetry;
 
-use super::exit::Stop;
-
-/// Less than this is no limit a capture can live in.
+/// Less than this is no limit a capture can live in; the option has it as its least.
 const LEAST: u64 = 64 << 20;
 /// What a process takes before it remembers anything, and what allocators keep back.
 const BASE: u64 = 40 << 20;
@@ -25,16 +23,13 @@ const BASE: u64 = 40 << 20;
 const ENGINE_LEAST: u64 = 8 << 20;
 
 /// How much this process may take: what was asked for, else half of what there is.
-pub(super) fn limit(asked: u64) -> Result<u64, Stop> {
+pub(super) fn limit(asked: u64) -> u64 {
     let limit = match asked {
         0 => available(Path::new("/")).map_or(u64::MAX, |bytes| bytes / 2).max(LEAST),
-        asked if asked < LEAST => {
-            return Err(Stop::usage("--memory-limit: less than 64M is too little to capture with"));
-        }
         asked => asked,
     };
     telemetry::memory::set_limit(limit);
-    Ok(limit)
+    limit
 }
 
 /// The parts of a hunter or a sniffer.
@@ -137,9 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn too_little_is_said_and_nothing_asked_is_half() {
-        assert!(limit(1 << 20).is_err());
-        assert_eq!(limit(1 << 30).unwrap(), 1 << 30);
-        assert!(limit(0).unwrap() >= LEAST);
+    fn what_is_asked_for_is_the_limit_and_else_it_is_half_of_what_there_is() {
+        assert_eq!(limit(1 << 30), 1 << 30);
+        assert!(limit(0) >= LEAST);
     }
 }

@@ -103,7 +103,7 @@ async fn supervise(
 ) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let (order, orders) = processor::orders();
-    let limit = memory::limit(config.system.memory_limit)?;
+    let limit = memory::limit(config.system.memory_limit);
     access.intake = Intake::within(limit);
     access.answers = Answers::within(limit);
     let grants = access.grants.clone();
@@ -213,7 +213,7 @@ async fn assemble(
         access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
-        hunter_max_rate: hunter_max_rate(p.hunter_max_rate)?,
+        hunter_max_rate: NonZeroU64::new(p.hunter_max_rate),
         peers: peers(&p.peers)?,
         max_subscribers: usize::try_from(p.max_subscribers).unwrap_or(usize::MAX),
         outputs,
@@ -229,15 +229,6 @@ async fn assemble(
         transport: Transport::default(),
         upstream: None,
     }))
-}
-
-/// Less than a batch in a second would be no limit but an end.
-fn hunter_max_rate(rate: u64) -> Result<Option<NonZeroU64>, Stop> {
-    const LEAST: u64 = 64 << 10;
-    if (1..LEAST).contains(&rate) {
-        return Err(Stop::usage(format!("--hunter-max-rate {rate}: 64K is the least, the size of one batch; 0 is no limit")));
-    }
-    Ok(NonZeroU64::new(rate))
 }
 
 /// Where else hunters may go, as they are told.

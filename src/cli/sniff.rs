@@ -69,7 +69,7 @@ fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> R
     let filters = inspection::compile(&inspection::local_filters(&config.filters)?, &options)?;
     // nothing asked for is everything; a file of filters that are all off is nothing, as it would be at a hunter
     let policy = if config.filters.file.is_some() { NoFilterPolicy::Deny } else { NoFilterPolicy::Allow };
-    let limit = memory::limit(config.system.memory_limit)?;
+    let limit = memory::limit(config.system.memory_limit);
     let engines = inspection::engines(&config.capture, config.sniff.interfaces.len());
     let shares = Shares::of(limit, engines, inspection::rings(&config.capture, engines), 0);
     let sniffer = SnifferConfig {

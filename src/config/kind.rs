@@ -26,6 +26,13 @@ pub enum Kind {
         /// Greatest value.
         max: u64,
     },
+    /// The same, or 0 for what goes without.
+    SizeOrNone {
+        /// Least value that is not 0.
+        min: u64,
+        /// Greatest value.
+        max: u64,
+    },
     /// A duration whose plain number is milliseconds; bounds in milliseconds.
     Millis {
         /// Least value.
@@ -103,6 +110,10 @@ impl Kind {
                 within(number, min, max, |n| n.to_string())
             }
             Self::Size { min, max } => within(units::parse_size(text)?, min, max, units::format_size),
+            Self::SizeOrNone { min, max } => match units::parse_size(text)? {
+                0 => Ok(Value::from(0)),
+                size => within(size, min, max, units::format_size),
+            },
             Self::Millis { min, max } => {
                 let (min, max) = (min.saturating_mul(1_000_000), max.saturating_mul(1_000_000));
                 within(units::parse_duration(text, Some(1_000_000))?, min, max, units::format_duration)
@@ -146,7 +157,7 @@ impl Kind {
         match self {
             Self::Switch => "true or false",
             Self::Integer { .. } => "a whole number",
-            Self::Size { .. } => "a size such as 64K",
+            Self::Size { .. } | Self::SizeOrNone { .. } => "a size such as 64K",
             Self::Millis { .. } | Self::Duration { .. } => "a duration such as 5s",
             Self::Text => "text",
             Self::Digits => "a string of digits",
@@ -163,7 +174,7 @@ impl Kind {
         match self {
             Self::Switch => "BOOL",
             Self::Integer { .. } => "N",
-            Self::Size { .. } => "SIZE",
+            Self::Size { .. } | Self::SizeOrNone { .. } => "SIZE",
             Self::Millis { .. } | Self::Duration { .. } => "TIME",
             Self::Text => "TEXT",
             Self::Digits => "DIGITS",
@@ -183,7 +194,7 @@ impl Kind {
         let number = value.to_u128().and_then(|n| u64::try_from(n).ok());
         match (self, value) {
             (_, Value::Empty(..)) => "\"\"".to_owned(),
-            (Self::Size { .. }, _) => number.map_or_else(String::new, units::format_size),
+            (Self::Size { .. } | Self::SizeOrNone { .. }, _) => number.map_or_else(String::new, units::format_size),
             (Self::Millis { .. } | Self::Duration { .. }, _) => number.map_or_else(String::new, units::format_duration),
             (_, Value::Bool(_, switch)) => switch.to_string(),
             (_, Value::Num(..)) => number.map_or_else(String::new, |n| n.to_string()),
@@ -263,6 +274,15 @@ mod tests {
         let error = Kind::Size { min: 1024, max: 1 << 20 }.read("2M", None).unwrap_err();
 
         assert_eq!(error, "2M is more than the maximum 1M");
+    }
+
+    #[test]
+    fn nothing_is_less_than_the_least() {
+        let read = |text| Kind::SizeOrNone { min: 64 << 10, max: 1 << 20 }.read(text, None);
+
+        assert_eq!(read("0"), Ok(Value::from(0)));
+        assert_eq!(read("64K"), Ok(Value::from(65_536_u64)));
+        assert_eq!(read("65535").unwrap_err(), "65535 is less than the minimum 64K");
     }
 
     #[test]

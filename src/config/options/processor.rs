@@ -71,7 +71,8 @@ pub(super) const ROWS: &[Opt] = &[
         .short('m')
         .default("1000")
         .help("Hunters connected at once"),
-    process("processor.hunter_max_rate", Kind::Size { min: 0, max: 1 << 40 }, Group::Receiving)
+    // less than a batch in a second would be no limit but an end
+    process("processor.hunter_max_rate", Kind::SizeOrNone { min: 64 << 10, max: 1 << 40 }, Group::Receiving)
         .flag("hunter-max-rate")
         .default("0")
         .help("Bytes of batches read from one hunter in a second; what is beyond waits there (0: no limit)"),

@@ -13,7 +13,8 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("sandbox")
         .default("on")
         .help("Deny this process the files and system calls it has no use for (landlock, seccomp)"),
-    Opt::new("system.memory_limit", Kind::Size { min: 0, max: 1 << 46 }, Group::General, LONG)
+    // less is no limit a capture can live in
+    Opt::new("system.memory_limit", Kind::SizeOrNone { min: 64 << 20, max: 1 << 46 }, Group::General, LONG)
         .flag("memory-limit")
         .default("0")
         .help("Memory this process may take (0: half of the machine's or the container's)"),
