@@ -41,8 +41,9 @@ use crate::telemetry::clock;
 
 /// A queue without work is left this often to serve timers.
 const TICK: Duration = Duration::from_millis(100);
-/// How long an empty queue is left alone.
+/// How long an empty queue is left alone, and one that was empty so many times in a row.
 const IDLE: Duration = Duration::from_millis(1);
+const LONG_IDLE: (u32, Duration) = (100, Duration::from_millis(10));
 /// Old files are looked for this often.
 const SWEEP: Duration = Duration::from_mins(1);
 /// Between two attempts on a full disk.
@@ -126,17 +127,20 @@ pub(in crate::processor) fn run(
     let mut next_tick = clock::wall();
     w.begin(next_tick);
     let mut first = VecDeque::from(first);
+    let mut idle = 0_u32;
     while !w.given_up {
         let mut next = || first.pop_front().map_or_else(|| jobs.try_recv(), Ok);
         let mut job = match next() {
             Ok(job) => Some(job),
             Err(TryRecvError::Empty) if !w.shared.stopping.load(Ordering::Acquire) => {
-                clock::pause(IDLE);
+                idle = idle.saturating_add(1);
+                clock::pause(if idle > LONG_IDLE.0 { LONG_IDLE.1 } else { IDLE });
                 None
             }
             Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
         };
         while let Some(j) = job {
+            idle = 0;
             w.take(j);
             job = if w.given_up || w.is_group_full() { None } else { next().ok() };
         }
