@@ -55,6 +55,13 @@ impl Disk {
         enter
     }
 
+    /// From here on it takes nothing more, as after an error that its kernel met; for [`Self::mount_ext4`].
+    pub(crate) fn make_read_only(&self) {
+        let mut enter = Command::new("nsenter");
+        enter.args(["-t", &self.holder.id().to_string(), "-m", "mount", "-o", "remount,abort"]).arg(&self.inside);
+        assert!(enter.status().unwrap().success());
+    }
+
     /// Leaves only so many bytes free.
     fn fill(&self, leave: u64) {
         let free = self.free();

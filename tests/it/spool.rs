@@ -16,8 +16,10 @@ use lippycat::spool::{Item, Now, Queue, SpoolConfig, SpoolFull};
 use lippycat::telemetry::clock::Moment;
 
 use super::started::Started;
+use crate::full_disk::Disk;
+use crate::metrics;
 use crate::not_run;
-use crate::whole::{Processor, lc};
+use crate::whole::{LC, Processor, lc};
 
 const CALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/captures/voip/plain.pcap");
 const INSIDE: &str = "LC_TEST_IN_NAMESPACE";
@@ -59,10 +61,15 @@ impl Hunter {
     }
 
     fn start_with(dir: &Path, port: u16, durability: &str, more: &[&str]) -> Self {
+        Self::start_by(Command::new(LC), dir, port, &[&["--durability", durability], more].concat())
+    }
+
+    /// By what runs `lc`.
+    fn start_by(mut command: Command, dir: &Path, port: u16, more: &[&str]) -> Self {
         let address = format!("127.0.0.1:{port}");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lc"))
+        let mut child = command
             .args(["hunt", "-i", "ve0", "-f", "udp port 4000", "-P", &address, "--insecure", "--no-filter-policy", "allow"])
-            .args(["--id", "edge", "--keep-duplicates", "--durability", durability, "--log-format", "json"])
+            .args(["--id", "edge", "--keep-duplicates", "--log-format", "json"])
             .args(more)
             .current_dir(dir)
             .env("HOME", dir)
@@ -262,11 +269,11 @@ fn killed_under_load(durability: &str) {
         let listen = pages.to_string();
         hunter = Hunter::start_with(dir, port, durability, &[named, &["--metrics-listen", &listen]].concat());
         wait_for("what survived to arrive", || {
-            let (_, page) = crate::metrics::get(pages.port(), "/metrics").unwrap_or_default();
+            let (_, page) = metrics::get(pages.port(), "/metrics").unwrap_or_default();
             page.contains("\nlc_inflight_packets{place=\"memory\"} 0\n")
                 && page.contains("\nlc_inflight_packets{place=\"disk\"} 0\n")
         });
-        let (_, page) = crate::metrics::get(pages.port(), "/metrics").unwrap();
+        let (_, page) = metrics::get(pages.port(), "/metrics").unwrap();
         wait_for("what was acknowledged to be in the file", || numbers(&dir.join("all.pcap")).len() >= there.len());
         there = numbers(&dir.join("all.pcap")).into_iter().collect();
         let (last_run, at_most) = said_lost(&hunter.log);
@@ -376,6 +383,63 @@ fn what_cannot_be_a_spool_is_a_clear_error_when_one_is_demanded_and_a_warning_wh
     assert_eq!(live.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&live.stderr).contains("'block' is for files"));
     assert_eq!(nothing.status.code(), Some(4));
+}
+
+#[test]
+fn a_queue_whose_disk_turns_read_only_is_counted_and_then_refused_and_capture_goes_on() {
+    const TEST: &str = "spool::a_queue_whose_disk_turns_read_only_is_counted_and_then_refused_and_capture_goes_on";
+    if !not_run::has_namespaces_and(TEST, &["unshare", "nsenter", "mkfs.ext4"]) {
+        return;
+    }
+    in_namespace(TEST, || {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        let all = dir.join("all.pcap");
+        let disk = Disk::mount_ext4(Command::new("env"), &dir.join("disk"));
+        let pages = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let first = processor(dir);
+        let port = first.port;
+        let listen = pages.to_string();
+        let queue = ["--disk-buffer-dir", "disk/queue", "--spool-min-free", "0"];
+        let wal = [&["--durability", "wal", "--metrics-listen", &listen], &queue[..]].concat();
+        let hunter = Hunter::start_by(disk.enter(dir), dir, port, &wal);
+        first.stop();
+        send(0..300);
+        let has = |line: &str| metrics::get(pages.port(), "/metrics").is_some_and(|(_, page)| page.contains(line));
+        let waiting = |n: u32| format!("\nlc_inflight_packets{{place=\"memory\"}} {n}\n");
+        wait_for("the first half, in memory and on disk", || has(&waiting(300)) && !has("\nlc_spool_bytes 0\n"));
+
+        disk.make_read_only();
+        send(300..600);
+        wait_for("the rest in memory", || has(&waiting(600)));
+        wait_for("its errors to be counted", || !has("\nlc_spool_errors_total 0\n"));
+        let second = Processor::start_at(dir, port, &["--insecure", "-w", "all.pcap", "--state-dir", "state"]);
+        wait_for("everything to arrive", || numbers(&all).len() >= 600);
+        let (code, log) = hunter.stop();
+        let address = format!("127.0.0.1:{port}");
+        let demanded = disk
+            .enter(dir)
+            .args(["hunt", "-i", "ve0", "-P", &address, "--insecure", "--id", "edge"])
+            .args(&wal)
+            .output()
+            .unwrap();
+        let not_asked = Hunter::start_by(disk.enter(dir), dir, port, &queue);
+        send(600..900);
+        wait_for("what was sent without a queue", || numbers(&all).len() >= 900);
+        let (not_asked_code, not_asked_log) = not_asked.stop();
+        second.stop();
+
+        let demanded_log = String::from_utf8_lossy(&demanded.stderr);
+        for (said, what) in
+            [(&*log, "batches stay in memory"), (&*demanded_log, "error: cannot"), (&*not_asked_log, "no disk queue")]
+        {
+            let reason = said.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("{what}: {said}"));
+            assert!(reason.contains("the spool") && reason.contains("Read-only file system"), "{reason}");
+        }
+        assert_eq!(demanded.status.code(), Some(1));
+        assert_eq!((code, not_asked_code), (Some(0), Some(0)), "{log}\n{not_asked_log}");
+        each_once(&numbers(&all), 0..900);
+    });
 }
 
 /// Makes a segment one of format 9.
