@@ -31,7 +31,7 @@ pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// The port of `--metrics-listen` in a log.
-fn metrics_port(log: &str) -> Option<u16> {
+pub(crate) fn metrics_port(log: &str) -> Option<u16> {
     let line = log.lines().find(|l| l.contains("serving metrics"))?;
     line.split("\"address\":\"127.0.0.1:").nth(1)?.split('"').next()?.parse().ok()
 }
