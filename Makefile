@@ -26,7 +26,7 @@ check:
 	scripts/check.sh
 
 soak:
-	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model
+	LC_SPOOL_CASES=$${LC_SPOOL_CASES:-2000000} cargo test --release --locked --lib spool::tests::model -- --nocapture
 	LC_NAMES=$${LC_NAMES:-1000000} cargo test --release --locked --lib record::name
 	LC_SIM_SEEDS=$${LC_SIM_SEEDS:-10000} cargo test --release --locked --lib tests::simulation -- --nocapture
 	LC_FLOOD_FRAMES=$${LC_FLOOD_FRAMES:-10000000} LC_FLOOD_RATE=$${LC_FLOOD_RATE:-100000} cargo test --release --locked --test it flood -- --nocapture

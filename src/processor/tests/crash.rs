@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -257,9 +258,35 @@ fn stopped_well(root: &Path) -> bool {
     State::load(&dir).unwrap().is_some_and(|state| state.clean)
 }
 
+/// What was played, in one case or in many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    cases: u64,
+    deaths: u64,
+    power: u64,
+    /// Times the disk did not confirm.
+    refused: u64,
+    packets: u64,
+    missing: u64,
+    doubled: u64,
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, o: Self) {
+        self.cases += o.cases;
+        self.deaths += o.deaths;
+        self.power += o.power;
+        self.refused += o.refused;
+        self.packets += o.packets;
+        self.missing += o.missing;
+        self.doubled += o.doubled;
+    }
+}
+
 /// One case: deaths until everything is stored, then a graceful stop.
-fn case(seed: u64, kind: Kind, all: &[Vec<SealedBatch>]) {
+fn case(seed: u64, kind: Kind, all: &[Vec<SealedBatch>]) -> Figures {
     let mut dice = Dice(seed);
+    let mut figures = Figures { cases: 1, ..Figures::default() };
     let tmp = tempfile::tempdir().unwrap();
     let root = tmp.path();
     let dirs: Vec<PathBuf> = DIRS.map(|d| root.join(d)).into();
@@ -285,17 +312,21 @@ fn case(seed: u64, kind: Kind, all: &[Vec<SealedBatch>]) {
             }
             running.stop();
         }
+        figures.refused += crash.refused();
         // where the disk was sick when it was to stop, the next start gives files their names
         if graceful && !crash.is_dead() && stopped_well(root) {
             break;
         }
+        figures.deaths += u64::from(crash.is_dead());
         witness = crash.witness();
         if kind.durability == Durability::Disk && dice.roll(2) == 0 {
+            figures.power += 1;
             let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).collect();
             witness.lose_power(&dirs, &mut |below| dice.roll(below));
         }
     }
-    check(root, kind, all);
+    (figures.packets, figures.missing, figures.doubled) = check(root, kind, all);
+    figures
 }
 
 /// How often each number is in these files.
@@ -323,9 +354,11 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-fn check(root: &Path, kind: Kind, all: &[Vec<SealedBatch>]) {
+/// Packets that should be in the files; of these missing, and there more than once.
+fn check(root: &Path, kind: Kind, all: &[Vec<SealedBatch>]) -> (u64, u64, u64) {
     let packets: u32 = all.iter().flatten().map(|b| b.packets).sum();
-    assert_once("unified", &numbers([root.join(kind.unified)].into_iter()), packets, &|_| true);
+    let unified = numbers([root.join(kind.unified)].into_iter());
+    assert_once("unified", &unified, packets, &|_| true);
     let rotating = files(&root.join("rotating"));
     assert!(rotating.iter().all(|p| p.extension().is_some_and(|e| e == "pcap")), "{rotating:?}");
     assert!(rotating.len() > 5, "files rotate");
@@ -354,6 +387,8 @@ fn check(root: &Path, kind: Kind, all: &[Vec<SealedBatch>]) {
     told.sort();
     assert_eq!(told, ["a@x", "b@x", "c@x", "d/x", "e@x", "f@x", "g@x", "long@x"]);
     assert_eq!(named, calls.iter().filter(|p| p.extension().is_some_and(|e| e != "json")).count(), "a file that no record names");
+    let doubled = unified.values().filter(|times| **times > 1).count();
+    (packets.into(), u64::from(packets) - unified.len() as u64, doubled as u64)
 }
 
 fn cases(default: u64) -> u64 {
@@ -368,16 +403,22 @@ fn whenever_a_processor_ends_every_packet_is_once_in_each_of_its_files() {
         Kind { durability: Durability::Disk, unified: "all.pcapng", calls: "{callid}.pcap", layout: Layout::Merged },
         Kind { durability: Durability::Disk, unified: "all.pcap", calls: "{timestamp}_{callid}.pcapng", layout: Layout::Split },
     ];
-    let done = cases(30);
+    let (done, mut sum) = (cases(30), Figures::default());
     let first = std::env::var("LC_CRASH_FIRST").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
     for seed in first..first + done {
         let kind = kinds[usize::try_from(seed % 3).unwrap()];
-        if let Err(e) = std::panic::catch_unwind(|| case(seed, kind, &all)) {
-            println!("case {seed}: {kind:?}");
-            std::panic::resume_unwind(e);
+        match std::panic::catch_unwind(|| case(seed, kind, &all)) {
+            Ok(figures) => sum += figures,
+            Err(e) => {
+                println!("case {seed}: {kind:?}");
+                std::panic::resume_unwind(e);
+            }
         }
     }
-    println!("{done} cases");
+    println!("| crash test: cases | deaths | losses of power | not confirmed | packets | missing | doubled |");
+    println!("|{}", "---|".repeat(7));
+    let f = sum;
+    println!("| {} | {} | {} | {} | {} | {} | {} |", f.cases, f.deaths, f.power, f.refused, f.packets, f.missing, f.doubled);
 }
 
 pub(super) const PLAIN: Kind =

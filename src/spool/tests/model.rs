@@ -1,10 +1,13 @@
 //! Random use, faults and crashes, compared with a list of what was put in.
 //!
-//! `LC_SPOOL_CASES` sets the number of cases of each of the two tests; `make soak` sets it high.
+//! `LC_SPOOL_CASES` sets the number of cases of each of the two tests; `make soak` sets it high. Each says at its end what it has played.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::model_fs::{Faults, Random};
 use super::*;
@@ -70,6 +73,40 @@ struct Put {
     orphan: bool,
 }
 
+/// What was played, in one case or in many.
+#[derive(Clone, Copy, Debug, Default)]
+struct Figures {
+    cases: u64,
+    batches: u64,
+    read: u64,
+    /// Errors that the file system was told to make, flips of bits among them.
+    faults: u64,
+    restarts: u64,
+    kills: u64,
+    power: u64,
+    /// Counted as lost by the queue.
+    lost: u64,
+    /// Neither read nor acknowledged nor counted, at the end.
+    missing: u64,
+    /// Read again in one life.
+    doubled: u64,
+}
+
+impl AddAssign for Figures {
+    fn add_assign(&mut self, o: Self) {
+        self.cases += o.cases;
+        self.batches += o.batches;
+        self.read += o.read;
+        self.faults += o.faults;
+        self.restarts += o.restarts;
+        self.kills += o.kills;
+        self.power += o.power;
+        self.lost += o.lost;
+        self.missing += o.missing;
+        self.doubled += o.doubled;
+    }
+}
+
 /// What the queue was given and what it gave back.
 struct Model {
     fs: ModelFs,
@@ -89,6 +126,7 @@ struct Model {
     /// Packets in and out of this life.
     came: u64,
     went: u64,
+    figures: Figures,
 }
 
 impl Model {
@@ -109,11 +147,34 @@ impl Model {
             damaged: BTreeSet::new(),
             came: 0,
             went: 0,
+            figures: Figures { cases: 1, ..Figures::default() },
         }
     }
 
     fn step(&mut self, op: &Op) {
         self.ms += 1;
+        let f = &mut self.figures;
+        match op {
+            Op::Restart => f.restarts += 1,
+            Op::Kill => f.kills += 1,
+            Op::Crash(_) => f.power += 1,
+            Op::FailWrite { .. }
+            | Op::FailSync
+            | Op::FailDirSync
+            | Op::FailCreate
+            | Op::FailCut
+            | Op::FailRead
+            | Op::FailRemove
+            | Op::Flip(_)
+            | Op::Free(_) => f.faults += 1,
+            Op::Append { .. }
+            | Op::AppendRead { .. }
+            | Op::AppendTogether { .. }
+            | Op::Read(_)
+            | Op::Ack { .. }
+            | Op::Sync
+            | Op::Tick(_) => {}
+        }
         match op {
             Op::Append { slot, packets, len, skip } => self.append(*slot, *packets, *len, *skip, false),
             Op::AppendRead { slot, packets, len } => {
@@ -184,6 +245,7 @@ impl Model {
     }
 
     fn took(&mut self, (epoch, seq): (u64, u64), packets: u32, len: usize, read: bool) {
+        self.figures.batches += 1;
         self.put.insert((epoch, seq), Put { packets, len, confirmed: false, orphan: false });
         if read {
             self.read.insert(epoch, seq);
@@ -203,6 +265,8 @@ impl Model {
         let put = self.put.get(&id).unwrap_or_else(|| panic!("{id:?} was never put in"));
         assert_eq!(got, item(got.epoch, id.1, put.packets, put.len), "{id:?} is not what was put in");
         let before = self.read.insert(id.0, id.1);
+        self.figures.read += 1;
+        self.figures.doubled += u64::from(before == Some(id.1));
         assert!(before.is_none_or(|b| b < id.1), "{id:?} after {before:?}");
         self.went += u64::from(got.packets);
         self.must.remove(&id);
@@ -230,6 +294,7 @@ impl Model {
         for lost in self.queue.take_lost() {
             let (epoch, range) = (lost.epoch.0, lost.range);
             assert!(range.packets > 0 && range.from <= range.to, "{lost:?}");
+            self.figures.lost += range.packets;
             self.went += range.packets;
             let gone: Vec<_> = self.must.range((epoch, range.from.0)..=(epoch, range.to.0)).copied().collect();
             if range.reason == DropReason::SpoolCorrupt && !self.damaged.contains(&epoch) {
@@ -288,7 +353,7 @@ impl Model {
         self.damaged.contains(&id.0) && id.1 <= read
     }
 
-    fn finish(mut self) {
+    fn finish(mut self) -> Figures {
         self.fs.fail(|f| *f = Faults::default());
         while self.read_one() {
             self.take_lost();
@@ -297,6 +362,7 @@ impl Model {
         self.check();
         let stats = self.queue.stats();
         assert_eq!(stats.unread.packets, 0);
+        self.figures.missing = self.must.len() as u64;
         assert_eq!(self.must, BTreeSet::new(), "neither read nor acknowledged nor counted as lost");
         for epoch in self.put.keys().map(|(epoch, _)| *epoch).collect::<BTreeSet<_>>() {
             self.queue.ack(Epoch(epoch), BatchSeq(u64::MAX));
@@ -305,6 +371,7 @@ impl Model {
         if self.fs.is_tidy() && self.damaged.is_empty() {
             assert_eq!(self.fs.names(), Vec::<String>::new(), "what is done is removed");
         }
+        self.figures
     }
 }
 
@@ -313,30 +380,47 @@ fn cases() -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() }
 }
 
-fn run(ops: &[Op], refuse: bool, damage: bool) {
+fn run(ops: &[Op], refuse: bool, damage: bool) -> Figures {
     let mut model = Model::new(if refuse { SpoolFull::Refuse } else { SpoolFull::DropOldest });
     for op in ops {
         if damage || !matches!(op, Op::Flip(_) | Op::FailRead) {
             model.step(op);
         }
     }
-    model.finish();
+    model.finish()
 }
 
-proptest! {
-    #![proptest_config(cases())]
-
-    /// Errors, full disks and power losses, but no byte changes by itself.
-    #[test]
-    fn what_was_confirmed_is_there_after_a_crash(ops in prop::collection::vec(op(), 1..50), refuse in any::<bool>()) {
-        run(&ops, refuse, false);
+fn run_all(what: &str, most: usize, damage: bool) {
+    let sum = RefCell::new(Figures::default());
+    let cases = (prop::collection::vec(op(), 1..most), any::<bool>());
+    let played = TestRunner::new(self::cases()).run(&cases, |(ops, refuse)| {
+        *sum.borrow_mut() += run(&ops, refuse, damage);
+        Ok(())
+    });
+    if let Err(e) = played {
+        panic!("{e}");
     }
+    let f = sum.into_inner();
+    println!(
+        "| spool model | cases | batches | read | errors | restarts | kills | losses of power | packets counted as lost | missing | doubled |"
+    );
+    println!("|{}", "---|".repeat(11));
+    println!(
+        "| {what} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        f.cases, f.batches, f.read, f.faults, f.restarts, f.kills, f.power, f.lost, f.missing, f.doubled
+    );
+}
 
-    /// The same with flipped bits and unreadable blocks.
-    #[test]
-    fn damage_is_counted_to_the_packet_and_never_read(ops in prop::collection::vec(op(), 1..60), refuse in any::<bool>()) {
-        run(&ops, refuse, true);
-    }
+/// Errors, full disks and power losses, but no byte changes by itself.
+#[test]
+fn what_was_confirmed_is_there_after_a_crash() {
+    run_all("errors", 50, false);
+}
+
+/// The same with flipped bits and unreadable blocks.
+#[test]
+fn damage_is_counted_to_the_packet_and_never_read() {
+    run_all("errors and damage", 60, true);
 }
 
 /// Its file could not be removed: the disk had not confirmed it, and the copy that was confirmed made room for something else.
