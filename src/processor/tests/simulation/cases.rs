@@ -49,6 +49,18 @@ fn one_and_one(faults: &[(u64, u64, What)]) -> Scene {
     }
 }
 
+#[test]
+fn what_a_disk_does_not_confirm_is_stored_when_it_is_well_and_comes_again_after_a_loss_of_power() {
+    for seed in 0..4 {
+        let faults =
+            [(500, 2000, What::DeafDisk(0)), (4000, 3000, What::DeafDisk(0)), (5000 + 100 * seed, 500, What::CrashProcessor(0))];
+        let (f, _) = play_scene(one_and_one(&faults), seed);
+
+        assert_eq!((f.packets, f.missing, f.doubled), (f.delivered, 0, 0));
+        assert!(f.refused > 4, "{f:?}");
+    }
+}
+
 /// They were acknowledged on the stream they had come by first, and nobody reads that any more.
 #[test]
 fn what_is_on_its_way_into_the_files_while_its_hunter_starts_anew_is_acknowledged() {

@@ -125,6 +125,7 @@ impl Stage<'_> {
             What::SlowSpool(h) => self.hunters[h].0.spool_lag.set(Duration::from_millis(700)),
             What::FullDisk(p) => self.processors[p].0.crash.borrow().fill(true),
             What::SlowDisk(p, ms) => self.processors[p].0.crash.borrow().slow_down(Duration::from_millis(ms)),
+            What::DeafDisk(p) => self.processors[p].0.do_not_confirm(u64::MAX),
         }
     }
 
@@ -139,6 +140,7 @@ impl Stage<'_> {
             What::SlowSpool(h) => self.hunters[h].0.spool_lag.set(Duration::from_millis(10)),
             What::FullDisk(p) => self.processors[p].0.crash.borrow().fill(false),
             What::SlowDisk(p, _) => self.processors[p].0.crash.borrow().slow_down(Duration::ZERO),
+            What::DeafDisk(p) => self.processors[p].0.do_not_confirm(0),
             What::CrashHunter(_) | What::CrashProcessor(_) | What::CrashAt(..) | What::StopHunter(_) | What::StopProcessor(_) => {
             }
         }

@@ -31,6 +31,8 @@ pub(super) struct Figures {
     pub(super) at_peers: u64,
     /// Not acknowledged when a processor's host crashed.
     pub(super) unacked: u64,
+    /// Times the disk of a processor did not confirm.
+    pub(super) refused: u64,
     /// Of a processor's, in the file of the processor above it too.
     pub(super) passed_on: u64,
     /// Given up and counted.
@@ -84,6 +86,7 @@ impl AddAssign for Figures {
         self.in_two += o.in_two;
         self.at_peers += o.at_peers;
         self.unacked += o.unacked;
+        self.refused += o.refused;
         self.passed_on += o.passed_on;
         self.dropped += o.dropped;
         self.there += o.there;
@@ -100,6 +103,7 @@ pub(super) fn judge(hunters: &[std::rc::Rc<hunter::Node>], processors: &[std::rc
     let mut delivered: BTreeMap<u32, u64> = BTreeMap::new();
     let mut archives: Vec<BTreeSet<u32>> = Vec::new();
     for p in processors {
+        f.refused += p.refused.get();
         let filed: BTreeMap<u32, usize> =
             numbers([p.root.join(p.kind.unified)].into_iter()).into_iter().filter(|(n, _)| ours.contains(n)).collect();
         let doubled: Vec<_> = filed.iter().filter(|(_, times)| **times > 1).collect();

@@ -2,6 +2,7 @@
 //! directory of memory, and what was not synced is lost with the power.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -20,8 +21,8 @@ use crate::filter::{Filter, FilterKind};
 use crate::net::{Dialer, Target};
 use crate::processor::Order;
 use crate::processor::access::Access;
-use crate::processor::branches::record::{self, Outputs};
-use crate::processor::commit::{Ask, Commit, Committer, Durability, Line, Progress, Recovered, recover};
+use crate::processor::branches::record::{self, End, Outputs};
+use crate::processor::commit::{Ask, Commit, Committer, Durability, Left, Line, Progress, Recovered, recover};
 use crate::processor::ingest::Ingest;
 use crate::processor::monitors::Monitors;
 use crate::processor::shared::{Doors, Job, Shared};
@@ -34,7 +35,7 @@ use crate::record::name::{Pattern, Purpose};
 use crate::record::rotate::{RotateConfig, Rotating};
 use crate::record::state::{Acked, Places};
 use crate::record::unified::Unified;
-use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull, unlocked};
+use crate::spool::{Disk, Queue, SpoolConfig, SpoolError, SpoolFull, unlocked};
 use crate::telemetry::clock;
 use crate::telemetry::clock::played::{Actor, Play};
 use crate::uplink::{self, Backlog, Ending, Party, Spooler, UplinkConfig, UplinkError};
@@ -73,14 +74,29 @@ pub(super) struct Node {
     spool: RefCell<Option<Actor>>,
     pub(super) shared: RefCell<Option<Arc<Shared>>>,
     pub(super) stop: Cell<bool>,
+    /// Times its disk did not confirm, in lives that are over.
+    pub(super) refused: Cell<u64>,
 }
 
 /// What the record thread hands over once it has begun.
 struct Begun {
     shared: Arc<Shared>,
-    committer: Committer,
-    asked: Receiver<Ask>,
+    commits: Commits,
     queue: Option<Queue<Disk>>,
+}
+
+/// What the commit thread takes, from one opening of the files to the next, and where it leaves what was not stored.
+struct Commits {
+    taken: Receiver<(Committer, Receiver<Ask>)>,
+    left: SyncSender<Left>,
+}
+
+impl Commits {
+    fn run(self) {
+        while let Some((committer, asked)) = clock::receive(&self.taken) {
+            clock::send(&self.left, committer.run(&asked));
+        }
+    }
 }
 
 impl Node {
@@ -99,6 +115,7 @@ impl Node {
             spool: RefCell::default(),
             shared: RefCell::default(),
             stop: Cell::new(false),
+            refused: Cell::new(0),
         })
     }
 
@@ -127,14 +144,22 @@ impl Node {
                 std::panic::resume_unwind(panic);
             }
         }
+        self.refused.set(self.refused.get() + self.crash.borrow().refused());
         let mut witness = self.crash.borrow().witness();
         if let Some(choose) = lose_power.filter(|_| self.kind.durability == Durability::Disk) {
             let dirs: Vec<PathBuf> =
                 ["", "calls", "rotating", "state", "state/commit-log", "upstream"].map(|d| self.root.join(d)).into();
             witness.lose_power(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), choose);
         }
-        // a disk that was full or slow is well again at the start
+        // a disk that was full, slow or deaf is well again at the start
         self.crash.replace(Crash::after(steps, witness));
+    }
+
+    /// From here on its disk does not confirm so many times, where it is asked at all.
+    pub(super) fn do_not_confirm(&self, times: u64) {
+        if self.kind.durability == Durability::Disk {
+            self.crash.borrow().fail_syncs(0, times);
+        }
     }
 
     /// Puts other filters in force, so that whoever follows them is told.
@@ -182,18 +207,20 @@ impl Node {
 
 /// Bytes in the queue for the processor above.
 const QUEUE: u64 = 1 << 20;
+/// A disk that is not well is tried again after this.
+const RETRY: Duration = Duration::from_millis(500);
 /// Monitors at once.
 const MONITORS: usize = 3;
 /// Bytes that wait for one: some batches.
 const RING: usize = 2000;
 
 /// The files, as they are found.
-fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
-    let state_dir = Dir::open(root.join("state"), DirAccess::Private, MinFree::NONE).unwrap();
+fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dyn Error + Send + Sync>> {
+    let state_dir = Dir::open(root.join("state"), DirAccess::Private, MinFree::NONE)?;
     let places = Places { unified: Some(root.into()), calls: Some(root.join("calls")), rotating: Some(root.join("rotating")) };
     let stopping = AtomicBool::new(false);
     let recover = || recover(&state_dir, kind.durability, MinFree::NONE, places.clone(), &stopping);
-    let Recovered { state, commit } = unlocked(recover).unwrap();
+    let Recovered { state, commit } = unlocked(recover)?;
     let pattern = |p, purpose| Pattern::parse(p, purpose).unwrap();
     let cfg = CallFilesConfig {
         min_free: MinFree::NONE,
@@ -203,16 +230,16 @@ fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
         max_open_files: 3,
         ..CallFilesConfig::new(pattern(kind.calls, Purpose::Call))
     };
-    let mut calls = CallFiles::open(&root.join("calls"), cfg).unwrap();
+    let mut calls = CallFiles::open(&root.join("calls"), cfg)?;
     calls.restore(&state.calls);
-    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified).unwrap().bypassing_cache(16 << 10);
+    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified)?.bypassing_cache(16 << 10);
     let cfg = RotateConfig {
         max_bytes: 1500,
         block_bytes: 300,
         min_free: MinFree::NONE,
         ..RotateConfig::new(pattern("{timestamp}.pcap", Purpose::Rotating))
     };
-    let rotating = Rotating::open(&root.join("rotating"), cfg).unwrap();
+    let rotating = Rotating::open(&root.join("rotating"), cfg)?;
     let outputs = Outputs {
         unified: Some(unified),
         calls: Some(calls),
@@ -222,12 +249,12 @@ fn open(root: &Path, kind: Kind) -> (Vec<Acked>, Outputs, Commit) {
         grace: Duration::from_secs(5),
         retain_age: Duration::ZERO,
     };
-    (state.acked, outputs, commit)
+    Ok((state.acked, outputs, commit))
 }
 
 /// What waits for the processor above.
-fn open_queue(id: &str, root: &Path, kind: Kind) -> Queue<Disk> {
-    let disk = unlocked(|| Disk::lock(&root.join("upstream"))).unwrap();
+fn open_queue(id: &str, root: &Path, kind: Kind) -> Result<Queue<Disk>, SpoolError> {
+    let disk = unlocked(|| Disk::lock(&root.join("upstream")))?;
     let config = SpoolConfig {
         hunter_id: format!("processor:{id}"),
         max_bytes: QUEUE,
@@ -237,7 +264,7 @@ fn open_queue(id: &str, root: &Path, kind: Kind) -> Queue<Disk> {
         sync_after: Duration::from_millis(50),
         sync_bytes: 2 << 10,
     };
-    Queue::open(if kind.durability == Durability::Disk { disk } else { disk.volatile() }, config).unwrap()
+    Queue::open(if kind.durability == Durability::Disk { disk } else { disk.volatile() }, config)
 }
 
 /// The road to the processor above, at work.
@@ -275,24 +302,56 @@ fn climb(node: &Node, crash: Arc<Crash>, shared: &Arc<Shared>, queue: Queue<Disk
     Climb { backlog, uplink, ending }
 }
 
-/// The record thread, from the start on.
-fn records(name: String, root: &Path, kind: Kind, begun: &SyncSender<Begun>) {
-    let (known, outputs, commit) = open(root, kind);
+/// The record thread, from the start on; over again from what is stored when the disk does not confirm, as in `topology::write`.
+fn records(name: String, root: &Path, kind: Kind, begun: &SyncSender<Begun>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let (known, outputs, commit) = open(root, kind)?;
     let (jobs, mut queue): (_, mpsc::Receiver<Job>) = mpsc::channel(kind.jobs);
     let mut shared = Shared::new(name, true, kind.hunters, Ingest::restore(&known), 1, kind.durability, jobs);
     shared.monitors = Monitors::new(MONITORS).with_rings(RING);
     let shared = Arc::new(shared);
     let peers = kind.peer.map(|p| format!("p{p}:{PORT}")).into_iter().collect();
     shared.doors.set(Doors { connections: Arc::default(), access: Access::new(true, None), peers }).ok().unwrap();
-    let (ask, asked) = sync_channel(4);
+    let (give, taken) = sync_channel(1);
+    let (left, back) = sync_channel(1);
+    let mut line = begin(&shared, commit, &give)?;
+    let up = kind.above.map(|_| open_queue(&shared.id, root, kind)).transpose()?;
+    begun.send(Begun { shared: Arc::clone(&shared), commits: Commits { taken, left }, queue: up }).unwrap();
+    let (mut outputs, mut first) = (outputs, Vec::new());
+    while let End::Failed(theirs) = record::run(Arc::clone(&shared), outputs, first, &mut queue, line) {
+        let mut left = clock::receive(&back).unwrap();
+        left.jobs.extend(theirs);
+        let again = || {
+            left.take_back()?;
+            let (_, outputs, commit) = open(root, kind)?;
+            Ok::<_, Box<dyn Error + Send + Sync>>((outputs, begin(&shared, commit, &give)?))
+        };
+        (outputs, line) = loop {
+            if shared.stopping.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            match again() {
+                Ok(again) => break again,
+                Err(_) => clock::pause(RETRY),
+            }
+        };
+        first = left.jobs;
+    }
+    Ok(())
+}
+
+/// Gives the commit thread what is open.
+fn begin(
+    shared: &Arc<Shared>,
+    commit: Commit,
+    give: &SyncSender<(Committer, Receiver<Ask>)>,
+) -> Result<Line, Box<dyn Error + Send + Sync>> {
+    let (asks, asked) = sync_channel(4);
     let progress = Arc::new(Progress::default());
     let (again, places) = (commit.again.clone(), commit.places.clone());
-    let line = Line { asks: ask, progress: Arc::clone(&progress), again, places, checkpoint_bytes: 4000 };
-    let committer = Committer::new(commit, Arc::clone(&shared), progress).unwrap();
-    let up = kind.above.map(|_| open_queue(&shared.id, root, kind));
-    begun.send(Begun { shared: Arc::clone(&shared), committer, asked, queue: up }).unwrap();
-    // disks that do not confirm are not played here
-    let _end = record::run(shared, outputs, Vec::new(), &mut queue, line);
+    let line = Line { asks, progress: Arc::clone(&progress), again, places, checkpoint_bytes: 4000 };
+    let committer = Committer::new(commit, Arc::clone(shared), progress)?;
+    clock::send(give, (committer, asked));
+    Ok(line)
 }
 
 /// One life, until its host crashes or it is told to stop.
@@ -302,10 +361,13 @@ pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
     let (name, root, of) = (node.name.clone(), node.root.clone(), Arc::clone(&crash));
     let actor = Actor::new(&node.play, Handle::current(), move || {
         of.enter();
-        records(name, &root, kind, &begun);
+        if records(name, &root, kind, &begun).is_err() {
+            // a start that its disk does not confirm is none
+            of.kill();
+        }
     });
     node.actors.borrow_mut().push(actor);
-    let Begun { shared, committer, asked, queue } = loop {
+    let Begun { shared, commits, queue } = loop {
         node.act();
         if let Ok(begun) = begins.try_recv() {
             break begun;
@@ -315,7 +377,7 @@ pub(super) async fn run(node: Rc<Node>) -> turmoil::Result {
     let of = Arc::clone(&crash);
     let actor = Actor::new(&node.play, Handle::current(), move || {
         of.enter();
-        let _left = committer.run(&asked);
+        commits.run();
     });
     let road = queue.zip(kind.above).map(|(queue, above)| climb(&node, crash, &shared, queue, above));
     node.actors.borrow_mut().push(actor);

@@ -40,6 +40,8 @@ pub(super) enum What {
     FullDisk(usize),
     /// A processor's disk takes so many milliseconds to confirm.
     SlowDisk(usize, u64),
+    /// A processor's disk does not confirm.
+    DeafDisk(usize),
 }
 
 /// When, and for how long.
@@ -177,6 +179,7 @@ fn fault(d: &mut Dice, hunters: usize, processors: usize, calm: Duration) -> Fau
         13 => What::DeafSpool(h),
         14 | 15 => What::FullDisk(p),
         16 if p != q => What::CutAbove(p, q),
+        17 => What::DeafDisk(p),
         _ => What::SlowDisk(p, 20 + d.roll(4000)),
     };
     let span = u64::try_from(calm.as_millis()).unwrap();
