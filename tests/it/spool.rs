@@ -227,10 +227,10 @@ const SPILLS_AT: (&str, usize) = ("8M", 8 << 20);
 const LONG: usize = 1400;
 
 /// How many packets may be gone with a hunter that is killed, however many its next run reports: `wal` has all in its log but the open batch
-/// (100 ms, or 1024 packets) and what it has not read yet, for which a machine with better things to do has another 200 ms; `spill` has all on
+/// (100 ms, or 1024 packets) and what it has not read yet, for which a machine with better things to do has the rest of a second; `spill` has all on
 /// disk that its memory does not hold. `memory` has all that its processor has not acknowledged in memory.
 fn may_be_gone(durability: &str, per_second: u64) -> u64 {
-    let unread_and_open = per_second * 3 / 10 + 1024;
+    let unread_and_open = per_second + 1024;
     match durability {
         "wal" => unread_and_open,
         "spill" => unread_and_open + (SPILLS_AT.1 / LONG) as u64,

@@ -62,9 +62,9 @@ pub(super) struct Plan {
 
 impl Plan {
     /// What a killed hunter may not have had in its log: an open batch of 100 ms, or 64 KiB of packets of some 550 bytes, as much read ahead, and as
-    /// much in its pipe; a machine with better things to do has another 200 ms.
+    /// much in its pipe; a machine with better things to do has the rest of a second.
     fn may_be_unlogged(&self) -> u64 {
-        self.handful * 100 * 3 / 10 + 3 * (64 << 10) / 550
+        self.handful * 100 + 3 * (64 << 10) / 550
     }
 }
 
