@@ -4,7 +4,7 @@
 //! followed; names are single components relative to an open directory, so nothing lands outside it; a writer asks
 //! for room first, and is refused before `--min-free` is touched. That reserve is for small files: records and the state.
 //!
-//! Refuses: directories others may write to; existing files that are not plain files, are not ours or have a second name.
+//! Refuses: directories others may write to, and those below one where others may put another in their place; existing files that are not plain files, are not ours or have a second name.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{RecordError, fault};
+use super::{RecordError, above, fault};
 
 /// Suffix of a file that does not have its final name yet.
 pub(crate) const PART: &str = ".part";
@@ -122,18 +122,19 @@ impl Dir {
     /// Opens `path`, creating it (0700) where it is missing.
     ///
     /// # Errors
-    /// [`RecordError::Unsafe`] when others may write to it; [`RecordError::Io`].
+    /// [`RecordError::Unsafe`] when others may write to it, or to a directory above it that is not sticky; [`RecordError::Io`].
     pub fn open(path: impl AsRef<Path>, access: Access, min_free: MinFree) -> Result<Self, RecordError> {
         let path = path.as_ref();
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| RecordError::io("create", path, e))?;
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| RecordError::io("open", path, e))?;
-        let mode = rustix::fs::fstat(&fd).map_err(|e| RecordError::io("inspect", path, e))?.st_mode;
-        let (others_write, sticky) = (mode & 0o002 != 0, mode & 0o1000 != 0);
-        if others_write && !(sticky && access == Access::Sticky) {
+        let stat = rustix::fs::fstat(&fd).map_err(|e| RecordError::io("inspect", path, e))?;
+        let others_write = stat.st_mode & 0o002 != 0;
+        let refused = others_write && (access == Access::Private || above::is_open(&stat));
+        if let Some(path) = if refused { Some(path.into()) } else { above::open_one(&fd, path) } {
             let reason = "everybody may write to this directory; choose another or: chmod o-w";
-            return Err(RecordError::Unsafe { path: path.into(), reason });
+            return Err(RecordError::Unsafe { path, reason });
         }
         Ok(Self {
             fd,
@@ -483,6 +484,28 @@ mod tests {
         set(0o1777);
         assert!(matches!(open(Access::Private), Err(RecordError::Unsafe { .. })));
         assert!(open(Access::Sticky).is_ok());
+    }
+
+    #[test]
+    fn refuses_a_directory_below_one_that_everybody_may_write_to() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (upper, ours) = (tmp.path().join("upper"), tmp.path().join("upper/between/ours"));
+        fs::create_dir_all(&ours).unwrap();
+        let set = |mode| fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).unwrap();
+        let open = |path: &Path, access| Dir::open(path, access, MinFree::NONE);
+        symlink(&ours, tmp.path().join("link")).unwrap();
+
+        set(0o777);
+        for path in [&ours, &tmp.path().join("link"), &ours.join("new")] {
+            for access in [Access::Private, Access::Sticky] {
+                let Err(RecordError::Unsafe { path, .. }) = open(path, access) else { panic!("{}", path.display()) };
+                assert_eq!(path, upper.canonicalize().unwrap());
+            }
+        }
+        set(0o1777);
+        assert!(open(&ours, Access::Private).is_ok() && open(&ours, Access::Sticky).is_ok());
+        set(0o775);
+        assert!(open(&ours, Access::Private).is_ok());
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //!
 //! Refuses: threads, clocks and tasks (the caller is a blocking writer thread that says what time it is).
 
+mod above;
 pub mod append;
 mod block;
 pub mod calls;

@@ -1,0 +1,34 @@
+//! The directories above one of ours: who may write to one of them puts another in the place of ours.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, Stat};
+
+/// Whether everybody may rename and remove what is in a directory: all may write to it, and no sticky bit keeps others' names.
+pub(super) const fn is_open(stat: &Stat) -> bool {
+    stat.st_mode & 0o002 != 0 && stat.st_mode & 0o1000 == 0
+}
+
+/// The nearest directory above `dir`, which was opened by `path`, that [`is_open`]. What cannot be looked at is not.
+pub(super) fn open_one(dir: &OwnedFd, path: &Path) -> Option<PathBuf> {
+    let canonical = path.canonicalize().ok();
+    let (mut at, mut below) = (up(dir)?, rustix::fs::fstat(dir).ok()?);
+    // as many as a path may have (PATH_MAX, limits.h), and its last is its own parent
+    for depth in 1..2048 {
+        let stat = rustix::fs::fstat(&at).ok()?;
+        if (stat.st_dev, stat.st_ino) == (below.st_dev, below.st_ino) {
+            return None;
+        }
+        if is_open(&stat) {
+            let named = canonical.as_deref().and_then(|path| path.ancestors().nth(depth)).map(Path::to_path_buf);
+            return Some(named.unwrap_or_else(|| (0..depth).fold(path.to_path_buf(), |path, _| path.join(".."))));
+        }
+        (at, below) = (up(&at)?, stat);
+    }
+    None
+}
+
+fn up(dir: &OwnedFd) -> Option<OwnedFd> {
+    rustix::fs::openat(dir, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+}
