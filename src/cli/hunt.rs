@@ -13,6 +13,7 @@ use crate::config::{self, HuntConfig, Mode, Sandbox};
 use crate::filter::Filter;
 use crate::hunter::{self, Facts, HunterError, Parts, Report};
 use crate::net::{Dialer, Transport};
+use crate::record::readers::Readers;
 use crate::sniffer;
 use crate::telemetry::{OPERATOR, clock};
 use crate::uplink::{BacklogConfig, Durability, Ending, Party, UplinkConfig, WhenFull};
@@ -44,7 +45,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     // certificates may be root's alone
     let (dialer, transport) = (security::dialer(&config.security)?, pages::of_client(&config.security));
     let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
-    privileges::drop_to(config.system.user.as_deref(), needs)?;
+    privileges::drop_to(config.system.user.as_deref(), needs, Readers::NONE)?;
     if config.system.sandbox == Sandbox::On {
         privileges::shed(needs)?;
         sandbox::enter(Role::Hunter, &reach(&config, &started))?;
@@ -58,7 +59,7 @@ fn reach(config: &HuntConfig, started: &Started) -> Reach {
     reach.reads(started.merged.file.iter().chain(&config.filters.file).chain(&config.capture.read));
     reach.reads(config.security.files());
     if spool::asked(config).0 != Durability::Memory || config.hunter.disk_buffer.dir.is_some() {
-        config.spool_dir.iter().for_each(|dir| reach.writes_into(dir));
+        config.spool_dir.iter().for_each(|dir| reach.writes_into(dir, Readers::NONE));
     }
     reach
 }

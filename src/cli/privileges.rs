@@ -13,11 +13,13 @@
 use std::fs;
 
 use anyhow::Context;
-use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, getgroups, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities, set_keep_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
+
+use crate::record::readers::Readers;
 
 use super::exit::Stop;
 
@@ -45,22 +47,54 @@ impl Needs {
     }
 }
 
-/// Becomes `user`, where one is given, and gives up what this command does not need.
-pub(super) fn drop_to(user: Option<&str>, needs: Needs) -> Result<(), Stop> {
+/// Becomes `user`, where one is given, and gives up what this command does not need. Started as root, it is a member of the group of
+/// `readers` from here on, so that it may give files to it; else it must be one already.
+pub(super) fn drop_to(user: Option<&str>, needs: Needs, readers: Readers) -> Result<(), Stop> {
     if fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
         return Err(anyhow::anyhow!("cannot give up privileges: threads run already; this is a bug, please report it").into());
     }
     set_no_new_privs(true).context("cannot give up gaining privileges (PR_SET_NO_NEW_PRIVS)")?;
     if let Some(name) = user {
-        let account = Account::find(name)?;
+        let mut account = Account::find(name)?;
+        account.groups.extend(readers.id());
         account.become_it(needs).with_context(|| format!("cannot become the user '{name}'"))?;
         tracing::info!(user = name, uid = account.uid, gid = account.gid, keeps = ?needs, "privileges dropped");
     } else if !geteuid().is_root() {
         // given by the file or by systemd: the rest of them is not for us
         keep(needs).context("cannot give up capabilities")?;
+    } else if let Some(group) = readers.id() {
+        let mut groups = getgroups().context("cannot read the groups of this process")?;
+        groups.push(Gid::from_raw(group));
+        set_thread_groups(&groups).context("cannot become a member of --pcap-group (setgroups)")?;
     }
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot forbid core dumps (PR_SET_DUMPABLE)")?;
     Ok(())
+}
+
+/// The group that may read what is written, by name, from the file of group(5), or by number.
+pub(super) fn readers(group: Option<&str>) -> Result<Readers, Stop> {
+    let Some(name) = group else { return Ok(Readers::NONE) };
+    if let Ok(id) = name.parse() {
+        return Ok(Readers::group(id));
+    }
+    let Some(id) = group_of(name, &read("/etc/group", "--pcap-group as a number")?) else {
+        return Err(Stop::usage(format!("--pcap-group: there is no group '{name}' in /etc/group; make one, or give its number")));
+    };
+    Ok(Readers::group(id))
+}
+
+fn group_of(name: &str, group: &str) -> Option<u32> {
+    let fields = group.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|f| f.first() == Some(&name))?;
+    fields.get(2)?.parse().ok()
+}
+
+/// A file of accounts; where it is too large, `instead` can be given.
+fn read(path: &str, instead: &str) -> Result<String, Stop> {
+    let length = fs::metadata(path).with_context(|| format!("cannot read {path}"))?.len();
+    if length > FILE_MAX {
+        return Err(anyhow::anyhow!("{path} is larger than 16 MiB; give {instead}").into());
+    }
+    Ok(fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?)
 }
 
 /// Gives up what root has beyond the needs and the files of others: what a sandbox is for is not left to root's powers.
@@ -88,13 +122,7 @@ impl Account {
             };
             return Self { uid, gid, groups: Vec::new() }.unless_root(name);
         }
-        let read = |path: &str| -> Result<String, Stop> {
-            let length = fs::metadata(path).with_context(|| format!("cannot read {path}"))?.len();
-            if length > FILE_MAX {
-                return Err(anyhow::anyhow!("{path} is larger than 16 MiB; give --user as UID:GID").into());
-            }
-            Ok(fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?)
-        };
+        let read = |path| read(path, "--user as UID:GID");
         let Some(account) = Self::parse(name, &read("/etc/passwd")?, &read("/etc/group")?) else {
             return Err(Stop::usage(format!("--user: there is no user '{name}' in /etc/passwd; make one, or give UID:GID")));
         };
@@ -163,6 +191,14 @@ mod tests {
         assert_eq!(account, Account { uid: 990, gid: 980, groups: vec![4, 77] });
         assert_eq!(Account::parse("l", PASSWD, GROUP), None);
         assert_eq!(Account::parse("broken", PASSWD, GROUP), None);
+    }
+
+    #[test]
+    fn a_group_is_a_name_or_a_number() {
+        assert_eq!((group_of("pcap", GROUP), group_of("pca", GROUP)), (Some(77), None));
+        assert_eq!(readers(Some("4711")).unwrap(), Readers::group(4711));
+        assert_eq!(readers(None).unwrap(), Readers::NONE);
+        assert!(readers(Some("no-such-group-here")).unwrap_err().to_string().contains("no group 'no-such-group-here'"));
     }
 
     #[test]

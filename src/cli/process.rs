@@ -18,6 +18,7 @@ use crate::record::RecordError;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
 use crate::record::name::{Pattern, Purpose};
+use crate::record::readers::Readers;
 use crate::record::rotate::{RotateConfig, Rotating};
 use crate::record::state::{Acked, Places, State};
 use crate::record::unified::Unified;
@@ -54,16 +55,17 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let dialer = upstream::dialer(&config)?;
     let transport = pages::of_server(&config.security);
     let needs = if (1..1024).contains(&config.processor.listen().1) { Needs::LowPort } else { Needs::Nothing };
-    privileges::drop_to(config.system.user.as_deref(), needs)?;
+    let readers = privileges::readers(config.system.pcap_group.as_deref())?;
+    privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
     if config.system.sandbox == Sandbox::On {
         privileges::shed(needs)?;
-        sandbox::enter(Role::Processor, &reach(&config, &started))?;
+        sandbox::enter(Role::Processor, &reach(&config, readers, &started))?;
     }
     runtime::block_on(supervise(config, (tls, transport), (access, dialer), matches, &started))
 }
 
 /// What it reads and writes from here on.
-fn reach(config: &ProcessConfig, started: &Started) -> Reach {
+fn reach(config: &ProcessConfig, readers: Readers, started: &Started) -> Reach {
     let mut reach = Reach::default();
     reach.reads(started.merged.file.iter().chain(&config.processor.filter_file));
     if let ServerSecurity::Tls { cert_file, key_file, client_ca_file, crl_file, api_keys_file, grants_file, .. } =
@@ -74,22 +76,22 @@ fn reach(config: &ProcessConfig, started: &Started) -> Reach {
     }
     if let Some(above) = &config.upstream {
         reach.reads(above.files());
-        reach.writes_into(&config.upstream_dir);
+        reach.writes_into(&config.upstream_dir, Readers::NONE);
     }
-    reach.writes_into(&config.state_dir);
+    reach.writes_into(&config.state_dir, Readers::NONE);
     let p = &config.processor;
-    p.write_file.iter().for_each(|file| reach.writes_file(file));
+    p.write_file.iter().for_each(|file| reach.writes_file(file, readers));
     if p.per_call_pcap.enabled {
-        reach.writes_into(&p.per_call_pcap.output_dir);
+        reach.writes_into(&p.per_call_pcap.output_dir, readers);
     }
     if p.auto_rotate_pcap.enabled {
-        reach.writes_into(&p.auto_rotate_pcap.output_dir);
+        reach.writes_into(&p.auto_rotate_pcap.output_dir, readers);
     }
     // files of an earlier run may have to be made what was stored, wherever they are
     let state = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).and_then(|dir| State::load(&dir));
     if let Ok(Some(State { places, .. })) = state {
         let before = [places.unified, places.calls, places.rotating].into_iter().flatten();
-        before.filter(|dir| dir.is_dir()).for_each(|dir| reach.writes_into(&dir));
+        before.filter(|dir| dir.is_dir()).for_each(|dir| reach.writes_into(&dir, Readers::NONE));
     }
     reach
 }
@@ -266,6 +268,7 @@ fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
 fn outputs(config: &ProcessConfig, limit: u64, stopping: &AtomicBool) -> Result<Option<(Outputs, Commit, Vec<Acked>)>, Stop> {
     let p = &config.processor;
     let min_free = spool::min_free(p.min_free);
+    let readers = privileges::readers(config.system.pcap_group.as_deref())?;
     let failed = |e: RecordError| Stop::from(anyhow::Error::from(e));
     let state_dir = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).map_err(failed)?;
     let durability = match p.durability {
@@ -284,7 +287,7 @@ fn outputs(config: &ProcessConfig, limit: u64, stopping: &AtomicBool) -> Result<
             CallLayout::Split => Layout::Split,
             CallLayout::Merged => Layout::Merged,
         };
-        cfg.min_free = min_free;
+        (cfg.min_free, cfg.readers) = (min_free, readers);
         cfg.max_pending_bytes = cfg.max_pending_bytes.min(usize::try_from(limit / 8).unwrap_or(usize::MAX));
         cfg.max_known_bytes = usize::try_from(memory::calls_of_a_processor(limit)).unwrap_or(usize::MAX);
         cfg.max_calls = cfg.max_calls.min((cfg.max_known_bytes / CALL_BYTES).max(1000));
@@ -297,7 +300,7 @@ fn outputs(config: &ProcessConfig, limit: u64, stopping: &AtomicBool) -> Result<
     let unified = match &p.write_file {
         Some(path) => {
             let at_once = usize::try_from(limit / 32).unwrap_or(usize::MAX).clamp(512 << 10, 8 << 20);
-            let file = Unified::open(path, None, min_free, trusted).map_err(failed)?;
+            let file = Unified::open_for(path, None, min_free, trusted, readers).map_err(failed)?;
             Some(if durability == processor::Durability::Disk { file.bypassing_cache(at_once) } else { file })
         }
         None => None,
@@ -311,7 +314,7 @@ fn outputs(config: &ProcessConfig, limit: u64, stopping: &AtomicBool) -> Result<
         if !rotate.max_duration.is_zero() {
             cfg.max_age = rotate.max_duration;
         }
-        cfg.min_free = min_free;
+        (cfg.min_free, cfg.readers) = (min_free, readers);
         Some(Rotating::open(&rotate.output_dir, cfg).map_err(failed)?)
     } else {
         None

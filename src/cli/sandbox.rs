@@ -14,7 +14,6 @@ mod calls;
 #[cfg(test)]
 mod tests;
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -22,6 +21,8 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
     path_beneath_rules,
 };
+
+use crate::record::readers::{Readers, make_dir};
 
 pub(super) use self::calls::Role;
 use super::exit::Stop;
@@ -49,14 +50,14 @@ impl Reach {
     }
 
     /// This file is written, and others beside it.
-    pub(super) fn writes_file(&mut self, file: &Path) {
-        self.writes_into(&parent(file));
+    pub(super) fn writes_file(&mut self, file: &Path, readers: Readers) {
+        self.writes_into(&parent(file), readers);
     }
 
-    /// This directory is written into; it is made if it is not there, as it would be later.
-    pub(super) fn writes_into(&mut self, dir: &Path) {
+    /// This directory is written into, for these readers; it is made if it is not there, as it would be later.
+    pub(super) fn writes_into(&mut self, dir: &Path, readers: Readers) {
         // one that cannot be made is said by who needs it
-        let _later = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        let _later = make_dir(dir, readers);
         self.write.push(dir.to_path_buf());
     }
 }

@@ -29,7 +29,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let started = start::start(matches)?;
     let config = started.merged.sniff(mode)?;
     let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
-    privileges::drop_to(config.system.user.as_deref(), needs)?;
+    let readers = privileges::readers(config.system.pcap_group.as_deref())?;
+    privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
     runtime::block_on(supervise(config, matches, &started))
 }
 
@@ -82,6 +83,7 @@ fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> R
         },
         write: config.sniff.write_file.clone(),
         min_free: MinFree::default(),
+        readers: privileges::readers(config.system.pcap_group.as_deref())?,
         count: (config.capture.count > 0).then_some(config.capture.count),
         renewed,
     };

@@ -412,6 +412,8 @@ pub struct System {
     pub user: Option<String>,
     /// Whether it is denied what it has no use for.
     pub sandbox: Sandbox,
+    /// Who may read what it writes out, besides whom it runs as.
+    pub pcap_group: Option<String>,
     /// Bytes it may take; 0 is half of what there is.
     pub memory_limit: u64,
 }

@@ -32,3 +32,35 @@ pub(super) fn open_one(dir: &OwnedFd, path: &Path) -> Option<PathBuf> {
 fn up(dir: &OwnedFd) -> Option<OwnedFd> {
     rustix::fs::openat(dir, "..", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::super::RecordError;
+    use super::super::dir::{Access, Dir, MinFree};
+    use super::*;
+
+    #[test]
+    fn refuses_a_directory_below_one_that_everybody_may_write_to() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (upper, ours) = (tmp.path().join("upper"), tmp.path().join("upper/between/ours"));
+        fs::create_dir_all(&ours).unwrap();
+        let set = |mode| fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).unwrap();
+        let open = |path: &Path, access| Dir::open(path, access, MinFree::NONE);
+        symlink(&ours, tmp.path().join("link")).unwrap();
+
+        set(0o777);
+        for path in [&ours, &tmp.path().join("link"), &ours.join("new")] {
+            for access in [Access::Private, Access::Sticky] {
+                let Err(RecordError::Unsafe { path, .. }) = open(path, access) else { panic!("{}", path.display()) };
+                assert_eq!(path, upper.canonicalize().unwrap());
+            }
+        }
+        set(0o1777);
+        assert!(open(&ours, Access::Private).is_ok() && open(&ours, Access::Sticky).is_ok());
+        set(0o775);
+        assert!(open(&ours, Access::Private).is_ok());
+    }
+}

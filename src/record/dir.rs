@@ -1,6 +1,7 @@
 //! The one place where files are created, opened, renamed and removed.
 //!
-//! Promises: every file is created with mode 0600 and `O_EXCL`, every directory with 0700; no final symbolic link is ever
+//! Promises: every file is created with mode 0600 and `O_EXCL`, every directory with 0700, and then given to those who may read it
+//! ([`Readers`]); no final symbolic link is ever
 //! followed; names are single components relative to an open directory, so nothing lands outside it; a writer asks
 //! for room first, and is refused before `--min-free` is touched. That reserve is for small files: records and the state.
 //!
@@ -8,10 +9,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::readers::{self, Readers};
 use super::{RecordError, above, fault};
 
 /// Suffix of a file that does not have its final name yet.
@@ -94,6 +96,7 @@ pub struct Dir {
     /// Its files are named after people: errors, which go into logs, do not name them.
     nameless: bool,
     min_free: MinFree,
+    readers: Readers,
     /// Whether anybody may create files here.
     crowded: bool,
     /// Bytes that may be written before free space is looked at again.
@@ -124,9 +127,17 @@ impl Dir {
     /// # Errors
     /// [`RecordError::Unsafe`] when others may write to it, or to a directory above it that is not sticky; [`RecordError::Io`].
     pub fn open(path: impl AsRef<Path>, access: Access, min_free: MinFree) -> Result<Self, RecordError> {
+        Self::open_for(path, access, min_free, Readers::NONE)
+    }
+
+    /// The same, for files that `readers` may read; where nobody else writes, they may enter it too.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`RecordError::Group`].
+    pub fn open_for(path: impl AsRef<Path>, access: Access, min_free: MinFree, readers: Readers) -> Result<Self, RecordError> {
         let path = path.as_ref();
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| RecordError::io("create", path, e))?;
+        readers::make_dir(path, readers)?;
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|e| RecordError::io("open", path, e))?;
         let stat = rustix::fs::fstat(&fd).map_err(|e| RecordError::io("inspect", path, e))?;
@@ -136,11 +147,15 @@ impl Dir {
             let reason = "everybody may write to this directory; choose another or: chmod o-w";
             return Err(RecordError::Unsafe { path, reason });
         }
+        if access == Access::Private {
+            readers.admit_to_dir(&fd, path, &stat)?;
+        }
         Ok(Self {
             fd,
             path: path.into(),
             nameless: false,
             min_free,
+            readers,
             crowded: others_write,
             granted: Cell::new(0),
             written: RefCell::default(),
@@ -195,7 +210,7 @@ impl Dir {
         self.path.join(if self.nameless { "(a call)" } else { name })
     }
 
-    /// Creates a file that must not exist: 0600, readable and appending. `None` when the name is taken.
+    /// Creates a file that must not exist: 0600, or 0640 for readers, readable and appending. `None` when the name is taken.
     ///
     /// Every file this program leaves on a disk is made here.
     pub(crate) fn create_new(&self, name: &str) -> Result<Option<File>, RecordError> {
@@ -206,6 +221,10 @@ impl Dir {
             Ok(fd) => {
                 fault::named(&self.path, None, name);
                 self.created.set(true);
+                if let Err(e) = self.readers.admit_to_file(&fd, &self.said(name)) {
+                    self.remove(name)?;
+                    return Err(e);
+                }
                 Ok(Some(File::from(fd)))
             }
             Err(Errno::EXIST) => Ok(None),
@@ -231,7 +250,13 @@ impl Dir {
             () if meta.nlink() != 1 => "it has a second name (hard link)",
             // Root may continue anybody's file, but not one that was put in its way.
             () if meta.uid() != me && (me != 0 || self.crowded) => "it belongs to somebody else",
-            () => return self.private(file, &path, meta.mode()).map(Some),
+            () => {
+                let file = self.private(file, &path, meta.mode())?;
+                if meta.uid() == me {
+                    self.readers.admit_to_file(&file, &path)?;
+                }
+                return Ok(Some(file));
+            }
         };
         Err(RecordError::Unsafe { path, reason })
     }
@@ -484,28 +509,6 @@ mod tests {
         set(0o1777);
         assert!(matches!(open(Access::Private), Err(RecordError::Unsafe { .. })));
         assert!(open(Access::Sticky).is_ok());
-    }
-
-    #[test]
-    fn refuses_a_directory_below_one_that_everybody_may_write_to() {
-        let tmp = tempfile::tempdir().unwrap();
-        let (upper, ours) = (tmp.path().join("upper"), tmp.path().join("upper/between/ours"));
-        fs::create_dir_all(&ours).unwrap();
-        let set = |mode| fs::set_permissions(&upper, fs::Permissions::from_mode(mode)).unwrap();
-        let open = |path: &Path, access| Dir::open(path, access, MinFree::NONE);
-        symlink(&ours, tmp.path().join("link")).unwrap();
-
-        set(0o777);
-        for path in [&ours, &tmp.path().join("link"), &ours.join("new")] {
-            for access in [Access::Private, Access::Sticky] {
-                let Err(RecordError::Unsafe { path, .. }) = open(path, access) else { panic!("{}", path.display()) };
-                assert_eq!(path, upper.canonicalize().unwrap());
-            }
-        }
-        set(0o1777);
-        assert!(open(&ours, Access::Private).is_ok() && open(&ours, Access::Sticky).is_ok());
-        set(0o775);
-        assert!(open(&ours, Access::Private).is_ok());
     }
 
     #[test]

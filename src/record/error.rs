@@ -51,6 +51,19 @@ pub enum RecordError {
         /// Why not, and what would help.
         reason: &'static str,
     },
+    /// A file or directory that the readers of output cannot be given.
+    #[error(
+        "cannot give {path} to the group {group} (--pcap-group): {source}; lc must run as a member of it, or be started as root"
+    )]
+    Group {
+        /// The file or directory.
+        path: PathBuf,
+        /// The group's number.
+        group: u32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A packet no capture file can carry. Trying again does not help; count it.
     #[error("a packet of {len} bytes is longer than the {max} a capture file can carry")]
     Oversize {
@@ -108,6 +121,6 @@ impl RecordError {
 
     /// Whether trying the same packet again can succeed.
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Io { .. })
+        matches!(self, Self::Full { .. } | Self::Io { .. } | Self::Group { .. })
     }
 }

@@ -39,6 +39,7 @@ pub mod losses;
 pub mod name;
 pub mod pcap;
 pub mod pcapng;
+pub mod readers;
 pub mod retain;
 pub mod rotate;
 pub mod state;

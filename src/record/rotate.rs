@@ -20,6 +20,7 @@ use super::append;
 use super::dir::{Access, Dir, Entries, MinFree, Names, PART};
 use super::file::{CaptureFile, Grown, Shape};
 use super::name::{Parties, Pattern, file_name};
+use super::readers::Readers;
 use super::unified::Length;
 use super::{FileFact, Format, Packet, RecordError};
 use crate::packet::{LinkType, Timestamp};
@@ -44,6 +45,8 @@ pub struct RotateConfig {
     pub block_bytes: usize,
     /// Free space that is never used up.
     pub min_free: MinFree,
+    /// Who may read the files.
+    pub readers: Readers,
 }
 
 impl RotateConfig {
@@ -57,6 +60,7 @@ impl RotateConfig {
             min_age: Duration::from_secs(10),
             block_bytes: 64 << 10,
             min_free: MinFree::default(),
+            readers: Readers::NONE,
         }
     }
 }
@@ -116,7 +120,7 @@ impl Rotating {
     /// # Errors
     /// [`RecordError::Unsafe`], [`RecordError::Io`].
     pub fn open(dir: &Path, cfg: RotateConfig) -> Result<Self, RecordError> {
-        let dir = Dir::open(dir, Access::Private, cfg.min_free)?;
+        let dir = Dir::open_for(dir, Access::Private, cfg.min_free, cfg.readers)?;
         let (open, closing, finished) = (SmallVec::new(), Vec::new(), Vec::new());
         let mut new = Self { cfg, dir, open, closing, now: Timestamp::MIN, finished, counters: Counters::default() };
         new.recover()?;

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use super::append;
 use super::dir::{Access, Dir, Entries, MinFree, Names};
 use super::file::{CaptureFile, Grown, Shape};
+use super::readers::Readers;
 use super::{Format, MAX_LINKS, Packet, RecordError};
 use crate::packet::LinkType;
 
@@ -69,11 +70,25 @@ impl Unified {
     /// # Errors
     /// [`RecordError::Mismatch`], [`RecordError::Corrupt`], [`RecordError::Unsafe`], [`RecordError::Io`].
     pub fn open(path: &Path, link: Option<LinkType>, min_free: MinFree, trusted: Vec<Length>) -> Result<Self, RecordError> {
+        Self::open_for(path, link, min_free, trusted, Readers::NONE)
+    }
+
+    /// The same, for files that `readers` may read.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`RecordError::Group`].
+    pub fn open_for(
+        path: &Path,
+        link: Option<LinkType>,
+        min_free: MinFree,
+        trusted: Vec<Length>,
+        readers: Readers,
+    ) -> Result<Self, RecordError> {
         let name = path.file_name().and_then(|n| n.to_str()).map(str::to_owned);
         let Some(name) = name else {
             return Err(RecordError::Unsafe { path: path.into(), reason: "its name is not a file name in UTF-8" });
         };
-        let dir = Dir::open(path.parent().unwrap_or(Path::new("")), Access::Sticky, min_free)?;
+        let dir = Dir::open_for(path.parent().unwrap_or(Path::new("")), Access::Sticky, min_free, readers)?;
         let format = Format::from_name(&name);
         let mut new = Self {
             dir,

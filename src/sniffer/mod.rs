@@ -19,6 +19,7 @@ use crate::filter::{BpfCompiler, FilterSet};
 use crate::flow::PacketTime;
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::record::dir::MinFree;
+use crate::record::readers::Readers;
 use crate::record::unified::Unified;
 use crate::record::{Origin, Packet, RecordError};
 use crate::voip::event::Event;
@@ -45,6 +46,8 @@ pub struct SnifferConfig {
     pub write: Option<PathBuf>,
     /// Free space to leave there.
     pub min_free: MinFree,
+    /// Who may read what is kept.
+    pub readers: Readers,
     /// Stop after this many frames.
     pub count: Option<u64>,
     /// Where other filters come from.
@@ -111,7 +114,7 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, SnifferError> {
     let unified = match &config.write {
-        Some(path) => Some(Unified::open(path, None, config.min_free, Vec::new())?),
+        Some(path) => Some(Unified::open_for(path, None, config.min_free, Vec::new(), config.readers)?),
         None => None,
     };
     let mut engine = Guarded::new(config.engine, Arc::clone(&config.filters), config.bpf);

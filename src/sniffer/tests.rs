@@ -53,6 +53,7 @@ fn what_the_kernel_and_the_interface_did_not_deliver_is_lost() {
         format: Format::Text,
         write: None,
         min_free: MinFree::NONE,
+        readers: Readers::NONE,
         count: None,
         renewed: Arc::default(),
     };

@@ -60,6 +60,7 @@ fn sniff(capture: &Path) -> (String, Outcome) {
         format: Format::Json,
         write: None,
         min_free: MinFree::NONE,
+        readers: lippycat::record::readers::Readers::NONE,
         count: None,
         renewed: Arc::default(),
     };

@@ -53,8 +53,8 @@ fn paths_that_are_not_named_are_not_there_and_named_ones_do_what_they_are_for() 
     symlink(at("elsewhere/x"), at("certs/link")).unwrap();
     let mut reach = Reach::default();
     reach.reads([&at("certs/key"), &at("certs/link")]);
-    reach.writes_into(&at("made/out"));
-    reach.writes_file(&at("made/file.pcap"));
+    reach.writes_into(&at("made/out"), Readers::NONE);
+    reach.writes_file(&at("made/file.pcap"), Readers::NONE);
     let root = tmp.path().to_path_buf();
 
     let answers = inside(Role::Processor, reach, move || {
@@ -136,7 +136,7 @@ fn eperm<T>(result: Result<T, Errno>) -> bool {
 fn calls_that_no_role_needs_are_refused_also_to_root() {
     let tmp = tempfile::tempdir().unwrap();
     let mut reach = Reach::default();
-    reach.writes_into(tmp.path());
+    reach.writes_into(tmp.path(), Readers::NONE);
     let root = tmp.path().to_path_buf();
 
     let refused = inside(Role::Hunter, reach, move || {

@@ -13,6 +13,9 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("sandbox")
         .default("on")
         .help("Deny this process the files and system calls it has no use for (landlock, seccomp)"),
+    Opt::new("system.pcap_group", Kind::Text, Group::Output, Commands::PROCESS.and(Commands::SNIFF))
+        .flag("pcap-group")
+        .help("Let this group (NAME or GID) read captures and records: files 0640, directories 0750"),
     // less is no limit a capture can live in
     Opt::new("system.memory_limit", Kind::SizeOrNone { min: 64 << 20, max: 1 << 46 }, Group::General, LONG)
         .flag("memory-limit")

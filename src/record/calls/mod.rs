@@ -42,6 +42,7 @@ use smallvec::SmallVec;
 use super::dir::{Access, Dir, MinFree};
 use super::file::CaptureFile;
 use super::name::{Parties, Pattern};
+use super::readers::Readers;
 use super::{FileFact, Format, MAX_CAPTURED, Packet, RecordError};
 use crate::packet::{LinkType, Timestamp};
 
@@ -104,6 +105,8 @@ pub struct CallFilesConfig {
     pub close_again_after: Duration,
     /// Free space that is never used up.
     pub min_free: MinFree,
+    /// Who may read the files.
+    pub readers: Readers,
 }
 
 impl CallFilesConfig {
@@ -122,6 +125,7 @@ impl CallFilesConfig {
             reopen_for: Duration::from_mins(10),
             close_again_after: Duration::from_secs(5),
             min_free: MinFree::default(),
+            readers: Readers::NONE,
         }
     }
 }
@@ -310,7 +314,7 @@ impl CallFiles {
     /// [`RecordError::Unsafe`] when others may write to it; [`RecordError::Io`].
     pub fn open(dir: &Path, cfg: CallFilesConfig) -> Result<Self, RecordError> {
         Ok(Self {
-            dir: Dir::open(dir, Access::Private, cfg.min_free)?.nameless(),
+            dir: Dir::open_for(dir, Access::Private, cfg.min_free, cfg.readers)?.nameless(),
             cfg,
             ids: HashMap::default(),
             calls: HashMap::default(),

@@ -473,6 +473,7 @@ pub(crate) fn engine(data: &[u8]) {
         format: Format::Json,
         write: None,
         min_free: MinFree::NONE,
+        readers: lippycat::record::readers::Readers::NONE,
         count: None,
         renewed: Arc::default(),
     };

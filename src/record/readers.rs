@@ -1,0 +1,73 @@
+//! Who may read what is written, besides its owner: nobody, or a group (`--pcap-group`).
+//!
+//! Promises: a file or directory is its owner's alone (0600, 0700) until it belongs to the group, and the group's to read from then on (0640,
+//! 0750), whatever the umask; a directory that is somebody else's, or where others write, keeps its mode.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Gid, Mode, OFlags, Stat};
+
+use super::RecordError;
+
+/// Nobody, or a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Readers(Option<u32>);
+
+impl Readers {
+    /// Nobody but the owner.
+    pub const NONE: Self = Self(None);
+
+    /// The members of this group.
+    pub const fn group(id: u32) -> Self {
+        Self(Some(id))
+    }
+
+    /// Which group that is.
+    pub const fn id(self) -> Option<u32> {
+        self.0
+    }
+
+    /// Lets them read a file of ours.
+    pub(super) fn admit_to_file(self, file: impl AsFd, path: &Path) -> Result<(), RecordError> {
+        self.admit(file, path, 0o640)
+    }
+
+    /// Lets them into a directory that is ours and was opened as such.
+    pub(super) fn admit_to_dir(self, dir: impl AsFd, path: &Path, stat: &Stat) -> Result<(), RecordError> {
+        let ours = stat.st_uid == rustix::process::geteuid().as_raw();
+        if ours { self.admit(dir, path, 0o750) } else { Ok(()) }
+    }
+
+    /// The group first: before it is that one, what it may do another might.
+    fn admit(self, it: impl AsFd, path: &Path, mode: u32) -> Result<(), RecordError> {
+        let Some(group) = self.0 else { return Ok(()) };
+        let it = it.as_fd();
+        let given = rustix::fs::fchown(it, None, Some(Gid::from_raw(group)));
+        given.and_then(|()| rustix::fs::fchmod(it, Mode::from_raw_mode(mode))).map_err(|e| RecordError::Group {
+            path: path.into(),
+            group,
+            source: io::Error::from(e),
+        })
+    }
+}
+
+/// Makes a directory, and those above it, where they are missing.
+///
+/// # Errors
+/// [`RecordError::Group`], [`RecordError::Io`].
+pub(crate) fn make_dir(path: &Path, readers: Readers) -> Result<(), RecordError> {
+    let above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
+    let missing: Vec<PathBuf> = above.take_while(|path| !path.exists()).map(Path::to_path_buf).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| RecordError::io("create", path, e))?;
+    for made in missing.iter().filter(|_| readers != Readers::NONE) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(made, flags, Mode::empty()).map_err(|e| RecordError::io("open", made, e))?;
+        let stat = rustix::fs::fstat(&dir).map_err(|e| RecordError::io("inspect", made, e))?;
+        readers.admit_to_dir(&dir, made, &stat)?;
+    }
+    Ok(())
+}
