@@ -11,6 +11,7 @@ use h2::client::SendRequest;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::hostile_good::{Good, assert_stored};
 use super::whole::{Processor, calls_capture, frames, succeed};
 
 pub(super) const REGISTER: &str = "/lippycat.management.ManagementService/RegisterHunter";
@@ -102,6 +103,7 @@ async fn a_thousand_idle_connections_leave_room_for_a_good_hunter() {
 async fn unfinished_messages_are_bounded_in_bytes_and_the_rest_is_refused() {
     let tmp = tempfile::tempdir().unwrap();
     let processor = processor(tmp.path());
+    let good = Good::start(tmp.path(), &processor);
     let piece = Bytes::from(vec![0; 16 << 10]);
     let before = resident(processor.id());
 
@@ -129,20 +131,21 @@ async fn unfinished_messages_are_bounded_in_bytes_and_the_rest_is_refused() {
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     let grown = resident(processor.id()).saturating_sub(before);
-    tokio::task::block_in_place(|| hunt(tmp.path(), processor.port, "good"));
+    let stored = tokio::task::block_in_place(|| good.end());
     tokio::task::block_in_place(stats_line);
     let log = processor.stop();
 
     assert!(refusals(&log, "crowded") > 0 && refusals(&log, "large") > 0, "{log}");
     println!("unfinished messages: {} MiB", grown >> 20);
     assert!(grown <= 64 << 20, "{} MiB", grown >> 20);
-    assert_eq!(frames(&tmp.path().join("all.pcap")), frames(&calls_capture()));
+    assert_stored(&tmp.path().join("all.pcap"), stored);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resets_large_headers_unknown_methods_and_streams_without_end_are_refused() {
     let tmp = tempfile::tempdir().unwrap();
     let processor = processor(tmp.path());
+    let good = Good::start(tmp.path(), &processor);
 
     // calls that are reset at once: the connection ends long before they do
     let mut rapid = http2(processor.port).await.unwrap();
@@ -179,7 +182,7 @@ async fn resets_large_headers_unknown_methods_and_streams_without_end_are_refuse
         streams.push(other.send_request(call(STREAM), false).unwrap());
         other = other.ready().await.unwrap();
     }
-    tokio::task::block_in_place(|| hunt(tmp.path(), processor.port, "good"));
+    let stored = tokio::task::block_in_place(|| good.end());
     tokio::task::block_in_place(stats_line);
     let log = processor.stop();
 
@@ -187,5 +190,5 @@ async fn resets_large_headers_unknown_methods_and_streams_without_end_are_refuse
     assert!(matches!(large, Err(()) | Ok(431)), "{large:?}");
     assert_eq!(denied, ["7", "7"], "PERMISSION_DENIED");
     assert_eq!((refusals(&log, "unknown_methods"), refusals(&log, "streams")), (2, 2));
-    assert_eq!(frames(&tmp.path().join("all.pcap")), frames(&calls_capture()));
+    assert_stored(&tmp.path().join("all.pcap"), stored);
 }
