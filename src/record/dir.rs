@@ -5,7 +5,7 @@
 //! followed; names are single components relative to an open directory, so nothing lands outside it; a writer asks
 //! for room first, and is refused before `--min-free` is touched. That reserve is for small files: records and the state.
 //!
-//! Refuses: directories others may write to, and those below one where others may put another in their place; existing files that are not plain files, are not ours or have a second name.
+//! Refuses: directories others may write to; existing files that are not plain files, are not ours or have a second name.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -125,7 +125,7 @@ impl Dir {
     /// Opens `path`, creating it (0700) where it is missing.
     ///
     /// # Errors
-    /// [`RecordError::Unsafe`] when others may write to it, or to a directory above it that is not sticky; [`RecordError::Io`].
+    /// [`RecordError::Unsafe`] when others may write to it; [`RecordError::Io`].
     pub fn open(path: impl AsRef<Path>, access: Access, min_free: MinFree) -> Result<Self, RecordError> {
         Self::open_for(path, access, min_free, Readers::NONE)
     }
@@ -143,9 +143,17 @@ impl Dir {
         let stat = rustix::fs::fstat(&fd).map_err(|e| RecordError::io("inspect", path, e))?;
         let others_write = stat.st_mode & 0o002 != 0;
         let refused = others_write && (access == Access::Private || above::is_open(&stat));
-        if let Some(path) = if refused { Some(path.into()) } else { above::open_one(&fd, path) } {
+        if refused {
             let reason = "everybody may write to this directory; choose another or: chmod o-w";
-            return Err(RecordError::Unsafe { path, reason });
+            return Err(RecordError::Unsafe { path: path.into(), reason });
+        }
+        // no more than a warning: volumes of containers are like that, and there nobody else is in them
+        if let Some(above) = above::open_one(&fd, path) {
+            tracing::warn!(
+                directory = %path.display(),
+                below = %above.display(),
+                "everybody may write to a directory above this one, and put another in its place; should others be on this machine: chmod o-w or +t"
+            );
         }
         if access == Access::Private {
             readers.admit_to_dir(&fd, path, &stat)?;
