@@ -434,6 +434,10 @@ impl<S: Fs> Queue<S> {
         self.granted = 0;
         self.given_way.push((key.epoch, to));
         self.forget(key);
+        // it is said to be lost from here on: it must not be there again after a loss of power
+        if self.fs.sync().is_err() {
+            self.io_errors = self.io_errors.saturating_add(1);
+        }
         true
     }
 

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::backlog::{Backlog, Done, Head, Kept, Staged};
 use crate::batch::SealedBatch;
 use crate::reason::DropReason;
@@ -164,9 +166,10 @@ impl<S: Fs> Spooler<S> {
 
     /// The hunter ends: what is in memory only goes to disk, then what waited behind it.
     fn close(&mut self) {
-        let now = self.now();
+        let (now, mut copies) = (self.now(), Vec::new());
         for (batch, logged) in self.backlog.take_memory() {
             let kept = if logged && self.queue.covers(batch.epoch, batch.seq) {
+                copies.push(SealedBatch { bytes: Bytes::new(), ..batch.clone() });
                 Kept::Logged
             } else {
                 match self.queue.append(item(&batch), false, now) {
@@ -175,12 +178,14 @@ impl<S: Fs> Spooler<S> {
                 }
             };
             self.backlog.kept(&batch, kept, self.queue.stats());
+            self.make_way(&mut copies);
         }
         while let Some(staged) = self.backlog.todo(Duration::ZERO, false).head {
             let head = match self.append(&staged, now) {
                 Ok(()) => Head::Written,
                 Err(refused) => Head::Dropped(reason(&refused)),
             };
+            self.make_way(&mut copies);
             self.publish(Done { head: Some(head), ..Done::default() });
         }
         if let Err(e) = self.queue.close(now) {
@@ -191,6 +196,14 @@ impl<S: Fs> Spooler<S> {
         if left.on_disk_packets > 0 {
             let (batches, packets) = (left.on_disk_batches, left.on_disk_packets);
             tracing::info!(batches, packets, bytes = left.spool_bytes, "kept on disk for the next start");
+        }
+    }
+
+    /// Of these, which were on disk and are in memory no more, some made room for what came behind them.
+    fn make_way(&mut self, copies: &mut Vec<SealedBatch>) {
+        for (epoch, through) in self.queue.take_given_way() {
+            let gone = copies.extract_if(.., |b| b.epoch == epoch && b.seq <= through);
+            gone.for_each(|batch| self.backlog.made_way(&batch));
         }
     }
 }

@@ -57,6 +57,23 @@ fn sync_never_says_ok_while_something_is_not_durable() {
     assert!(queue.stats().io_errors >= 2);
 }
 
+/// Found by whole systems: what was declared as given up came back with the power, and was acknowledged as known.
+#[test]
+fn what_was_given_up_for_want_of_room_is_not_there_again_after_a_loss_of_power() {
+    for seed in 0..30 {
+        let (fs, config) = (ModelFs::new(), config(4000, SpoolFull::DropOldest));
+        let mut queue = open(&fs, &config);
+        put(&mut queue, A, 1..=40);
+        // what is made new makes removals durable too
+        fs.fail(|f| f.create = true);
+        (41..=60).for_each(|seq| drop(queue.append(item(A, seq, 3, 100), false, at(seq))));
+        let through = queue.take_given_way().last().expect("it is full").1.0;
+        fs.crash(seed);
+
+        assert!(seqs(&mut open(&fs, &config)).iter().all(|seq| *seq > through), "{seed}");
+    }
+}
+
 #[test]
 fn half_a_record_that_cannot_be_cut_off_is_left_behind() {
     let (fs, config) = (ModelFs::new(), config(PLENTY, SpoolFull::Refuse));

@@ -279,6 +279,15 @@ impl Backlog {
         disk.publish(figures, epochs);
     }
 
+    /// A batch that was [kept](Self::kept) since it was on disk is there no more: what came behind it has its room.
+    pub(in crate::uplink) fn made_way(&self, batch: &SealedBatch) {
+        let mut state = self.state.lock();
+        state.count_dropped(batch, DropReason::SpoolFull);
+        if let Some(disk) = &mut state.disk {
+            (disk.kept, disk.unread) = (disk.kept.minus(tally(batch)), disk.unread.minus(tally(batch)));
+        }
+    }
+
     /// Whether whoever offers, and can wait, waits for the peer to acknowledge: quicker than the way over the disk and back.
     pub(super) fn waits_for_acks(&self, state: &State, has_room: bool) -> bool {
         let slow = state.disk.as_ref().is_some_and(|disk| !has_room || disk.is_behind());

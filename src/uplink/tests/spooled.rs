@@ -183,6 +183,45 @@ async fn a_full_disk_stops_nothing_and_what_it_costs_is_counted() {
     assert_eq!((end.on_disk_packets, end.in_memory_packets, end.dropped()), (0, 0, full.dropped()));
 }
 
+/// Copies on disk of what was in memory make room, at the end, for what was in memory alone.
+#[test]
+fn what_made_room_while_the_hunter_ended_is_counted_and_the_next_start_finds_the_rest() {
+    let tmp = tempfile::tempdir().unwrap();
+    let batches = sealed(A, 30);
+    let open = || {
+        let record = batches[0].bytes.len() as u64 + 64;
+        let config = SpoolConfig {
+            hunter_id: "edge".into(),
+            max_bytes: 20 * record,
+            min_free: MinFree::NONE,
+            when_full: SpoolFull::DropOldest,
+            segment_bytes: 20_000,
+            sync_after: LONG,
+            sync_bytes: u64::MAX,
+        };
+        Queue::open(unlocked(|| Disk::lock(tmp.path())).unwrap(), config).unwrap()
+    };
+    let size = batches[0].bytes.len() + 256;
+    let room = BacklogConfig { max_bytes: 48 * size, durability: Durability::Wal, ..BacklogConfig::default() };
+    let backlog = Arc::new(Backlog::new(room));
+    let mut spooler = Spooler::new(open(), Arc::clone(&backlog));
+    let offer = |batches: &[SealedBatch]| batches.iter().for_each(|b| assert!(matches!(backlog.offer(b.clone()), Offer::Taken)));
+
+    offer(&batches[..8]);
+    while backlog.snapshot().staged_batches > 0 {
+        assert!(spooler.step(Duration::ZERO));
+    }
+    offer(&batches[8..]);
+    backlog.close_spool();
+    assert!(!spooler.step(Duration::ZERO));
+    drop(spooler);
+
+    let end = backlog.snapshot();
+    check(&end);
+    assert!(end.dropped() > 0 && end.in_memory_packets == 0, "{end:?}");
+    assert_eq!(open().stats().unread.packets, end.on_disk_packets, "{end:?}");
+}
+
 fn segments(path: &Path) -> usize {
     std::fs::read_dir(path).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "seg")).count()
 }
