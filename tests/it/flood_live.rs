@@ -25,9 +25,9 @@ const SECONDS: u32 = 10;
 /// Handfuls a second, in each a packet of each end of each call.
 const HANDFULS: u32 = 50;
 
-/// Frames of the flood a second: 10 000, or as `LC_FLOOD_RATE` says.
+/// Frames of the flood a second: 5000, or as `LC_FLOOD_RATE` says.
 fn rate() -> u32 {
-    std::env::var("LC_FLOOD_RATE").map_or(10_000, |rate| rate.parse().unwrap())
+    std::env::var("LC_FLOOD_RATE").map_or(5000, |rate| rate.parse().unwrap())
 }
 
 fn udp(from: ([u8; 4], u16), to: ([u8; 4], u16), payload: &[u8]) -> Vec<u8> {
