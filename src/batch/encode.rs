@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::declare::{GRPC_PREFIX, grpc_prefix};
 use super::protobuf::{Out, Piece, WireType, batch, bytes_len, field_len, key, packet, varint_len};
-use super::{BatchSeq, BatchStats, Context, ContextKey, Epoch, Limits, SealedBatch};
+use super::{BatchSeq, BatchStats, Context, ContextKey, Epoch, LONG_BYTES, LONG_PACKETS, Limits, SealedBatch};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::reason::DropReason;
 
@@ -134,8 +134,8 @@ impl Encoder {
     pub fn lengthen(&mut self, times: u32) {
         let Limits { packets, bytes, hard_bytes, age } = self.config.limits;
         self.ends = Limits {
-            packets: packets.saturating_mul(times).max(1),
-            bytes: bytes.saturating_mul(times as usize).min(hard_bytes.max(bytes)),
+            packets: packets.saturating_mul(times).min(LONG_PACKETS.max(packets)).max(1),
+            bytes: bytes.saturating_mul(times as usize).min(LONG_BYTES.max(bytes)),
             hard_bytes,
             age: age.saturating_mul(times),
         };
@@ -251,7 +251,7 @@ impl Encoder {
     }
 
     fn buffer_bytes(&self) -> usize {
-        self.config.limits.bytes.saturating_add(4096)
+        self.ends.bytes.saturating_add(4096)
     }
 
     fn write_tail(&mut self, now_ns: i64, filter_version: u64, stats: &BatchStats) {

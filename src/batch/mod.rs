@@ -106,6 +106,12 @@ impl Default for Limits {
     }
 }
 
+/// What a batch that is made longer has at most, unless its limits say more: receivers serve a connection whatever others hold as long as it has no
+/// more unfinished than 128 KiB, and take no more packets in one.
+pub const LONG_BYTES: usize = 120 << 10;
+/// See [`LONG_BYTES`].
+pub const LONG_PACKETS: u32 = 16_384;
+
 /// Totals of the sending process since its start, as every batch repeats them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchStats {

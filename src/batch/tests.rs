@@ -139,6 +139,20 @@ fn dropped_ranges_follow_a_sealed_batch() {
 }
 
 #[test]
+fn a_batch_that_is_made_longer_stays_within_what_receivers_have_room_for() {
+    for (len, times, packets) in [(1000, 5, 110..123), (1, 1000, LONG_PACKETS..LONG_PACKETS + 1)] {
+        let mut encoder = encoder(Limits { bytes: if len == 1 { 1 << 20 } else { 64 << 10 }, ..Limits::default() });
+        encoder.lengthen(times);
+        let data = vec![1; len];
+        while encoder.push(&frame(1, &data), None, &[], false) == Pushed::Stored {}
+        let sealed = encoder.seal(0, 0, &BatchStats::default()).unwrap();
+
+        assert!(packets.contains(&sealed.packets), "{}", sealed.packets);
+        read(&sealed);
+    }
+}
+
+#[test]
 fn full_batches_reuse_buffers_that_nobody_holds() {
     let mut encoder = encoder(Limits::default());
     let mut addresses = Vec::new();

@@ -31,7 +31,7 @@ pub struct ViewLimits {
 
 impl Default for ViewLimits {
     fn default() -> Self {
-        Self { bytes: (10 << 20) + (128 << 10), packets: 16_384, contexts: 16_384, references: 65_536 }
+        Self { bytes: (10 << 20) + (128 << 10), packets: super::LONG_PACKETS as usize, contexts: 16_384, references: 65_536 }
     }
 }
 

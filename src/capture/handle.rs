@@ -98,7 +98,7 @@ impl Unwrapped {
 }
 
 /// Longer than the kernel keeps a block of its ring that is not full.
-const RETIRED: Duration = Duration::from_secs(1);
+const RETIRED: Duration = Duration::from_secs(2);
 /// Delivered frames between readings of the counters, beside those the caller asks for.
 const REFRESH: u64 = 1 << 24;
 
@@ -236,6 +236,8 @@ impl Handle {
         let (link, interface) = (self.link, self.interface);
         let mut last = None;
         let mut count = 0u64;
+        // before the look: this thread may be stopped behind it
+        let quiet = self.rest.since.elapsed();
         let result = capture.dispatch(Some(QUOTA), |packet| {
             // With nanosecond precision `tv_usec` holds nanoseconds (pcap_set_tstamp_precision(3)).
             let ts = Timestamp::from_secs_nanos(packet.header.ts.tv_sec, packet.header.ts.tv_usec);
@@ -247,7 +249,7 @@ impl Handle {
         let delivered_before = self.delivered;
         self.delivered = self.delivered.saturating_add(count);
         match (count, &result) {
-            (0, Ok(_)) => self.rest.note_nothing(self.rest.since.elapsed()),
+            (0, Ok(_)) => self.rest.note_nothing(quiet),
             _ => self.rest = Rest::begin(self.received.total),
         }
         if self.delivered / REFRESH != delivered_before / REFRESH {
@@ -264,7 +266,6 @@ impl Handle {
 
     /// Closes a handle that can give no more.
     fn lose(&mut self, reason: String) -> CaptureError {
-        self.rest = Rest::begin(self.received.total);
         let left = self.stats().in_ring;
         self.died = self.died.saturating_add(left);
         self.capture = None;
@@ -381,9 +382,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_known_to_be_empty_when_nothing_was_counted_for_a_second_and_nothing_is_left() {
+    fn a_ring_is_known_to_be_empty_when_nothing_was_counted_for_two_seconds_and_nothing_is_left() {
         let mut rest = Rest::begin(7);
-        let seen = [0, 999, 1000, 0].map(|millis| {
+        let seen = [0, 1999, 2000, 0].map(|millis| {
             rest.note_nothing(Duration::from_millis(millis));
             rest.empty
         });

@@ -159,7 +159,7 @@ pub struct InterfaceInfo {
 /// Conservation K1: [`Self::seen`] = captured + `kernel_dropped` + `interface_dropped` + `in_ring`, where *captured* is
 /// the receiver's own count. `in_ring` cannot be read anywhere (libpcap hides its ring, and the kernel counts frames in,
 /// not out), so it is what the kernel accepted and this source has not handed over. K1 is therefore a test only at rest:
-/// when the kernel has counted nothing for a second and nothing was left to hand over, `in_ring` is 0, whatever is missing.
+/// when the kernel has counted nothing for two seconds and nothing was left to hand over, `in_ring` is 0, whatever is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelStats {
     /// Frames that passed the kernel filter, those dropped for want of room included (`pcap_stats(3)` `ps_recv` on

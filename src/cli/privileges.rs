@@ -13,7 +13,7 @@
 use std::fs;
 
 use anyhow::Context;
-use rustix::process::{DumpableBehavior, Gid, Uid, geteuid, getgroups, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, Gid, Uid, getegid, geteuid, getgroups, set_dumpable_behavior};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, set_capabilities, set_keep_capabilities,
     set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
@@ -63,9 +63,11 @@ pub(super) fn drop_to(user: Option<&str>, needs: Needs, readers: Readers) -> Res
         // given by the file or by systemd: the rest of them is not for us
         keep(needs).context("cannot give up capabilities")?;
     } else if let Some(group) = readers.id() {
-        let mut groups = getgroups().context("cannot read the groups of this process")?;
-        groups.push(Gid::from_raw(group));
-        set_thread_groups(&groups).context("cannot become a member of --pcap-group (setgroups)")?;
+        let (mut groups, group) = (getgroups().context("cannot read the groups of this process")?, Gid::from_raw(group));
+        if group != getegid() && !groups.contains(&group) {
+            groups.push(group);
+            set_thread_groups(&groups).context("cannot become a member of --pcap-group (setgroups)")?;
+        }
     }
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot forbid core dumps (PR_SET_DUMPABLE)")?;
     Ok(())
@@ -75,7 +77,8 @@ pub(super) fn drop_to(user: Option<&str>, needs: Needs, readers: Readers) -> Res
 pub(super) fn readers(group: Option<&str>) -> Result<Readers, Stop> {
     let Some(name) = group else { return Ok(Readers::NONE) };
     if let Ok(id) = name.parse() {
-        return Ok(Readers::group(id));
+        // chown(2) takes the highest for "leave it"
+        return if id == u32::MAX { Err(Stop::usage(format!("--pcap-group: {id} is no group"))) } else { Ok(Readers::group(id)) };
     }
     let Some(id) = group_of(name, &read("/etc/group", "--pcap-group as a number")?) else {
         return Err(Stop::usage(format!("--pcap-group: there is no group '{name}' in /etc/group; make one, or give its number")));
@@ -198,6 +201,7 @@ mod tests {
         assert_eq!((group_of("pcap", GROUP), group_of("pca", GROUP)), (Some(77), None));
         assert_eq!(readers(Some("4711")).unwrap(), Readers::group(4711));
         assert_eq!(readers(None).unwrap(), Readers::NONE);
+        assert!(readers(Some("4294967295")).unwrap_err().to_string().contains("is no group"));
         assert!(readers(Some("no-such-group-here")).unwrap_err().to_string().contains("no group 'no-such-group-here'"));
     }
 

@@ -41,7 +41,7 @@ const CALL_BYTES: usize = 24 << 10;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let started = start::start(matches)?;
-    let config = started.merged.process(&started.environment)?;
+    let mut config = started.merged.process(&started.environment)?;
     if config.security == ServerSecurity::PlainText {
         tracing::warn!("INSECURE: packets are received in plain text, from whoever connects (--insecure)");
     }
@@ -56,6 +56,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let transport = pages::of_server(&config.security);
     let needs = if (1..1024).contains(&config.processor.listen().1) { Needs::LowPort } else { Needs::Nothing };
     let readers = privileges::readers(config.system.pcap_group.as_deref())?;
+    // its name is not looked up again, should files be opened anew
+    config.system.pcap_group = readers.id().map(|id| id.to_string());
     privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
     if config.system.sandbox == Sandbox::On {
         privileges::shed(needs)?;

@@ -27,9 +27,10 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
         _ => (Mode::Generic, matches),
     };
     let started = start::start(matches)?;
-    let config = started.merged.sniff(mode)?;
+    let mut config = started.merged.sniff(mode)?;
     let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
     let readers = privileges::readers(config.system.pcap_group.as_deref())?;
+    config.system.pcap_group = readers.id().map(|id| id.to_string());
     privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
     runtime::block_on(supervise(config, matches, &started))
 }

@@ -130,7 +130,9 @@ impl Connection {
         }
         this.syn = this.syn.or(syn);
         if facts.flags.contains(TcpFlags::ACK) {
-            other.acked = Some(facts.ack);
+            // what is later: they may come in another order
+            let is_later = |before: u32| facts.ack.wrapping_sub(before) < 1 << 31;
+            other.acked = if other.acked.is_none_or(is_later) { Some(facts.ack) } else { other.acked };
         }
         true
     }

@@ -39,6 +39,7 @@ const PEER_MAX: u64 = 12 << 20;
 const ALL_MAX: u64 = 16 << 20;
 /// A connection below this is served whatever others have: the usual batch and as much again.
 const SMALL: u64 = 128 << 10;
+const _: () = assert!(crate::batch::LONG_BYTES as u64 + 4096 < SMALL, "a hunter that is slowed is not crowded out");
 /// Data streams of one connection: one, and some that are about to end.
 const DATA_STREAMS: usize = 4;
 /// Patience for a message, and the least speed beyond that.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 /// What a batch counts for at least: small ones cost a processor more than their bytes.
-const BATCH: usize = 4 << 10;
+const BATCH: usize = 1 << 10;
 /// What may be taken at once.
 const BURST: Duration = Duration::from_secs(1);
 

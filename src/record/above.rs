@@ -3,7 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags, Stat};
+
+/// Directories told of.
+const TOLD_MAX: usize = 16;
 
 /// Whether everybody may rename and remove what is in a directory: all may write to it, and no sticky bit keeps others' names.
 pub(super) const fn is_open(stat: &Stat) -> bool {
@@ -27,6 +31,17 @@ pub(super) fn open_one(dir: &OwnedFd, path: &Path) -> Option<PathBuf> {
         (at, below) = (up(&at)?, stat);
     }
     None
+}
+
+/// Whether nobody was told of it yet; of many, some may not be told.
+pub(super) fn is_news(open: &PathBuf) -> bool {
+    static TOLD: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    let mut told = TOLD.lock();
+    let news = told.len() < TOLD_MAX && !told.contains(open);
+    if news {
+        told.push(open.clone());
+    }
+    news
 }
 
 fn up(dir: &OwnedFd) -> Option<OwnedFd> {

@@ -148,7 +148,7 @@ impl Dir {
             return Err(RecordError::Unsafe { path: path.into(), reason });
         }
         // no more than a warning: volumes of containers are like that, and there nobody else is in them
-        if let Some(above) = above::open_one(&fd, path) {
+        if let Some(above) = above::open_one(&fd, path).filter(above::is_news) {
             tracing::warn!(
                 directory = %path.display(),
                 below = %above.display(),

@@ -1,7 +1,7 @@
 //! Who may read what is written, besides its owner: nobody, or a group (`--pcap-group`).
 //!
 //! Promises: a file or directory is its owner's alone (0600, 0700) until it belongs to the group, and the group's to read from then on (0640,
-//! 0750), whatever the umask; a directory that is somebody else's, or where others write, keeps its mode.
+//! 0750), whatever the umask; a directory that was there before keeps its mode, unless it is its owner's alone or the group's already.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -36,10 +36,11 @@ impl Readers {
         self.admit(file, path, 0o640)
     }
 
-    /// Lets them into a directory that is ours and was opened as such.
+    /// Lets them into a directory that is ours, was opened as such, and that nobody else enters.
     pub(super) fn admit_to_dir(self, dir: impl AsFd, path: &Path, stat: &Stat) -> Result<(), RecordError> {
         let ours = stat.st_uid == rustix::process::geteuid().as_raw();
-        if ours { self.admit(dir, path, 0o750) } else { Ok(()) }
+        let entered = Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO);
+        if ours && !entered { self.admit(dir, path, 0o750) } else { Ok(()) }
     }
 
     /// The group first: before it is that one, what it may do another might.
@@ -61,7 +62,8 @@ impl Readers {
 /// [`RecordError::Group`], [`RecordError::Io`].
 pub(crate) fn make_dir(path: &Path, readers: Readers) -> Result<(), RecordError> {
     let above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
-    let missing: Vec<PathBuf> = above.take_while(|path| !path.exists()).map(Path::to_path_buf).collect();
+    let missing: Vec<PathBuf> =
+        above.take_while(|path| !path.exists() && path.file_name().is_some()).map(Path::to_path_buf).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| RecordError::io("create", path, e))?;
     for made in missing.iter().filter(|_| readers != Readers::NONE) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

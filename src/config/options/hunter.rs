@@ -35,7 +35,7 @@ pub(super) const ROWS: &[Opt] = &[
         .also(&["hunter.hunter_id"])
         .also_flags(&["hunter-id"])
         .help("Name of this hunter [default: the host name]"),
-    hunt("hunter.batch_size", Kind::Integer { min: 1, max: 65_536 }, Group::Forwarding)
+    hunt("hunter.batch_size", Kind::Integer { min: 1, max: 16_384 }, Group::Forwarding)
         .flag("batch-size")
         .default("1024")
         .help("Packets that seal a batch"),
