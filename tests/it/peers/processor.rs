@@ -176,7 +176,7 @@ fn a_batch_for_an_old_processor_stays_below_ten_mebibytes_whatever_the_frames() 
     let file = tmp.path().join("large.pcap");
     let many: Vec<_> = (0..400).map(|n| (1_000_000_000 + n, 60_000, frame.clone())).collect();
     std::fs::write(&file, pcap(&many)).unwrap();
-    let largest = ["--no-filter-policy", "allow", "--keep-duplicates", "--batch-bytes", "4M", "--batch-size", "65536"];
+    let largest = ["--no-filter-policy", "allow", "--keep-duplicates", "--batch-bytes", "4M", "--batch-size", "16384"];
 
     let (hunter, said) = hunt(tmp.path(), processor.port, &file, &largest);
 
