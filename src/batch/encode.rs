@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::declare::{GRPC_PREFIX, grpc_prefix};
 use super::protobuf::{Out, Piece, WireType, batch, bytes_len, field_len, key, packet, varint_len};
-use super::{BatchSeq, BatchStats, Context, ContextKey, Epoch, LONG_BYTES, LONG_PACKETS, Limits, SealedBatch};
+use super::{BatchSeq, BatchStats, Context, ContextKey, Epoch, Limits, SealedBatch};
 use crate::packet::{Frame, InterfaceId, Timestamp};
 use crate::reason::DropReason;
 
@@ -96,10 +96,9 @@ impl Encoder {
             next_index: 0,
             oversize: 0,
             retired: VecDeque::with_capacity(RETIRED_MAX),
-            ends: config.limits,
+            ends: config.limits.lengthened(1),
             config,
         };
-        this.lengthen(1);
         this.open = BytesMut::with_capacity(this.buffer_bytes());
         this.open.put(&grpc_prefix(0));
         this
@@ -132,13 +131,7 @@ impl Encoder {
 
     /// From here on batches are this many times as long in packets, bytes and time, as far as a message may be.
     pub fn lengthen(&mut self, times: u32) {
-        let Limits { packets, bytes, hard_bytes, age } = self.config.limits;
-        self.ends = Limits {
-            packets: packets.saturating_mul(times).min(LONG_PACKETS.max(packets)).max(1),
-            bytes: bytes.saturating_mul(times as usize).min(LONG_BYTES.max(bytes)),
-            hard_bytes,
-            age: age.saturating_mul(times),
-        };
+        self.ends = self.config.limits.lengthened(times);
     }
 
     /// From here on packets of this interface carry its name; without one the receiver looks the interface up in the registration.

@@ -106,6 +106,19 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// So many times as long, as far as receivers have room; a batch of a packet at least.
+    fn lengthened(self, times: u32) -> Self {
+        let Self { packets, bytes, hard_bytes, age } = self;
+        Self {
+            packets: packets.saturating_mul(times).min(LONG_PACKETS.max(packets)).max(1),
+            bytes: bytes.saturating_mul(times as usize).min(LONG_BYTES.max(bytes)),
+            hard_bytes,
+            age: age.saturating_mul(times),
+        }
+    }
+}
+
 /// What a batch that is made longer has at most, unless its limits say more: receivers serve a connection whatever others hold as long as it has no
 /// more unfinished than 128 KiB, and take no more packets in one.
 pub const LONG_BYTES: usize = 120 << 10;

@@ -121,18 +121,18 @@ impl Connection {
 
     /// Remembers a segment without payload of a connection in which nothing was said so far; false: it must be looked at as others are.
     pub(super) fn notes(&mut self, half: usize, facts: &TcpFacts) -> bool {
-        let [low, high] = &mut self.openings;
-        let (this, other) = if half == 0 { (low, high) } else { (high, low) };
-        let syn = Some(facts.seq).filter(|_| facts.flags.contains(TcpFlags::SYN));
+        let (this, other) = this_and_other(&mut self.openings, half);
+        let has = |flag| facts.flags.contains(flag);
+        let syn = Some(facts.seq).filter(|_| has(TcpFlags::SYN));
         let again = syn.is_some() && this.syn.is_some() && this.syn != syn;
-        if self.halves.is_some() || again || [TcpFlags::FIN, TcpFlags::RST].iter().any(|f| facts.flags.contains(*f)) {
+        if self.halves.is_some() || again || has(TcpFlags::FIN) || has(TcpFlags::RST) {
             return false;
         }
         this.syn = this.syn.or(syn);
-        if facts.flags.contains(TcpFlags::ACK) {
+        if has(TcpFlags::ACK) {
             // what is later: they may come in another order
             let is_later = |before: u32| facts.ack.wrapping_sub(before) < 1 << 31;
-            other.acked = if other.acked.is_none_or(is_later) { Some(facts.ack) } else { other.acked };
+            other.acked = other.acked.filter(|before| !is_later(*before)).or(Some(facts.ack));
         }
         true
     }
@@ -141,9 +141,12 @@ impl Connection {
     pub(super) fn listen(&mut self, half: usize, budget: &Budget) -> (&mut Half, &mut Half) {
         let openings = std::mem::take(&mut self.openings);
         let halves = self.halves.get_or_insert_with(|| Box::new(openings.map(|opening| Half::new(budget, opening))));
-        let [low, high] = &mut **halves;
-        if half == 0 { (low, high) } else { (high, low) }
+        this_and_other(halves, half)
     }
+}
+
+fn this_and_other<T>([low, high]: &mut [T; 2], half: usize) -> (&mut T, &mut T) {
+    if half == 0 { (low, high) } else { (high, low) }
 }
 
 /// All followed connections.

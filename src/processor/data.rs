@@ -62,6 +62,13 @@ struct AckState {
     waker: Option<Waker>,
 }
 
+impl AckState {
+    fn settle(&mut self, bytes: usize) {
+        self.outstanding = self.outstanding.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes as u64);
+    }
+}
+
 /// A batch that came while it, or on a hunter's own stream something below it, was on its way into the files.
 #[derive(Debug)]
 pub(super) struct Awaited {
@@ -79,16 +86,8 @@ impl Acks {
     }
 
     /// There will be no answer to a batch.
-    fn expect_no_more(&self, bytes: usize) {
-        self.settle(bytes);
-        let mut s = self.state.lock();
-        s.outstanding = s.outstanding.saturating_sub(1);
-    }
-
-    /// A batch of so many bytes is out of the way.
-    pub(super) fn settle(&self, bytes: usize) {
-        let mut s = self.state.lock();
-        s.bytes = s.bytes.saturating_sub(bytes as u64);
+    pub(super) fn expect_no_more(&self, bytes: usize) {
+        self.state.lock().settle(bytes);
     }
 
     /// Returns once the sender has less in flight than it may: whoever does not look at its credit is not read from. Whoever answers wakes it,
@@ -101,10 +100,10 @@ impl Acks {
         .await;
     }
 
-    /// A batch has been dealt with; `control` says so to the hunter. Several for one epoch waiting are told as one.
-    pub fn answer(&self, control: StreamControl) {
+    /// A batch of so many bytes has been dealt with; `control` says so to the hunter. Several for one epoch waiting are told as one.
+    pub fn answer(&self, bytes: usize, control: StreamControl) {
         let mut s = self.state.lock();
-        s.outstanding = s.outstanding.saturating_sub(1);
+        s.settle(bytes);
         s.last = Some(control.clone());
         match s.queue.back_mut() {
             Some(last) if says_all_of(&control, last) => *last = control,

@@ -323,11 +323,11 @@ impl Shared {
 
     /// Answers a batch that is stored.
     pub(super) fn answer(&self, batch: &Incoming, flow: FlowControl) {
-        batch.acks.settle(batch.view.message().len());
-        let Some(epoch) = batch.announced else { return batch.acks.answer(self.ack(None, batch.seq, flow)) };
+        let bytes = batch.view.message().len();
+        let Some(epoch) = batch.announced else { return batch.acks.answer(bytes, self.ack(None, batch.seq, flow)) };
         let (hunter, seq, passed_on) = (&batch.hunter, batch.seq, batch.view.is_passed_on());
         let told = self.ingest.told(hunter, epoch, seq, passed_on);
-        batch.acks.answer(self.say(hunter, Some(epoch), told, passed_on, flow));
+        batch.acks.answer(bytes, self.say(hunter, Some(epoch), told, passed_on, flow));
         if told.through < seq.0 {
             // something below it came meanwhile, and is on its way into the files
             batch.acks.await_stored(Awaited { hunter: Arc::clone(hunter), epoch, seq, passed_on });

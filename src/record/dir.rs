@@ -1,8 +1,7 @@
 //! The one place where files are created, opened, renamed and removed.
 //!
 //! Promises: every file is created with mode 0600 and `O_EXCL`, every directory with 0700, and then given to those who may read it
-//! ([`Readers`]); no final symbolic link is ever
-//! followed; names are single components relative to an open directory, so nothing lands outside it; a writer asks
+//! ([`Readers`]); no final symbolic link is ever followed; names are single components relative to an open directory, so nothing lands outside it; a writer asks
 //! for room first, and is refused before `--min-free` is touched. That reserve is for small files: records and the state.
 //!
 //! Refuses: directories others may write to; existing files that are not plain files, are not ours or have a second name.
@@ -142,8 +141,7 @@ impl Dir {
             .map_err(|e| RecordError::io("open", path, e))?;
         let stat = rustix::fs::fstat(&fd).map_err(|e| RecordError::io("inspect", path, e))?;
         let others_write = stat.st_mode & 0o002 != 0;
-        let refused = others_write && (access == Access::Private || above::is_open(&stat));
-        if refused {
+        if others_write && (access == Access::Private || above::is_open(&stat)) {
             let reason = "everybody may write to this directory; choose another or: chmod o-w";
             return Err(RecordError::Unsafe { path: path.into(), reason });
         }

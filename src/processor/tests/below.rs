@@ -36,7 +36,7 @@ async fn a_processor_brings_the_batches_of_all_its_hunters_and_is_told_whose_are
     for hunter in ["a", "b"] {
         let Some(Job::Batch(b)) = queue.recv().await else { panic!("no batch") };
         assert_eq!((&*b.hunter, &*b.interfaces, b.announced), (hunter, &["eth9".to_owned()][..], Some(Epoch(7))));
-        b.acks.answer(of_hunter(ack(b.announced, b.seq, FlowControl::FlowContinue), &b.hunter, true));
+        b.acks.answer(b.view.message().len(), of_hunter(ack(b.announced, b.seq, FlowControl::FlowContinue), &b.hunter, true));
     }
 
     for hunter in ["a", "b"] {

@@ -136,7 +136,7 @@ async fn a_hunter_that_waits_is_reminded_and_one_that_does_not_is_left_in_peace(
 
     shared.remind();
     let Answer::Control(waiting) = stream.answer().await else { panic!("it has a batch without an answer") };
-    batch.acks.answer(ack(Some(batch.epoch), BatchSeq(1), FlowControl::FlowContinue));
+    batch.acks.answer(batch.view.message().len(), ack(Some(batch.epoch), BatchSeq(1), FlowControl::FlowContinue));
     let Answer::Control(answer) = stream.answer().await else { panic!("no answer") };
     shared.remind();
     let idle = stream.answer().await;

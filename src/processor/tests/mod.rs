@@ -144,7 +144,7 @@ async fn handed(queue: &mut mpsc::Receiver<Job>) -> (u64, u64) {
 /// A batch is in its files, though nobody is told.
 fn written(batch: &mut crate::processor::shared::Incoming) {
     batch.queued.commit(0, [0, 0]);
-    batch.acks.settle(batch.view.message().len());
+    batch.acks.expect_no_more(batch.view.message().len());
 }
 
 /// The first `n` batches of an epoch, three packets each.

@@ -101,7 +101,7 @@ async fn a_stream_that_ends_gets_every_acknowledgement_before_its_status() {
     assert_eq!(stream.answer().await, Answer::Silence);
     let Some(Job::Batch(batch)) = queue.recv().await else { panic!("no batch") };
 
-    batch.acks.answer(ack(Some(batch.epoch), batch.seq, FlowControl::FlowContinue));
+    batch.acks.answer(batch.view.message().len(), ack(Some(batch.epoch), batch.seq, FlowControl::FlowContinue));
 
     let Answer::Control(told) = stream.answer().await else { panic!("nothing is said") };
     assert_eq!((told.epoch, told.ack_sequence), (7, 1));
