@@ -17,6 +17,10 @@ use sha2::{Digest, Sha256};
 pub(super) trait Disk {
     /// As `write(2)` on a file opened for appending.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// The same of what `memory` holds from `lead` on; what is before is there to be overwritten.
+    fn write_after(&mut self, memory: &mut [u8], lead: usize) -> io::Result<usize> {
+        self.write(memory.get(lead..).unwrap_or_default())
+    }
     /// Makes it `len` bytes long.
     fn cut(&mut self, len: u64) -> io::Result<()>;
 }
@@ -24,7 +28,11 @@ pub(super) trait Disk {
 /// Pending records and how much is in the file.
 #[derive(Debug)]
 pub(super) struct Block {
+    /// After `lead` bytes that are none of them.
     pending: Vec<u8>,
+    lead: usize,
+    /// Records lie in memory as they will in the file, relative to multiples of this.
+    align: Option<usize>,
     size: usize,
     written: u64,
     torn: bool,
@@ -34,18 +42,34 @@ pub(super) struct Block {
 impl Block {
     /// For a file of `written` bytes; flushes are due at `size` bytes. With `hash`, sums what is written from here on.
     pub(super) fn new(size: usize, written: u64, hash: bool) -> Self {
-        Self { pending: Vec::new(), size, written, torn: false, hash: hash.then(Sha256::new) }
+        let hash = hash.then(Sha256::new);
+        Self { pending: Vec::new(), lead: 0, align: None, size, written, torn: false, hash }
     }
 
-    /// Flushes are due at so many bytes from here on.
-    pub(super) fn resize(&mut self, size: usize) {
-        self.size = size;
+    /// Flushes are due at so many bytes from here on, and what is then written lies in memory as it will in the file, relative to
+    /// multiples of `align`: a disk may take it from where it is.
+    pub(super) fn align(&mut self, size: usize, align: usize) {
+        (self.size, self.align) = (size, Some(align));
+        let pending = self.pending.split_off(self.lead);
+        self.begin();
+        self.pending.extend_from_slice(&pending);
+    }
+
+    /// Begins again with nothing pending.
+    fn begin(&mut self) {
+        self.pending.clear();
+        let Some(align) = self.align else { return };
+        // never moved, since nothing more goes in before a flush is due
+        self.pending.reserve(self.size.saturating_add(2 * align));
+        let before = self.written.checked_rem(align as u64).unwrap_or(0);
+        self.lead = self.pending.as_ptr().align_offset(align).saturating_add(usize::try_from(before).unwrap_or(0));
+        self.pending.resize(self.lead, 0);
     }
 
     /// Whether `more` bytes would outgrow the block, so that it must be flushed first.
     #[inline]
     pub(super) fn is_due(&self, more: usize) -> bool {
-        !self.pending.is_empty() && self.pending.len().saturating_add(more) > self.size
+        self.pending() > 0 && self.pending().saturating_add(more) > self.size
     }
 
     /// Where records are encoded; whole ones only.
@@ -57,7 +81,7 @@ impl Block {
     /// Bytes in memory.
     #[inline]
     pub(super) fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending.len().saturating_sub(self.lead)
     }
 
     /// Bytes in the file.
@@ -73,7 +97,7 @@ impl Block {
     /// Bytes in the file and in memory.
     #[inline]
     pub(super) fn len(&self) -> u64 {
-        self.written.saturating_add(self.pending.len() as u64)
+        self.written.saturating_add(self.pending() as u64)
     }
 
     /// SHA-256 in hex of everything written, if it was summed from the first byte.
@@ -90,33 +114,33 @@ impl Block {
             disk.cut(self.written)?;
             self.torn = false;
         }
-        if self.pending.is_empty() {
+        if self.pending() == 0 {
             return Ok(());
         }
-        if let Err(e) = write_all(disk, &self.pending) {
+        if let Err(e) = write_all(disk, &mut self.pending, self.lead) {
             self.torn = disk.cut(self.written).is_err();
             return Err(e);
         }
         if let Some(h) = &mut self.hash {
-            h.update(&self.pending);
+            h.update(self.pending.get(self.lead..).unwrap_or_default());
         }
         self.written = self.len();
-        self.pending.clear();
+        self.begin();
         Ok(())
     }
 
     /// Starts over in a new file: `header` goes before what is pending.
     pub(super) fn rehome(&mut self, mut header: Vec<u8>) {
-        header.append(&mut self.pending);
+        header.extend_from_slice(self.pending.get(self.lead..).unwrap_or_default());
         *self = Self { pending: header, ..Self::new(self.size, 0, true) };
     }
 }
 
-fn write_all(disk: &mut impl Disk, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match disk.write(bytes) {
+fn write_all(disk: &mut impl Disk, memory: &mut [u8], mut from: usize) -> io::Result<()> {
+    while from < memory.len() {
+        match disk.write_after(memory, from) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => bytes = bytes.get(n..).unwrap_or(&[]),
+            Ok(n) => from = from.saturating_add(n),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

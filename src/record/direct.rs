@@ -5,6 +5,9 @@
 //!  write   a long piece: from the last block boundary on, blocks whole        O_DIRECT
 //!          what is short, and the rest of a long piece                         as any other write
 //! ```
+//! A block that lies in memory as it will in the file ([`Block::align`](super::block::Block::align)) is written from there; other bytes are
+//! copied first.
+//!
 //! Promises: the file is never longer than what was written to it, and is the same as without this; where the file system cannot do
 //! it, everything goes the usual way. Both ways see each other's bytes: the kernel cleans and forgets the pages under a direct write.
 
@@ -17,7 +20,7 @@ use super::dir::Dir;
 use super::fault;
 
 /// What memory, place and length of a direct write must be a multiple of. Disks have blocks of 512 or 4096 bytes.
-const ALIGN: usize = 4096;
+pub(super) const ALIGN: usize = 4096;
 /// Shorter writes are not worth a wait for the disk.
 const DIRECT_FROM: usize = if cfg!(test) { 600 } else { 256 << 10 };
 
@@ -64,6 +67,24 @@ impl Direct {
         let written = self.file.write_at(memory.get(..whole).unwrap_or_default(), block)?;
         Ok(written.saturating_sub(kept))
     }
+
+    /// The same of what `memory` holds from `lead` on, if that lies there as it will in the file: nothing is copied.
+    fn write_in_place(&self, plain: &File, memory: &mut [u8], lead: usize) -> io::Result<usize> {
+        if memory.len().saturating_sub(lead) < DIRECT_FROM {
+            return Ok(0);
+        }
+        let end = plain.metadata()?.len();
+        let kept = usize::try_from(end % ALIGN as u64).unwrap_or(0);
+        let block = end.saturating_sub(kept as u64);
+        let Some(memory) = lead.checked_sub(kept).and_then(|start| memory.get_mut(start..)) else { return Ok(0) };
+        if memory.as_ptr().align_offset(ALIGN) != 0 {
+            return Ok(0);
+        }
+        let whole = memory.len() / ALIGN * ALIGN;
+        plain.read_exact_at(memory.get_mut(..kept).unwrap_or_default(), block)?;
+        let written = self.file.write_at(memory.get(..whole).unwrap_or_default(), block)?;
+        Ok(written.saturating_sub(kept))
+    }
 }
 
 /// A file that bytes are appended to, in one way or two.
@@ -94,6 +115,15 @@ impl Appended {
 
     /// Writes at the end; returns how many bytes of these.
     pub(crate) fn append(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.fault(pieces)?;
+        match self.directly(|direct, plain| direct.write(plain, pieces)) {
+            Ok(0) => self.file.write_vectored(pieces),
+            written => written,
+        }
+    }
+
+    /// What the test at hand makes of a write.
+    fn fault(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         if fault::is_full() {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -102,18 +132,21 @@ impl Appended {
             let _gone = self.file.write(&bytes);
             fault::die();
         }
-        if let Some(direct) = &mut self.direct {
-            match direct.write(&self.file, pieces) {
-                Ok(0) => {}
-                Err(e) if e.kind() != io::ErrorKind::StorageFull => {
-                    // a file system without this way says so at the first write; a disk that is at fault says it again below
-                    tracing::debug!(error = %e, "no direct writes from here on");
-                    self.direct = None;
-                }
-                written => return written,
+        Ok(())
+    }
+
+    /// Tries the direct way; 0 where the usual one is to be taken.
+    fn directly(&mut self, write: impl FnOnce(&mut Direct, &File) -> io::Result<usize>) -> io::Result<usize> {
+        let Some(direct) = &mut self.direct else { return Ok(0) };
+        match write(direct, &self.file) {
+            Err(e) if e.kind() != io::ErrorKind::StorageFull => {
+                // a file system without this way says so at the first write; a disk that is at fault says it again the usual way
+                tracing::debug!(error = %e, "no direct writes from here on");
+                self.direct = None;
+                Ok(0)
             }
+            written => written,
         }
-        self.file.write_vectored(pieces)
     }
 
     /// Makes it `len` bytes long.
@@ -128,6 +161,15 @@ impl Appended {
 impl Disk for Appended {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.append(&[IoSlice::new(bytes)])
+    }
+
+    fn write_after(&mut self, memory: &mut [u8], lead: usize) -> io::Result<usize> {
+        let bytes = memory.get(lead..).unwrap_or_default();
+        self.fault(&[IoSlice::new(bytes)])?;
+        match self.directly(|direct, plain| direct.write_in_place(plain, memory, lead)) {
+            Ok(0) => self.file.write(memory.get(lead..).unwrap_or_default()),
+            written => written,
+        }
     }
 
     fn cut(&mut self, len: u64) -> io::Result<()> {
@@ -159,23 +201,36 @@ mod tests {
         (tmp, dir)
     }
 
+    /// Writes at the end, which is at `end`: from a block, or what lies anywhere.
+    fn write(file: &mut Appended, end: u64, mut bytes: &[u8], in_place: bool) {
+        if in_place {
+            let mut block = Block::new(1, end, false);
+            block.align(16 << 10, ALIGN);
+            block.pending_mut().extend_from_slice(bytes);
+            return block.flush(file).unwrap();
+        }
+        while !bytes.is_empty() {
+            let (head, tail) = bytes.split_at(bytes.len() / 2);
+            let n = file.append(&[IoSlice::new(head), IoSlice::new(tail)]).unwrap();
+            bytes = &bytes[n..];
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_is_written_either_way_the_file_is_all_of_it_in_order(
             before in 0usize..10_000,
-            pieces in prop::collection::vec(prop_oneof![1usize..700, 1usize..40_000], 1..20),
+            pieces in prop::collection::vec((prop_oneof![1usize..700, 1usize..40_000], any::<bool>()), 1..20),
         ) {
             let (_tmp, dir) = directory();
             let mut want: Vec<u8> = (0..251).cycle().take(before).collect();
             let mut file = open(&dir, &want);
             prop_assert!(file.bypass_cache(&dir, "f", 16 << 10));
-            let mut block = Block::new(1, want.len() as u64, false);
 
-            for (n, len) in pieces.iter().enumerate() {
+            for (n, (len, in_place)) in pieces.iter().enumerate() {
                 let piece: Vec<u8> = (0..249).cycle().skip(n).take(*len).collect();
-                block.pending_mut().extend_from_slice(&piece);
+                write(&mut file, want.len() as u64, &piece, *in_place);
                 want.extend_from_slice(&piece);
-                block.flush(&mut file).unwrap();
                 prop_assert_eq!(fs::metadata(dir.join("f")).unwrap().len(), want.len() as u64);
             }
 
@@ -186,17 +241,57 @@ mod tests {
 
     #[test]
     fn where_it_is_not_possible_everything_goes_the_usual_way() {
+        for in_place in [true, false] {
+            let (_tmp, dir) = directory();
+            let mut file = open(&dir, b"before ");
+            // a descriptor that refuses to write
+            file.direct = Some(Direct { file: File::open(dir.join("f")).unwrap(), most: 16 << 10, memory: Box::default() });
+
+            write(&mut file, 7, &[7; 9000], in_place);
+
+            assert!(file.direct.is_none());
+            assert_eq!(fs::read(dir.join("f")).unwrap().len(), 9007);
+        }
+    }
+
+    #[test]
+    fn a_block_is_written_from_where_it_lies_and_the_next_goes_on_behind_it() {
         let (_tmp, dir) = directory();
         let mut file = open(&dir, b"before ");
-        // a descriptor that refuses to write
-        file.direct = Some(Direct { file: File::open(dir.join("f")).unwrap(), most: 16 << 10, memory: Box::default() });
+        assert!(file.bypass_cache(&dir, "f", 16 << 10));
         let mut block = Block::new(1, 7, false);
+        block.pending_mut().extend_from_slice(b"pending ");
+        block.align(16 << 10, ALIGN);
+        let memory = block.pending_mut().as_ptr();
+
+        for _ in 0..3 {
+            block.pending_mut().extend_from_slice(&[7; 9000]);
+            block.flush(&mut file).unwrap();
+        }
+
+        assert_eq!(block.pending_mut().as_ptr(), memory);
+        assert!(file.direct.unwrap().memory.is_empty(), "nothing was copied");
+        let written = fs::read(dir.join("f")).unwrap();
+        assert_eq!((&written[..15], written.len()), (&b"before pending "[..], 15 + 3 * 9000));
+    }
+
+    #[test]
+    fn whole_disk_blocks_take_the_direct_way_and_the_rest_the_usual_one() {
+        let (_tmp, dir) = directory();
+        let mut file = open(&dir, b"before ");
+        // a second file in place of the same: it shows what went which way
+        fs::write(dir.join("g"), b"").unwrap();
+        let other = dir.open_existing("g").unwrap().unwrap();
+        file.direct = Some(Direct { file: dir.open_direct("g", &other).unwrap(), most: 16 << 10, memory: Box::default() });
+        let mut block = Block::new(1, 7, false);
+        block.align(16 << 10, ALIGN);
         block.pending_mut().extend_from_slice(&[7; 9000]);
 
         block.flush(&mut file).unwrap();
 
-        assert!(file.direct.is_none());
-        assert_eq!(fs::read(dir.join("f")).unwrap().len(), 9007);
+        let direct = fs::read(dir.join("g")).unwrap();
+        assert_eq!((&direct[..8], direct.len()), (&b"before \x07"[..], 2 * ALIGN));
+        assert_eq!(fs::metadata(dir.join("f")).unwrap().len(), 7 + 9007 - 2 * ALIGN as u64);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::File;
 use super::append::{self, Found};
 use super::block::Block;
 use super::dir::{Dir, sync_data};
-use super::direct::Appended;
+use super::direct::{ALIGN, Appended};
 use super::pcapng::{MAX_OVERHEAD, Noted, Section};
 use super::{Format, MAX_CAPTURED, Packet, RecordError, pcap};
 use crate::packet::LinkType;
@@ -92,7 +92,7 @@ impl CaptureFile {
     /// From here on long writes, of `most` bytes, go past the page cache, if the file system can.
     pub(super) fn bypass_cache(&mut self, dir: &Dir, most: usize) {
         if self.disk.as_mut().is_some_and(|disk| disk.bypass_cache(dir, &self.name, most)) {
-            self.block.resize(most);
+            self.block.align(most, ALIGN);
         }
     }
 

@@ -140,7 +140,7 @@ impl Unified {
     }
 
     /// From here on long writes go past the page cache, `most` bytes at once: right where everything is synced soon, since nothing is left
-    /// to sync then. Under full load this takes twice as much memory.
+    /// to sync then. They lie in that much memory until then.
     #[must_use]
     pub fn bypassing_cache(mut self, most: usize) -> Self {
         self.bypass = Some(most);
