@@ -41,7 +41,7 @@ const CALL_BYTES: usize = 24 << 10;
 
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let started = start::start(matches)?;
-    let mut config = started.merged.process(&started.environment)?;
+    let config = started.merged.process(&started.environment)?;
     if config.security == ServerSecurity::PlainText {
         tracing::warn!("INSECURE: packets are received in plain text, from whoever connects (--insecure)");
     }
@@ -56,14 +56,12 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let transport = pages::of_server(&config.security);
     let needs = if (1..1024).contains(&config.processor.listen().1) { Needs::LowPort } else { Needs::Nothing };
     let readers = privileges::readers(config.system.pcap_group.as_deref())?;
-    // its name is not looked up again, should files be opened anew
-    config.system.pcap_group = readers.id().map(|id| id.to_string());
     privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
     if config.system.sandbox == Sandbox::On {
         privileges::shed(needs)?;
         sandbox::enter(Role::Processor, &reach(&config, readers, &started))?;
     }
-    runtime::block_on(supervise(config, (tls, transport), (access, dialer), matches, &started))
+    runtime::block_on(supervise(config, readers, (tls, transport), (access, dialer), matches, &started))
 }
 
 /// What it reads and writes from here on.
@@ -100,6 +98,7 @@ fn reach(config: &ProcessConfig, readers: Readers, started: &Started) -> Reach {
 
 async fn supervise(
     config: ProcessConfig,
+    readers: Readers,
     (tls, transport): (Tls, Transport),
     (mut access, dialer): (Callers, Option<Dialer>),
     matches: &ArgMatches,
@@ -135,7 +134,7 @@ async fn supervise(
             order.send_replace(Order::StopNow);
         }
     };
-    let assembling = Box::pin(assemble(&config, tls.clone(), access, limit, Arc::clone(&stopping)));
+    let assembling = Box::pin(assemble(&config, tls.clone(), access, (limit, readers), Arc::clone(&stopping)));
     let Some(parts) = signals.during(assembling, &mut heed).await? else {
         tracing::info!(name: OPERATOR, "stopped before the commit log of the last process was read; the next start goes on with it");
         return Ok(Outcome::of_lost(0));
@@ -194,14 +193,14 @@ async fn assemble(
     config: &ProcessConfig,
     tls: Tls,
     access: Callers,
-    limit: u64,
+    (limit, readers): (u64, Readers),
     stopping: Arc<AtomicBool>,
 ) -> Result<Option<Parts>, Stop> {
     let p = &config.processor;
     let filters = filters(config)?;
     // a long log takes its time, and signals are heeded meanwhile
     let of = config.clone();
-    let opened = processor::topology::aside(move || outputs(&of, limit, &stopping)).await;
+    let opened = processor::topology::aside(move || outputs(&of, limit, readers, &stopping)).await;
     let Some((outputs, commit, acked)) = opened.unwrap_or_else(|| Err(stopped(ProcessorError::Panicked)))? else {
         return Ok(None);
     };
@@ -222,7 +221,7 @@ async fn assemble(
         max_subscribers: usize::try_from(p.max_subscribers).unwrap_or(usize::MAX),
         outputs,
         commit,
-        reopen: reopen(config.clone(), limit),
+        reopen: reopen(config.clone(), limit, readers),
         filters,
         // versions must not go back over a restart; seconds grow faster than anybody edits
         filter_version: u64::try_from(crate::telemetry::clock::wall().as_nanos() / 1_000_000_000).unwrap_or(0),
@@ -267,10 +266,14 @@ fn filters(config: &ProcessConfig) -> Result<Vec<crate::filter::Filter>, Stop> {
 }
 
 /// Opens every file; what an earlier run left is continued. `None` when it is told to stop before that is known.
-fn outputs(config: &ProcessConfig, limit: u64, stopping: &AtomicBool) -> Result<Option<(Outputs, Commit, Vec<Acked>)>, Stop> {
+fn outputs(
+    config: &ProcessConfig,
+    limit: u64,
+    readers: Readers,
+    stopping: &AtomicBool,
+) -> Result<Option<(Outputs, Commit, Vec<Acked>)>, Stop> {
     let p = &config.processor;
     let min_free = spool::min_free(p.min_free);
-    let readers = privileges::readers(config.system.pcap_group.as_deref())?;
     let failed = |e: RecordError| Stop::from(anyhow::Error::from(e));
     let state_dir = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).map_err(failed)?;
     let durability = match p.durability {
@@ -325,11 +328,11 @@ fn outputs(config: &ProcessConfig, limit: u64, stopping: &AtomicBool) -> Result<
     Ok(Some((outputs, commit, acked)))
 }
 
-/// Does it once more, after the disk did not confirm what was written.
-fn reopen(config: ProcessConfig, limit: u64) -> Reopen {
+/// Does it once more, after the disk did not confirm what was written; names of groups are not looked up again.
+fn reopen(config: ProcessConfig, limit: u64, readers: Readers) -> Reopen {
     Box::new(move || {
         // the record thread looks between two attempts whether it is to stop
-        let opened = outputs(&config, limit, &AtomicBool::new(false)).map_err(|e| e.to_string())?;
+        let opened = outputs(&config, limit, readers, &AtomicBool::new(false)).map_err(|e| e.to_string())?;
         let (outputs, commit, _) = opened.ok_or(CommitError::Stopped)?;
         Ok((outputs, commit))
     })

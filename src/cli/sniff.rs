@@ -9,6 +9,7 @@ use clap::ArgMatches;
 use crate::capture::{Libpcap, Source};
 use crate::config::{Mode, NoFilterPolicy, OutputFormat, SniffConfig};
 use crate::record::dir::MinFree;
+use crate::record::readers::Readers;
 use crate::sniffer::{self, Format, Renewed, SnifferConfig, SnifferError};
 use crate::telemetry::{OPERATOR, clock};
 
@@ -27,22 +28,21 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
         _ => (Mode::Generic, matches),
     };
     let started = start::start(matches)?;
-    let mut config = started.merged.sniff(mode)?;
+    let config = started.merged.sniff(mode)?;
     let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
     let readers = privileges::readers(config.system.pcap_group.as_deref())?;
-    config.system.pcap_group = readers.id().map(|id| id.to_string());
     privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
-    runtime::block_on(supervise(config, matches, &started))
+    runtime::block_on(supervise(config, readers, matches, &started))
 }
 
-async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
+async fn supervise(config: SniffConfig, readers: Readers, matches: &ArgMatches, started: &Started) -> Result<Outcome, Stop> {
     let mut signals = Signals::new()?;
     let stop = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&stop);
     let (filters, compile) = (config.filters.clone(), inspection::compile_options(config.mode, &config.voip)?);
     let renewed = Arc::new(Renewed::default());
     let renew = Arc::clone(&renewed);
-    let work = sniffer::topology::aside(move || assemble(&config, renewed, &told));
+    let work = sniffer::topology::aside(move || assemble(&config, readers, renewed, &told));
     signals
         .during(
             async {
@@ -66,7 +66,7 @@ async fn supervise(config: SniffConfig, matches: &ArgMatches, started: &Started)
 }
 
 /// Turns the configuration into the sniffer's own and runs it.
-fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> Result<Outcome, Stop> {
+fn assemble(config: &SniffConfig, readers: Readers, renewed: Arc<Renewed>, stop: &AtomicBool) -> Result<Outcome, Stop> {
     let options = inspection::compile_options(config.mode, &config.voip)?;
     let filters = inspection::compile(&inspection::local_filters(&config.filters)?, &options)?;
     // nothing asked for is everything; a file of filters that are all off is nothing, as it would be at a hunter
@@ -84,7 +84,7 @@ fn assemble(config: &SniffConfig, renewed: Arc<Renewed>, stop: &AtomicBool) -> R
         },
         write: config.sniff.write_file.clone(),
         min_free: MinFree::default(),
-        readers: privileges::readers(config.system.pcap_group.as_deref())?,
+        readers,
         count: (config.capture.count > 0).then_some(config.capture.count),
         renewed,
     };
