@@ -184,10 +184,9 @@ impl Ring {
         s.figures = s.figures + of;
     }
 
-    /// The monitor is gone: what waits for it is skipped.
+    /// The monitor is gone: what waits for it is skipped. It is freed with the ring, not here, where everybody waits for the caller's lock.
     pub(super) fn end(&self) -> Figures {
         let mut s = self.state.lock();
-        s.waiting.clear();
         let left = std::mem::take(&mut s.figures.waiting);
         s.figures.skipped = s.figures.skipped.saturating_add(left);
         s.figures
