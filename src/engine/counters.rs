@@ -48,8 +48,10 @@ pub struct Counters {
 /// What was forgotten because a bound was reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
-    /// Flows.
+    /// Flows, where there was no room for another.
     pub flows: u64,
+    /// Flows, earlier than otherwise since they were idle in an emergency.
+    pub flows_emergency: u64,
     /// Directions of TCP connections that are no longer put together.
     pub tcp_directions: u64,
     /// Bytes of TCP that were not taken, or taken and dropped unread.
@@ -61,6 +63,7 @@ pub struct Forgotten {
 impl Forgotten {
     fn add(&mut self, o: &Self) {
         self.flows = self.flows.saturating_add(o.flows);
+        self.flows_emergency = self.flows_emergency.saturating_add(o.flows_emergency);
         self.tcp_directions = self.tcp_directions.saturating_add(o.tcp_directions);
         self.tcp_bytes = self.tcp_bytes.saturating_add(o.tcp_bytes);
         self.datagrams = self.datagrams.saturating_add(o.datagrams);
@@ -85,19 +88,24 @@ impl Counters {
         reasons.iter().filter_map(|r| self.dropped.get(r.index())).fold(0, |a, b| a.saturating_add(*b))
     }
 
-    /// Everything that was forgotten, or not looked at, because a bound was reached, for a log line.
-    pub fn limits(&self) -> String {
+    /// Everything that was forgotten, or not looked at, because a bound was reached: what, and how many.
+    pub fn reached(&self) -> impl Iterator<Item = (String, u64)> {
         let f = &self.forgotten;
         let all = [
             ("flows", f.flows),
+            ("flows_emergency", f.flows_emergency),
             ("calls", self.calls_evicted),
             ("tcp_directions", f.tcp_directions),
             ("tcp_bytes", f.tcp_bytes),
             ("datagrams", f.datagrams),
         ];
-        let parsed = self.parsing.limits().filter(|(_, n)| *n > 0).map(|(limit, n)| format!("{}={n}", limit.names().join("_")));
-        let some = all.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name}={n}"));
-        let some: Vec<String> = some.chain(parsed).collect();
+        let parsed = self.parsing.limits().map(|(limit, n)| (limit.names().join("_"), n));
+        all.into_iter().map(|(name, n)| (name.to_owned(), n)).chain(parsed).filter(|(_, n)| *n > 0)
+    }
+
+    /// The same, for a log line.
+    pub fn limits(&self) -> String {
+        let some: Vec<String> = self.reached().map(|(name, n)| format!("{name}={n}")).collect();
         if some.is_empty() { "none".to_owned() } else { some.join(" ") }
     }
 

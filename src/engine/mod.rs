@@ -50,6 +50,8 @@ pub use parsing::{ParseLimit, Parsing, Proto};
 
 /// Frames decoded together, so that their cache misses overlap.
 pub const BURST: usize = 32;
+/// Buckets of flows walked at a time in an emergency: a full table of the usual size in 13 s where nothing comes.
+const SWEEP: usize = 256;
 
 /// What an engine looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,11 +223,16 @@ impl Engine {
         self.calls.handle_timeout(now, out);
         self.expire_fragments(now);
         self.expire_tcp(now, out);
+        // new flows see to it themselves
+        if self.flows.is_emergency() {
+            self.flows.expire(now, SWEEP, |_, _| ());
+        }
     }
 
-    /// Memory is short, or no longer: idle connections and unfinished datagrams are forgotten six times as soon, connections that have shown
-    /// nothing yet before all others. What is held for a call waits as long as ever.
+    /// Memory is short, or no longer: idle flows, idle connections and unfinished datagrams are forgotten six times as soon, connections that
+    /// have shown nothing yet before all others. What is held for a call waits as long as ever.
     pub fn set_short(&mut self, short: bool) {
+        self.flows.set_short(short);
         self.tcp.set_short(short);
         let usual = self.config.bounds.fragments.timeout;
         self.defrag.set_timeout(if short { usual / 6 } else { usual });
@@ -264,8 +271,10 @@ impl Engine {
         c.add_table(&self.calls.counters());
         c.parsing = self.parsing();
         let (tcp, fragments) = (self.tcp.counters(), self.defrag.counters());
+        let flows = self.flows.counters();
         c.forgotten = Forgotten {
-            flows: self.flows.counters().evicted,
+            flows: flows.evicted,
+            flows_emergency: flows.hurried,
             tcp_directions: tcp.given_up,
             tcp_bytes: tcp.refused_bytes.saturating_add(tcp.discarded_bytes),
             datagrams: [fragments.evicted_trackers, fragments.evicted_bytes, fragments.timed_out, fragments.too_many]

@@ -50,7 +50,7 @@ pub enum Direction {
 /// Direction-free identity of a conversation (RFC 7011 "Flow Key"): the lower endpoint first.
 ///
 /// Five words, compared and hashed as such. Bits 40 to 63 of the last one are 0 and not part of the identity; the flow table notes
-/// there who began.
+/// there who began, and whether the other side was seen, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     low: Ip,
@@ -61,6 +61,10 @@ pub struct FlowKey {
 
 /// Set in the last word of a key in the flow table when the higher endpoint began.
 const HIGH_BEGAN: u64 = 1 << 40;
+/// Set there when packets went both ways.
+const ANSWERED: u64 = 1 << 41;
+/// All that is noted there.
+const NOTES: u64 = HIGH_BEGAN | ANSWERED;
 
 impl FlowKey {
     /// The key of a packet's conversation, and the side that sent this packet.
@@ -102,20 +106,34 @@ impl FlowKey {
         FiveTuple { src: self.endpoint(side), dst: self.endpoint(side.other()), proto: self.proto() }
     }
 
-    /// The key with a note of who began.
+    /// The key with a note of who began, and that nobody has answered.
     #[inline]
     pub(super) const fn begun_by(self, side: Side) -> Self {
         let note = match side {
             Side::Low => 0,
             Side::High => HIGH_BEGAN,
         };
-        Self { rest: self.rest & !HIGH_BEGAN | note, ..self }
+        Self { rest: self.rest & !NOTES | note, ..self }
     }
 
-    /// The key without that note.
+    /// Notes a packet of `side`: one of the side that did not begin is an answer.
+    #[inline]
+    pub(super) const fn note_sender(&mut self, side: Side) {
+        // without a branch: nobody can predict which way the next packet goes
+        let differs = ((self.rest / HIGH_BEGAN) ^ side.index() as u64) & 1;
+        self.rest |= differs * ANSWERED;
+    }
+
+    /// Whether packets went both ways, as far as that was noted.
+    #[inline]
+    pub(super) const fn is_answered(&self) -> bool {
+        self.rest & ANSWERED != 0
+    }
+
+    /// The key without these notes.
     #[inline]
     pub(super) const fn bare(self) -> Self {
-        Self { rest: self.rest & !HIGH_BEGAN, ..self }
+        Self { rest: self.rest & !NOTES, ..self }
     }
 
     /// Who began, as far as that was noted.
@@ -127,7 +145,7 @@ impl FlowKey {
     /// Whether both are one conversation's, whoever began.
     #[inline]
     pub(super) fn is(&self, other: &Self) -> bool {
-        self.low == other.low && self.high == other.high && (self.rest ^ other.rest) & !HIGH_BEGAN == 0
+        self.low == other.low && self.high == other.high && (self.rest ^ other.rest) & !NOTES == 0
     }
 }
 

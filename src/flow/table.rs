@@ -12,8 +12,13 @@
 //! burst of packets overlap.
 //!
 //! Promises: at most [`TableLimits::max_flows`] rounded up to what the buckets need, 64 bytes each; small until used; when
-//! both buckets are full the least recently seen of the sixteen goes, its value is handed back and it is counted; no
-//! allocation except while growing.
+//! both buckets are full one of the sixteen goes, its value is handed back and it is counted; no allocation except while
+//! growing.
+//!
+//! Which one: one past its idle limit, else one of the newcomer's own class (TCP, or everything else), so that a flood of the one does not push
+//! the other out; of these one that nobody has answered; of these the one silent for longest. While flows are nine tenths of
+//! [`TableLimits::max_flows`], until they are below eight, and while memory is short, idle limits are a sixth: an emergency. From eight
+//! tenths on new flows pay for a look at a few others; what is idle of them is forgotten, and not handed back.
 //!
 //! Refuses: shrinking, iteration order, and reading a clock: time is the packets'.
 
@@ -26,6 +31,14 @@ use crate::packet::{IpProto, Timestamp};
 const WAYS: usize = 8;
 /// A bucket with so many empty slots takes a flow without a look at the other.
 const UNCROWDED: u32 = 3;
+/// In an emergency idle limits are this part of what they are otherwise.
+const EMERGENCY: i64 = 6;
+/// Buckets that a new flow walks where room is scarce, for what is idle: where that is one flow in six, as many go as come.
+const SWEEP: usize = 2;
+/// After a walk that found nothing the next one waits for so many more: in a flood there may be nothing to find.
+const BARREN: u8 = 8;
+/// Nobody has been silent for longer than 73 years.
+const LONGEST: i64 = (1 << 61) - 1;
 const LOW_BITS: u64 = 0x0101_0101_0101_0101;
 const LOW_SEVEN: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 
@@ -70,6 +83,31 @@ pub struct TableCounters {
     pub evicted: u64,
     /// Flows forgotten because they were idle.
     pub expired: u64,
+    /// Flows forgotten because they were idle in an emergency, and would not have been otherwise.
+    pub hurried: u64,
+}
+
+impl TableCounters {
+    /// A flow was idle; `early`: not for as long as it may be.
+    #[cold]
+    fn note_idle(&mut self, early: bool) {
+        let counter = if early { &mut self.hurried } else { &mut self.expired };
+        *counter = counter.saturating_add(1);
+    }
+}
+
+/// [`IdleLimits`] in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    tcp: i64,
+    other: i64,
+}
+
+impl Idle {
+    #[inline]
+    fn of(&self, proto: IpProto) -> i64 {
+        if proto == IpProto::TCP { self.tcp } else { self.other }
+    }
 }
 
 /// What a key is looked up by.
@@ -118,8 +156,16 @@ pub struct FlowTable<V> {
     /// Slots in use at which the table doubles.
     grow_at: usize,
     live: usize,
-    tcp_idle: i64,
-    other_idle: i64,
+    max_flows: usize,
+    usual: Idle,
+    /// As they are now.
+    idle: Idle,
+    /// Memory is short.
+    short: bool,
+    /// Nearly full.
+    crowded: bool,
+    /// New flows until the next one walks.
+    barren: u8,
     /// The bucket [`FlowTable::expire`] looks at next.
     cursor: usize,
     counters: TableCounters,
@@ -135,6 +181,7 @@ impl<V: Copy + Default> FlowTable<V> {
         let max_slots = power_of_two(limits.max_flows.saturating_add(limits.max_flows / 3));
         let slots = power_of_two(limits.initial_slots).min(max_slots);
         let empty = Slot { last_seen: 0, value: V::default(), key: FlowKey::default() };
+        let usual = Idle { tcp: nanos(idle.tcp), other: nanos(idle.other) };
         Self {
             hasher,
             tags: vec![0; slots / WAYS],
@@ -143,8 +190,12 @@ impl<V: Copy + Default> FlowTable<V> {
             max_slots,
             grow_at: grow_at(slots),
             live: 0,
-            tcp_idle: nanos(idle.tcp),
-            other_idle: nanos(idle.other),
+            max_flows: limits.max_flows,
+            usual,
+            idle: usual,
+            short: false,
+            crowded: false,
+            barren: 0,
             cursor: 0,
             counters: TableCounters::default(),
             spare: empty,
@@ -190,11 +241,13 @@ impl<V: Copy + Default> FlowTable<V> {
     pub fn entry(&mut self, key: &FlowKey, side: Side, lookup: Lookup, now: Timestamp) -> Entry<'_, V> {
         let now_nanos = now.as_nanos();
         if let Some(index) = self.find(key, lookup) {
-            let idle = self.idle_limit(key.proto());
+            let idle = self.idle.of(key.proto());
             let slot = self.slots.get_mut(index).unwrap_or(&mut self.spare);
             let last = slot.last_seen;
-            if now_nanos.saturating_sub(last) <= idle {
+            let silent = now_nanos.saturating_sub(last);
+            if silent <= idle {
                 slot.last_seen = last.max(now_nanos);
+                slot.key.note_sender(side);
                 return Entry {
                     value: &mut slot.value,
                     is_new: false,
@@ -204,7 +257,7 @@ impl<V: Copy + Default> FlowTable<V> {
                     displaced: None,
                 };
             }
-            self.counters.expired = self.counters.expired.saturating_add(1);
+            self.counters.note_idle(silent <= self.usual.of(key.proto()));
             let displaced = Some(std::mem::take(&mut slot.value));
             (slot.last_seen, slot.key) = (now_nanos, key.begun_by(side));
             return Entry::new(&mut slot.value, side, now, displaced);
@@ -215,7 +268,7 @@ impl<V: Copy + Default> FlowTable<V> {
     /// The value of a flow that is there and not expired; does not count as seeing it.
     pub fn get(&self, key: &FlowKey, lookup: Lookup, now: Timestamp) -> Option<&V> {
         let slot = self.slots.get(self.find(key, lookup)?)?;
-        let fresh = now.as_nanos().saturating_sub(slot.last_seen) <= self.idle_limit(key.proto());
+        let fresh = now.as_nanos().saturating_sub(slot.last_seen) <= self.idle.of(key.proto());
         fresh.then_some(&slot.value)
     }
 
@@ -223,6 +276,7 @@ impl<V: Copy + Default> FlowTable<V> {
     pub fn remove(&mut self, key: &FlowKey, lookup: Lookup) -> Option<V> {
         let index = self.find(key, lookup)?;
         self.clear(index);
+        self.judge();
         self.slots.get(index).map(|s| s.value)
     }
 
@@ -241,13 +295,26 @@ impl<V: Copy + Default> FlowTable<V> {
                 let index = slot_index(bucket, used);
                 used &= used.wrapping_sub(1);
                 let Some(slot) = self.slots.get(index).copied() else { continue };
-                if now.as_nanos().saturating_sub(slot.last_seen) > self.idle_limit(slot.key.proto()) {
+                let (silent, proto) = (now.as_nanos().saturating_sub(slot.last_seen), slot.key.proto());
+                if silent > self.idle.of(proto) {
                     self.clear(index);
-                    self.counters.expired = self.counters.expired.saturating_add(1);
+                    self.counters.note_idle(silent <= self.usual.of(proto));
                     gone(&slot.key.bare(), slot.value);
                 }
             }
         }
+        self.judge();
+    }
+
+    /// Memory is short, or no longer.
+    pub fn set_short(&mut self, short: bool) {
+        self.short = short;
+        self.judge();
+    }
+
+    /// Whether idle limits are a sixth now.
+    pub const fn is_emergency(&self) -> bool {
+        self.short || self.crowded
     }
 
     /// What it has done so far.
@@ -260,9 +327,16 @@ impl<V: Copy + Default> FlowTable<V> {
         size_of_val(self.slots.as_slice()).saturating_add(size_of_val(self.tags.as_slice()))
     }
 
-    #[inline]
-    fn idle_limit(&self, proto: IpProto) -> i64 {
-        if proto == IpProto::TCP { self.tcp_idle } else { self.other_idle }
+    /// Whether so many tenths of the greatest number of flows are in use.
+    const fn has_tenths(&self, tenths: usize) -> bool {
+        self.live.saturating_mul(10) >= self.max_flows.saturating_mul(tenths)
+    }
+
+    /// An emergency begins, goes on or is over.
+    fn judge(&mut self) {
+        self.crowded = self.has_tenths(if self.crowded { 8 } else { 9 });
+        let Idle { tcp, other } = self.usual;
+        self.idle = if self.is_emergency() { Idle { tcp: tcp / EMERGENCY, other: other / EMERGENCY } } else { self.usual };
     }
 
     /// The two buckets of a hash: different ones, as long as there are two.
@@ -315,6 +389,9 @@ impl<V: Copy + Default> FlowTable<V> {
 
     #[cold]
     fn insert(&mut self, key: &FlowKey, side: Side, hash: u64, now: Timestamp) -> Entry<'_, V> {
+        if self.short || self.has_tenths(8) {
+            self.sweep(now);
+        }
         let mut room = self.vacancy(hash);
         // Both buckets full below the threshold is rare, and a reason to grow unless the table is nearly empty.
         if self.live >= self.grow_at || room.is_none() && self.live >= self.slots.len() / 4 {
@@ -324,14 +401,18 @@ impl<V: Copy + Default> FlowTable<V> {
         let mut displaced = None;
         let index = if let Some(index) = room {
             self.live = self.live.saturating_add(1);
+            self.judge();
             index
         } else {
-            let index = self.least_recent(hash);
+            let index = self.victim(hash, key.proto(), now);
             if let Some(old) = self.slots.get(index) {
                 displaced = Some(old.value);
-                let expired = now.as_nanos().saturating_sub(old.last_seen) > self.idle_limit(old.key.proto());
-                let counter = if expired { &mut self.counters.expired } else { &mut self.counters.evicted };
-                *counter = counter.saturating_add(1);
+                let (silent, proto) = (now.as_nanos().saturating_sub(old.last_seen), old.key.proto());
+                if silent > self.idle.of(proto) {
+                    self.counters.note_idle(silent <= self.usual.of(proto));
+                } else {
+                    self.counters.evicted = self.counters.evicted.saturating_add(1);
+                }
             }
             index
         };
@@ -339,6 +420,19 @@ impl<V: Copy + Default> FlowTable<V> {
         let slot = self.slots.get_mut(index).unwrap_or(&mut self.spare);
         *slot = Slot { last_seen: now.as_nanos(), value: V::default(), key: key.begun_by(side) };
         Entry::new(&mut slot.value, side, now, displaced)
+    }
+
+    /// A new flow looks whether others are idle.
+    fn sweep(&mut self, now: Timestamp) {
+        if self.barren > 0 {
+            self.barren = self.barren.saturating_sub(1);
+            return;
+        }
+        let before = self.live;
+        self.expire(now, SWEEP, |_, _| ());
+        if self.live == before {
+            self.barren = BARREN;
+        }
     }
 
     /// An empty slot: in the first bucket while it is not crowded, so that a lookup needs to read no other; then in the emptier one.
@@ -353,10 +447,33 @@ impl<V: Copy + Default> FlowTable<V> {
         (empty != 0).then(|| slot_index(bucket, empty))
     }
 
-    fn least_recent(&self, hash: u64) -> usize {
+    /// Who goes for a flow of `proto` where both buckets are full; see the module.
+    fn victim(&self, hash: u64, proto: IpProto, now: Timestamp) -> usize {
         let (a, b) = self.buckets(hash);
-        let all = [a, b].into_iter().flat_map(|bucket| (0..WAYS).map(move |way| bucket.saturating_mul(WAYS).saturating_add(way)));
-        all.min_by_key(|&i| self.slots.get(i).map_or(i64::MAX, |s| s.last_seen)).unwrap_or(0)
+        let both = || self.row(a).zip(self.row(b));
+        // in a flood a new flow costs what these sixteen cache misses cost, so they overlap, as in [`Self::warm`], and nothing branches on what
+        // nobody can predict
+        let seen = both().fold(0, |all, ((_, a), (_, b))| all ^ a.last_seen ^ b.last_seen);
+        std::hint::black_box(seen);
+        let is_tcp = |proto: IpProto| proto == IpProto::TCP;
+        let rank = |slot: &Slot<V>| {
+            let silent = now.as_nanos().saturating_sub(slot.last_seen).clamp(0, LONGEST);
+            let alive = silent <= self.idle.of(slot.key.proto());
+            let other_class = is_tcp(slot.key.proto()) != is_tcp(proto);
+            let class = u64::from(alive) << 2 | u64::from(other_class) << 1 | u64::from(slot.key.is_answered());
+            class << 61 | LONGEST.saturating_sub(silent).cast_unsigned()
+        };
+        let least = both().flat_map(|(a, b)| [a, b]).fold((u64::MAX, 0), |least, (index, slot)| {
+            let rank = rank(slot);
+            std::hint::select_unpredictable(rank < least.0, (rank, index), least)
+        });
+        least.1
+    }
+
+    /// The slots of a bucket, with their numbers.
+    fn row(&self, bucket: usize) -> impl Iterator<Item = (usize, &Slot<V>)> {
+        let first = bucket.saturating_mul(WAYS);
+        (first..).zip(self.slots.get(first..first.saturating_add(WAYS)).unwrap_or_default())
     }
 
     fn clear(&mut self, index: usize) {

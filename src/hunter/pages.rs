@@ -114,6 +114,7 @@ impl Health for HunterPages {
         let f = &e.forgotten;
         let mut evicted = x.family("lc_flows_evicted_total", Kind::Counter, "Flows forgotten, by reason.");
         evicted.sample(&[("reason", "full")], f.flows);
+        evicted.sample(&[("reason", "emergency")], f.flows_emergency);
         x.counter(
             "lc_tcp_reassembly_dropped_bytes_total",
             "Bytes of TCP that were not put together for want of room.",
@@ -136,6 +137,7 @@ impl Health for HunterPages {
         let [k1, k2, k3] = r.imbalance();
         let drops: serde_json::Map<String, Value> =
             DropReason::ALL.iter().zip(r.drops).map(|(reason, n)| (reason.name().to_owned(), n.into())).collect();
+        let limits: serde_json::Map<String, Value> = r.engine.reached().map(|(name, n)| (name, n.into())).collect();
         let breakers = Road::status(&m.link.roads);
         let losses: serde_json::Map<String, Value> = LOSSES
             .iter()
@@ -159,7 +161,7 @@ impl Health for HunterPages {
                        "in_memory": r.in_memory(), "on_disk": b.on_disk_packets, "dropped": r.given_up_after_match(),
                        "difference": k3},
             },
-            "dropped": drops, "lost": losses, "unaccounted": unaccounted(&self.shared),
+            "dropped": drops, "lost": losses, "limits": limits, "unaccounted": unaccounted(&self.shared),
             "processor": {"connected": m.link.processor, "delivery": delivery(r), "flow_control": flow(r), "breakers": breakers},
             "spool": {"bytes": b.spool_bytes, "limit_bytes": self.spool_limit, "batches": b.on_disk_batches},
             "insecure": self.transport.insecure,

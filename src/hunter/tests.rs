@@ -217,6 +217,23 @@ async fn pages_say_what_keeps_a_hunter_from_capturing_and_not_that_it_is_cut_off
     assert_eq!((&status["equation"]["k3"]["matched"], &status["equation"]["k3"]["in_memory"]), (&40.into(), &40.into()));
 }
 
+#[tokio::test]
+async fn pages_say_which_flows_were_forgotten_for_want_of_room_and_which_early() {
+    let shared = shared(BacklogConfig::default(), 1);
+    let pages = HunterPages::new(Arc::clone(&shared), "h".into(), Transport::default(), 0);
+    let status = || serde_json::from_str::<serde_json::Value>(&pages.page("/statusz").unwrap().text).unwrap();
+    assert_eq!(status()["limits"], serde_json::json!({}));
+
+    let forgotten = crate::engine::Forgotten { flows: 3, flows_emergency: 5, ..Default::default() };
+    shared.progress[0].lock().engine.forgotten = forgotten;
+
+    assert_eq!(status()["limits"], serde_json::json!({"flows": 3, "flows_emergency": 5}));
+    let metrics = pages.page("/metrics").unwrap().text;
+    for line in ["{reason=\"full\"} 3\n", "{reason=\"emergency\"} 5\n"] {
+        assert!(metrics.contains(&format!("lc_flows_evicted_total{line}")), "{metrics}");
+    }
+}
+
 #[test]
 fn what_was_held_and_given_up_for_want_of_room_is_lost_and_what_nobody_claimed_is_not() {
     let shared = Shared::new(Arc::new(Backlog::new(BacklogConfig::default())), 1);

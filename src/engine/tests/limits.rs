@@ -78,12 +78,18 @@ fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(udp(5060, 5060, b"x"), |inside, n| v4(if n == 0 { 17 } else { 4 }, &inside))
 }
 
-const BOUNDS: [Row; 28] = [
+const BOUNDS: [Row; 29] = [
     Row {
         name: "flows",
         bound: |c| c.flows = 64,
         traffic: |w| (0..2000).for_each(|n| w.udp(i64::from(n), (10_000 + n, 20_000), &rtp(7, n))),
         counter: |c| c.forgotten.flows,
+    },
+    Row {
+        name: "flows that are idle when there are many",
+        bound: |c| c.flows = 64,
+        traffic: |w| [0, 60 * SEC].into_iter().for_each(|at| (0..60).for_each(|n| w.udp(at, (10_000 + n, 20_000), &rtp(7, n)))),
+        counter: |c| c.forgotten.flows_emergency,
     },
     Row { name: "calls", bound: |c| c.table.limits.calls = 8, traffic: |w| calls(w, 20), counter: |c| c.calls_evicted },
     Row {
@@ -419,4 +425,31 @@ fn a_call_goes_on_for_as_long_as_packets_come_and_one_that_falls_silent_is_count
 
     assert_eq!((w.engine.calls().len(), w.engine.counters().calls_silent), (0, 1));
     assert_eq!((w.out.calls[0].media_packets, w.out.calls[0].unfinished), (11, true));
+}
+
+#[test]
+fn when_memory_is_short_idle_flows_are_forgotten_six_times_as_soon_and_are_counted() {
+    let mut w = Wire::new(&["alice"]);
+    let mut early = |at: i64, short: bool| {
+        w.engine.set_short(short);
+        w.rtp(at * SEC, (4001, 4000), 7, 1);
+        w.engine.counters().forgotten.flows_emergency
+    };
+
+    assert_eq!([early(0, true), early(50, true), early(101, true)], [0, 0, 1]);
+    assert_eq!([early(152, false), early(900, false)], [1, 1], "idle as anywhere");
+    let counters = w.engine.counters();
+    assert_eq!((counters.forgotten.flows, counters.limits()), (0, "flows_emergency=1".to_owned()));
+}
+
+#[test]
+fn an_emergency_is_over_once_flows_are_idle_though_nothing_comes() {
+    let mut w = Wire::with(&["alice"], |c| c.flows = 64);
+    (0..60).for_each(|n| w.udp(0, (10_000 + n, 20_000), &rtp(7, n)));
+    assert!(w.engine.flows.is_emergency());
+
+    w.engine.handle_timeout(Timestamp::from_nanos(51 * SEC), &mut w.out);
+
+    assert!(!w.engine.flows.is_emergency());
+    assert_eq!((w.engine.flows.counters().live, w.engine.counters().forgotten.flows_emergency), (0, 60));
 }
