@@ -128,7 +128,13 @@ fn assemble(
         sources,
         offline,
         count: (config.capture.count > 0).then_some(config.capture.count),
-        engine: shares.fit(inspection::engine(config.mode, &config.capture, &config.voip, hunter.no_filter_policy, false)),
+        engine: shares.fit(inspection::engine(
+            (config.mode, hunter.no_filter_policy),
+            &config.capture,
+            &config.voip,
+            &config.system,
+            false,
+        )),
         bpf: Arc::new(Libpcap),
         facts: Facts {
             hostname: config.host.clone(),

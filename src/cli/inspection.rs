@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{self, CaptureError, FileSource, Libpcap, LiveOptions, LiveSource, Paced, Replay, Speed};
-use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, Voip};
+use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, System, Voip};
 use crate::engine::{self, Counters, EngineConfig};
 use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePlan};
 use crate::packet::headers::DecodeOptions;
@@ -14,11 +14,11 @@ use crate::voip::table::{self, TableConfig};
 
 use super::exit::{Exit, Stop};
 
-/// Flows one engine remembers.
-const FLOWS: usize = 262_144;
+/// What is looked for, and what with no filter.
+pub(super) type Wanted = (Mode, NoFilterPolicy);
 
 /// How an engine is set up.
-pub(super) fn engine(mode: Mode, capture: &Capture, voip: &Voip, policy: NoFilterPolicy, quality: bool) -> EngineConfig {
+pub(super) fn engine((mode, policy): Wanted, capture: &Capture, voip: &Voip, system: &System, quality: bool) -> EngineConfig {
     let lookback = usize::try_from(voip.lookback_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20);
     EngineConfig {
         mode: match mode {
@@ -26,6 +26,7 @@ pub(super) fn engine(mode: Mode, capture: &Capture, voip: &Voip, policy: NoFilte
             Mode::Voip => engine::Mode::Voip,
         },
         table: TableConfig {
+            limits: table::Limits::default().with_calls(system.max_calls as usize),
             no_filter: match policy {
                 NoFilterPolicy::Allow => table::NoFilterPolicy::Allow,
                 NoFilterPolicy::Deny => table::NoFilterPolicy::Deny,
@@ -41,8 +42,11 @@ pub(super) fn engine(mode: Mode, capture: &Capture, voip: &Voip, policy: NoFilte
             ..DecodeOptions::default()
         },
         keep_duplicates: capture.keep_duplicates,
-        flows: FLOWS,
-        bounds: engine::Bounds::default(),
+        flows: system.max_flows as usize,
+        bounds: engine::Bounds {
+            reassembly_bytes: usize::try_from(system.tcp_memory).unwrap_or(usize::MAX),
+            ..engine::Bounds::default()
+        },
     }
 }
 

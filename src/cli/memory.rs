@@ -12,8 +12,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::engine::EngineConfig;
+use crate::engine::{Bounds, EngineConfig};
 use crate::telemetry;
+use crate::voip::table;
 
 /// Less than this is no limit a capture can live in; the option has it as its least.
 const LEAST: u64 = 64 << 20;
@@ -51,9 +52,27 @@ impl Shares {
         Self { limit, batches, engine: rest.checked_div(engines).unwrap_or(rest).max(ENGINE_LEAST) }
     }
 
-    /// An engine that fits.
+    /// An engine that fits; what was asked for beyond the usual and does not is said.
     pub(super) fn fit(self, engine: EngineConfig) -> EngineConfig {
-        engine.within(usize::try_from(self.engine).unwrap_or(usize::MAX))
+        let fitting = engine.within(usize::try_from(self.engine).unwrap_or(usize::MAX));
+        for (flag, asked, fits) in Self::less_than_asked(&engine, &fitting) {
+            tracing::warn!(asked, fits, limit = self.limit, "{flag} is more than fits into --memory-limit");
+        }
+        fitting
+    }
+
+    /// Which bounds that are above the usual ones became smaller: the flag, what was asked for, what there is.
+    fn less_than_asked(asked: &EngineConfig, fitting: &EngineConfig) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        let usual = (EngineConfig::usual_flows(), table::Limits::default().calls, Bounds::default().reassembly_bytes);
+        let (calls, bytes) = (|e: &EngineConfig| e.table.limits.calls, |e: &EngineConfig| e.bounds.reassembly_bytes);
+        [
+            ("--max-flows", usual.0, asked.flows, fitting.flows),
+            ("--max-calls", usual.1, calls(asked), calls(fitting)),
+            ("--tcp-memory", usual.2, bytes(asked), bytes(fitting)),
+        ]
+        .into_iter()
+        .filter(|(_, usual, asked, fits)| asked > usual && fits < asked)
+        .map(|(flag, _, asked, fits)| (flag, asked, fits))
     }
 }
 
@@ -94,6 +113,8 @@ fn files_of(root: &Path, line: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::inspection;
+    use crate::config::{Choice, Environment, Merged, Mode, NoFilterPolicy, Sources, System};
 
     fn machine(files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().unwrap();
@@ -129,6 +150,32 @@ mod tests {
                 assert!(sum <= limit, "{shares:?}");
             }
         }
+    }
+
+    #[test]
+    fn bounds_asked_for_beyond_the_usual_shrink_with_the_others_and_that_is_said() {
+        let environment = Environment::from_pairs::<&str, &str>([]);
+        let merged = Merged::load(&Sources { file: Choice::Nothing, environment: &environment, flags: &[] }).unwrap();
+        let config = merged.sniff(Mode::Voip).unwrap();
+        let engine_of =
+            |system: &System| inspection::engine((Mode::Voip, NoFilterPolicy::Deny), &config.capture, &config.voip, system, true);
+        let usual = engine_of(&config.system);
+        let large = System { max_flows: 4 << 20, max_calls: 2_000_000, tcp_memory: 4 << 30, ..config.system.clone() };
+        let large = engine_of(&large);
+        let said = |asked: &EngineConfig, bytes: u64| {
+            let shares = Shares { limit: bytes, batches: 0, engine: bytes };
+            let fitting = shares.fit(*asked);
+            Shares::less_than_asked(asked, &fitting).map(|(flag, ..)| flag).collect::<Vec<_>>()
+        };
+
+        assert_eq!((usual.flows, usual.table.limits.calls), (EngineConfig::usual_flows(), table::Limits::default().calls));
+        assert_eq!(usual.table.limits.call_bytes, table::Limits::default().call_bytes);
+        assert_eq!(usual.bounds.reassembly_bytes, Bounds::default().reassembly_bytes);
+        assert_eq!((large.flows, large.table.limits.calls, large.bounds.reassembly_bytes), (4 << 20, 2_000_000, 4 << 30));
+        assert_eq!(large.table.limits.call_bytes, 20 * usual.table.limits.call_bytes);
+        assert_eq!(said(&large, 1 << 40), [""; 0]);
+        assert_eq!(said(&large, 1 << 30), ["--max-flows", "--max-calls", "--tcp-memory"]);
+        assert_eq!(said(&usual, 128 << 20), [""; 0], "where all of it shrinks, nobody asked for more");
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn assemble(config: &SniffConfig, readers: Readers, renewed: Arc<Renewed>, stop:
     let engines = inspection::engines(&config.capture, config.sniff.interfaces.len());
     let shares = Shares::of(limit, engines, inspection::rings(&config.capture, engines), 0);
     let sniffer = SnifferConfig {
-        engine: shares.fit(inspection::engine(config.mode, &config.capture, &config.voip, policy, true)),
+        engine: shares.fit(inspection::engine((config.mode, policy), &config.capture, &config.voip, &config.system, true)),
         filters,
         bpf: Arc::new(Libpcap),
         format: match config.sniff.output_format {

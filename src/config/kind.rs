@@ -250,10 +250,10 @@ fn quote(text: &str) -> String {
 
 fn within(number: u64, min: u64, max: u64, show: impl Fn(u64) -> String) -> Result<Value, String> {
     if number < min {
-        return Err(format!("{} is less than the minimum {}", show(number), show(min)));
+        return Err(format!("{} is less than the minimum {} ({1} to {})", show(number), show(min), show(max)));
     }
     if number > max {
-        return Err(format!("{} is more than the maximum {}", show(number), show(max)));
+        return Err(format!("{} is more than the maximum {} ({} to {1})", show(number), show(max), show(min)));
     }
     Ok(Value::from(number))
 }
@@ -273,7 +273,7 @@ mod tests {
     fn bounds_are_named_in_the_message() {
         let error = Kind::Size { min: 1024, max: 1 << 20 }.read("2M", None).unwrap_err();
 
-        assert_eq!(error, "2M is more than the maximum 1M");
+        assert_eq!(error, "2M is more than the maximum 1M (1K to 1M)");
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
 
         assert_eq!(read("0"), Ok(Value::from(0)));
         assert_eq!(read("64K"), Ok(Value::from(65_536_u64)));
-        assert_eq!(read("65535").unwrap_err(), "65535 is less than the minimum 64K");
+        assert_eq!(read("65535").unwrap_err(), "65535 is less than the minimum 64K (64K to 1M)");
     }
 
     #[test]

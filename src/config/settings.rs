@@ -416,6 +416,12 @@ pub struct System {
     pub pcap_group: Option<String>,
     /// Bytes it may take; 0 is half of what there is.
     pub memory_limit: u64,
+    /// Flows an engine remembers.
+    pub max_flows: u32,
+    /// Calls an engine remembers.
+    pub max_calls: u32,
+    /// Bytes of TCP that an engine has under reassembly.
+    pub tcp_memory: u64,
 }
 
 /// Whether a process is denied the files and system calls it has no use for.

@@ -217,8 +217,8 @@ fn wrong_variables_and_flags_are_named() {
     assert_eq!(
         problems(result),
         [
-            "environment variable LIPPYCAT_HUNTER__BATCH_BYTES: 8M is more than the maximum 4M",
-            "--batch-size: 0 is less than the minimum 1",
+            "environment variable LIPPYCAT_HUNTER__BATCH_BYTES: 8M is more than the maximum 4M (1K to 4M)",
+            "--batch-size: 0 is less than the minimum 1 (1 to 16384)",
             "-I/--id: given more than once",
         ]
     );

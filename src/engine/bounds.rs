@@ -1,5 +1,6 @@
 //! How much one engine may remember, and how that shrinks to fit a limit on memory.
 
+use crate::flow::TableLimits;
 use crate::flow::tcp::Budget;
 use crate::packet::defrag;
 
@@ -37,6 +38,11 @@ impl Default for Bounds {
 }
 
 impl EngineConfig {
+    /// Flows remembered where nobody says how many: 262 144.
+    pub fn usual_flows() -> usize {
+        TableLimits::default().max_flows
+    }
+
     /// What an engine takes when every part of it is full.
     pub fn bytes(&self) -> usize {
         let limits = &self.table.limits;

@@ -56,6 +56,14 @@ pub struct Limits {
     pub unclaimed_bytes: usize,
 }
 
+impl Limits {
+    /// Room for so many calls, as large as calls usually are.
+    #[must_use]
+    pub fn with_calls(self, calls: usize) -> Self {
+        Self { calls, call_bytes: calls.saturating_mul(weight::CALL), ..self }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

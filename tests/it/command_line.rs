@@ -41,7 +41,31 @@ fn results_go_to_stdout_and_errors_to_stderr() {
     assert_eq!((defaults.status.code(), stderr(&defaults).as_str()), (Some(0), ""));
     assert!(stdout(&defaults).contains("LIPPYCAT_HUNTER__BATCH_SIZE"));
     assert_eq!((wrong.status.code(), stdout(&wrong).as_str()), (Some(2), ""));
-    assert_eq!(stderr(&wrong), "error: --batch-size: 0 is less than the minimum 1\n");
+    assert_eq!(stderr(&wrong), "error: --batch-size: 0 is less than the minimum 1 (1 to 16384)\n");
+}
+
+#[test]
+fn a_bound_beyond_its_range_is_refused_with_its_name_and_the_range_wherever_it_is_written() {
+    let home = tempfile::tempdir().unwrap();
+    let wrong = [
+        ("max-flows", "max_flows", "4194305", "4194305 is more than the maximum 4194304 (1024 to 4194304)"),
+        ("max-calls", "max_calls", "99", "99 is less than the minimum 100 (100 to 2000000)"),
+        ("tcp-memory", "tcp_memory", "5G", "5G is more than the maximum 4G (1M to 4G)"),
+    ];
+    for (flag, key, value, said) in wrong {
+        for command in ["hunt", "sniff"] {
+            let run = lc(home.path(), &[], &[command, "voip", &format!("--{flag}"), value, "-r", "none.pcap"]);
+            assert_eq!((run.status.code(), stderr(&run)), (Some(2), format!("error: --{flag}: {said}\n")));
+        }
+        write(&home.path().join("a.yaml"), &format!("system:\n  {key}: {value}\n"), 0o600);
+        let check = lc(home.path(), &[], &["config", "check", "a.yaml"]);
+        assert_eq!(check.status.code(), Some(2));
+        assert!(stderr(&check).contains(&format!("a.yaml:2: 'system.{key}': {said}\n")), "{}", stderr(&check));
+    }
+    let large = "system: {max_flows: 4194304, max_calls: 2000000, tcp_memory: 4G}\n";
+    write(&home.path().join("a.yaml"), large, 0o600);
+    let check = lc(home.path(), &[], &["config", "check", "a.yaml"]);
+    assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Options of every command that runs for long, about the process itself (section `system`).
+//! Options of commands that run for long, about the process itself (section `system`).
 
 use super::super::kind::Kind;
 use super::{Commands, Group, Opt};
 
 const LONG: Commands = Commands::HUNT.and(Commands::SNIFF).and(Commands::PROCESS);
+const BOTH: Commands = Commands::HUNT.and(Commands::SNIFF);
 
 pub(super) const ROWS: &[Opt] = &[
     Opt::new("system.user", Kind::Text, Group::Security, LONG)
@@ -21,4 +22,17 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("memory-limit")
         .default("0")
         .help("Memory this process may take (0: half of the machine's or the container's)"),
+    // the defaults are those of the parts; a test holds them to it
+    Opt::new("system.max_flows", Kind::Integer { min: 1024, max: 4 << 20 }, Group::General, BOTH)
+        .flag("max-flows")
+        .default("262144")
+        .help("Flows that each capture thread remembers, within --memory-limit"),
+    Opt::new("system.max_calls", Kind::Integer { min: 100, max: 2_000_000 }, Group::General, BOTH)
+        .flag("max-calls")
+        .default("100000")
+        .help("Calls that each capture thread remembers, within --memory-limit"),
+    Opt::new("system.tcp_memory", Kind::Size { min: 1 << 20, max: 4 << 30 }, Group::General, BOTH)
+        .flag("tcp-memory")
+        .default("128M")
+        .help("Memory to put TCP together in, of each capture thread, within --memory-limit"),
 ];
