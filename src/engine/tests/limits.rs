@@ -453,3 +453,29 @@ fn an_emergency_is_over_once_flows_are_idle_though_nothing_comes() {
     assert!(!w.engine.flows.is_emergency());
     assert_eq!((w.engine.flows.counters().live, w.engine.counters().forgotten.flows_emergency), (0, 60));
 }
+
+#[test]
+fn a_full_table_loses_calls_that_are_over_first_then_the_one_silent_for_longest_however_old_each_is() {
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 5);
+    let names = ["talked-in", "silent", "silent-since", "over", "over-before"];
+    for (n, name) in (0..).zip(names) {
+        w.udp(n * SEC, (5060, 5060), &invite(name, "alice", 4000 + 10 * u16::try_from(n).unwrap()));
+        w.udp_back(n * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "1 INVITE", None));
+        w.udp(n * SEC + 2, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", name, "alice", "1 ACK", None));
+    }
+    for (at, name) in [(90, "over-before"), (95, "over")] {
+        w.udp(at * SEC, (5060, 5060), &sip("BYE sip:bob@b.example SIP/2.0", name, "alice", "2 BYE", None));
+        w.udp_back(at * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "2 BYE", None));
+    }
+    w.rtp(94 * SEC, (4001, 4000), 7, 1);
+    let mut gone = Vec::new();
+
+    for n in 0..5_u16 {
+        w.udp((100 + i64::from(n)) * SEC, (5060, 5060), &invite(&format!("new-{n}"), "alice", 5000 + 10 * n));
+        let lost: Vec<_> = names.into_iter().filter(|name| w.engine.calls().by_id(name).is_none()).collect();
+        gone.extend(lost.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>());
+        assert_eq!((gone.len(), w.engine.counters().calls_evicted), (usize::from(n) + 1, u64::from(n) + 1));
+    }
+
+    assert_eq!(gone, ["over-before", "over", "silent", "silent-since", "talked-in"]);
+}
