@@ -3,6 +3,7 @@
 use crate::flow::TableLimits;
 use crate::flow::tcp::Budget;
 use crate::packet::defrag;
+use crate::voip::lookback::Lookback;
 
 use super::EngineConfig;
 
@@ -55,10 +56,13 @@ impl EngineConfig {
             self.bounds.reassembly_bytes,
             self.bounds.kept_bytes,
             self.bounds.fragments.max_bytes,
-            // signalling and media
-            self.table.lookback.1.saturating_add(self.table.lookback.1.min(64 << 20)),
+            self.lookback_bytes(),
         ];
         parts.iter().fold(0, |sum, part| sum.saturating_add(*part))
+    }
+
+    fn lookback_bytes(&self) -> usize {
+        Lookback::bytes(self.table.lookback.0, self.table.lookback.1)
     }
 
     /// The same engine in at most `bytes`: every part in proportion, down to a sixty-fourth.
@@ -73,6 +77,7 @@ impl EngineConfig {
             let least = part.div_ceil(LEAST);
             *part = usize::try_from(fitting).unwrap_or(*part).max(least);
         };
+        let mut lookback = self.lookback_bytes();
         let limits = &mut self.table.limits;
         for part in [
             &mut self.flows,
@@ -84,10 +89,11 @@ impl EngineConfig {
             &mut self.bounds.reassembly_bytes,
             &mut self.bounds.kept_bytes,
             &mut self.bounds.fragments.max_bytes,
-            &mut self.table.lookback.1,
+            &mut lookback,
         ] {
             shrink(part);
         }
+        self.table.lookback.1 = Lookback::media_within(lookback);
         self
     }
 }
@@ -95,6 +101,8 @@ impl EngineConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::engine::Mode;
     use crate::packet::headers::DecodeOptions;
     use crate::voip::table::TableConfig;
@@ -119,6 +127,14 @@ mod tests {
             assert_eq!(full.flows / fitted.flows, full.table.limits.calls / fitted.table.limits.calls);
         }
         assert_eq!(full.within(1 << 40).flows, full.flows);
+        assert_eq!(full.table.lookback.0, Duration::ZERO);
+        let idle = EngineConfig { table: TableConfig { lookback: (Duration::ZERO, 1 << 30), ..full.table }, ..full };
+        assert_eq!(idle.bytes(), full.bytes(), "look-back that is off takes nothing from the others");
+        let kept = EngineConfig { table: TableConfig { lookback: (Duration::from_secs(30), 256 << 20), ..full.table }, ..full };
+        for mib in [64, 128, 512, 700] {
+            let fitted = kept.within(mib << 20);
+            assert!(fitted.bytes() <= mib << 20 && fitted.bytes() > (mib << 20) * 9 / 10, "{mib} MiB: {}", fitted.bytes());
+        }
         assert!(full.within(0).table.limits.calls > 1000, "it still works");
     }
 }

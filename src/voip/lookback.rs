@@ -34,6 +34,16 @@ impl Lookback {
         }
     }
 
+    /// Bytes that both rings take when they are full.
+    pub(crate) fn bytes(age: Duration, media: usize) -> usize {
+        if age.is_zero() { 0 } else { media.saturating_add(media.min(SIGNALLING_BYTES)) }
+    }
+
+    /// Bytes of media where both rings may take so many.
+    pub(crate) fn media_within(both: usize) -> usize {
+        both.saturating_sub(SIGNALLING_BYTES).max(both / 2)
+    }
+
     /// Whether anything is kept.
     pub fn is_enabled(&self) -> bool {
         self.enabled
