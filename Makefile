@@ -7,7 +7,7 @@ help:
 	@echo "make test      the whole gate, as the build server runs it"
 	@echo "make check     its quick part"
 	@echo "make soak      the disk queue against its model, millions of cases (LC_SPOOL_CASES in each of two tests); whole systems, played (LC_SIM_SEEDS); names of files (LC_NAMES); floods of ten million frames (LC_FLOOD_FRAMES, LC_FLOOD_RATE)"
-	@echo "make chaos     kills, cuts, full disks, clocks, certificates under load, 100 rounds (LC_CHAOS_ROUNDS; root); deaths at every step (LC_CRASH_CASES)"
+	@echo "make chaos     kills, cuts, full and sick disks, clocks, certificates under load, 100 rounds (LC_CHAOS_ROUNDS; root); deaths at every step (LC_CRASH_CASES)"
 	@echo "make fuzz      every parser, with coverage, a minute each (LC_FUZZ_SECONDS); goes on from what it found the last time"
 	@echo "make live      live calls between network namespaces, every scenario, by the release binary (root)"
 	@echo "make build     a release binary: target/release/lc"
@@ -33,7 +33,7 @@ soak:
 
 chaos:
 	scripts/deps.sh test
-	LC_CHAOS_ROUNDS=$${LC_CHAOS_ROUNDS:-100} cargo test --release --locked --test it chaos::many_rounds -- --nocapture
+	LC_CHAOS_ROUNDS=$${LC_CHAOS_ROUNDS:-100} cargo test --release --locked --test it many_rounds -- --nocapture --test-threads=1
 	LC_CRASH_CASES=$${LC_CRASH_CASES:-1000} cargo test --release --locked --lib processor::tests::crash -- --nocapture
 
 fuzz:

@@ -19,19 +19,28 @@ pub(crate) struct Disk {
 impl Disk {
     fn mount(inside: &Path, bytes: u64) -> Self {
         let script = format!("mount -t tmpfs -o size={bytes},mode=700 none \"$0\" && echo mounted && exec sleep 600");
-        Self::mount_by(Command::new("unshare"), inside, &script)
+        Self::mount_by(Command::new("unshare"), inside, &script, Stdio::null())
     }
 
     /// A real file system of 16 MiB, in the network namespace `command` enters.
     pub(crate) fn mount_ext4(mut command: Command, inside: &Path) -> Self {
         let make = "truncate -s 16M \"$0.img\" && mkfs.ext4 -q \"$0.img\" && mount -o loop \"$0.img\" \"$0\" && chmod 700 \"$0\"";
         command.arg("unshare");
-        Self::mount_by(command, inside, &format!("{make} && echo mounted && exec sleep 3600"))
+        Self::mount_by(command, inside, &format!("{make} && echo mounted && exec sleep 3600"), Stdio::null())
     }
 
-    fn mount_by(mut unshare: Command, inside: &Path, script: &str) -> Self {
+    /// What answers at this end of `/dev/fuse`, in the network namespace `command` enters.
+    pub(crate) fn mount_fuse(mut command: Command, inside: &Path, device: fs::File) -> Self {
+        // whoever keeps the device open keeps those waiting who ask when nobody answers any more
+        let script = "mount -i -t fuse -o fd=0,rootmode=40000,user_id=0,group_id=0,default_permissions sick \"$0\" && \
+                      echo mounted && exec sleep 3600 < /dev/null";
+        command.arg("unshare");
+        Self::mount_by(command, inside, script, device.into())
+    }
+
+    fn mount_by(mut unshare: Command, inside: &Path, script: &str, stdin: Stdio) -> Self {
         fs::create_dir(inside).unwrap();
-        unshare.args(["-m", "sh", "-c", script]).arg(inside).stdout(Stdio::piped());
+        unshare.args(["-m", "sh", "-c", script]).arg(inside).stdin(stdin).stdout(Stdio::piped());
         let mut holder = unshare.spawn().unwrap();
         let mut said = String::new();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut said).unwrap();

@@ -43,6 +43,7 @@ mod privacy;
 mod privileges;
 mod rust_text;
 mod secrets;
+mod sick_disk;
 mod spool;
 mod started;
 mod targets;

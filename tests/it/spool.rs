@@ -1,5 +1,7 @@
 //! The disk queue with real processes: a hunter that captures live, in a network namespace of its own, and loses its processor.
 
+mod sick;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};

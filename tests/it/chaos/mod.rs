@@ -5,6 +5,7 @@
 
 mod feed;
 mod pipe;
+mod sick;
 mod trial;
 mod watch;
 mod world;

@@ -454,7 +454,7 @@ impl Hunter {
 }
 
 /// The rotating files; each has its name, and nothing is left without one.
-fn pcaps(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn pcaps(dir: &Path) -> Vec<PathBuf> {
     let all: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     all.into_iter().filter(|p| p.extension().is_some_and(|e| e == "pcap")).collect()
 }

@@ -29,14 +29,23 @@ pub(super) struct Samples {
 
 impl Watch {
     pub(super) fn start(namespace: String) -> Self {
+        Self::of(PORT, move || world::go(&namespace))
+    }
+
+    /// Of who answers on this port, without namespaces.
+    pub(super) fn at(port: u16) -> Self {
+        Self::of(port, || {})
+    }
+
+    fn of(port: u16, go: impl FnOnce() + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            world::go(&namespace);
+            go();
             let mut samples = Samples::default();
             while !told.load(Ordering::Acquire) {
                 // nobody answers while a process is away
-                if let Some((_, text)) = get(PORT, "/statusz") {
+                if let Some((_, text)) = get(port, "/statusz") {
                     samples.taken += 1;
                     if std::panic::catch_unwind(|| check_status(&text)).is_err() {
                         samples.broken.push(text);
