@@ -181,9 +181,16 @@ fn processor(dir: &Path) -> Processor {
     Processor::start(dir, &["--insecure", "-w", "all.pcap", "--state-dir", "state"])
 }
 
-fn segment(dir: &Path) -> PathBuf {
+/// The segments of a queue, in order.
+pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    files.filter(|p| p.extension().is_some_and(|e| e == "seg")).min().unwrap()
+    let mut all: Vec<PathBuf> = files.filter(|p| p.extension().is_some_and(|e| e == "seg")).collect();
+    all.sort();
+    all
+}
+
+fn segment(dir: &Path) -> PathBuf {
+    segments(dir).swap_remove(0)
 }
 
 #[test]
@@ -444,10 +451,10 @@ fn a_queue_whose_disk_turns_read_only_is_counted_and_then_refused_and_capture_go
     });
 }
 
-/// Makes a segment one of format 9.
-fn of_format_9(segment: &Path) {
+/// Makes a segment one of another format.
+pub(crate) fn of_format(format: u8, segment: &Path) {
     let mut bytes = fs::read(segment).unwrap();
-    bytes[8] = 9;
+    bytes[8] = format;
     let crc = crc32c::crc32c(&bytes[..60]).to_le_bytes();
     bytes[60..64].copy_from_slice(&crc);
     fs::write(segment, bytes).unwrap();
@@ -483,7 +490,7 @@ fn a_queue_goes_on_beside_segments_of_another_format_and_every_command_knows_bot
     let dir = tmp.path();
     let (usual, beside) = (dir.join("spool/edge"), dir.join("spool/edge~v1"));
     left_in_queue(&dir.join("spool"), 1);
-    of_format_9(&segment(&usual));
+    of_format(9, &segment(&usual));
     let foreign = fs::read(segment(&usual)).unwrap();
     let packets = left_in_queue(&dir.join("spool"), 2);
     let run = |command: &[&str]| {

@@ -35,7 +35,7 @@ pub(crate) fn passed_on(log: &str) -> serde_json::Value {
     figures
 }
 
-fn status(dir: &Path, port: u16) -> serde_json::Value {
+pub(crate) fn status(dir: &Path, port: u16) -> serde_json::Value {
     let to = format!("127.0.0.1:{port}");
     let out = lc(dir, &["show", "status", "-P", &to, "--insecure", "--output-format", "json"]);
     serde_json::from_slice(&out.stdout).unwrap_or_default()
