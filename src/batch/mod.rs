@@ -18,6 +18,7 @@
 
 mod declare;
 mod encode;
+mod keys;
 pub mod legacy;
 mod protobuf;
 mod ranges;
@@ -33,6 +34,7 @@ use bytes::Bytes;
 
 pub use self::declare::{DroppedRange, ELSEWHERE, GRPC_PREFIX, grpc_prefix, with_ranges};
 pub use self::encode::{Encoder, EncoderConfig, Owner, Pushed};
+pub use self::keys::without_tls_keys;
 pub use self::ranges::SeqRanges;
 pub use self::relay::{BatchKey, HOPS_MAX, Relay, key_of, relayed};
 pub use self::select::{Selected, selected, skipped};

@@ -39,6 +39,7 @@ pub(super) mod packet {
     pub(crate) const METADATA: u32 = 7;
     pub(crate) const INTERFACE_NAME: u32 = 8;
     pub(crate) const MATCHED_FILTER_IDS: u32 = 9;
+    pub(crate) const TLS_KEYS: u32 = 10;
     pub(crate) const CONTEXT: u32 = 200;
     pub(crate) const SHARED_CONTEXTS: u32 = 201;
     pub(crate) const REPEAT: u32 = 202;

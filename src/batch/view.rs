@@ -106,6 +106,8 @@ pub struct BatchView {
     path: Vec<Span>,
     interfaces: Vec<Span>,
     relay_key: (u64, u64),
+    /// Session secrets of TLS that came with packets.
+    tls_keys: u64,
 }
 
 /// What a batch of this epoch and number is recognised by, where `given` stands in its relay.
@@ -192,6 +194,7 @@ impl BatchView {
             path: Vec::new(),
             interfaces: Vec::new(),
             relay_key: (0, 0),
+            tls_keys: 0,
             message: Bytes::new(),
         };
         view.read(&message, limits)?;
@@ -311,6 +314,10 @@ impl BatchView {
                 self.texts.push(at.text(wire)?);
                 old.filters_len = old.filters_len.saturating_add(1);
                 self.store_legacy(*raw, old);
+            }
+            packet::TLS_KEYS => {
+                at.skip(wire)?;
+                self.tls_keys = self.tls_keys.saturating_add(1);
             }
             _ => at.skip(wire)?,
         }
@@ -463,6 +470,11 @@ impl BatchView {
     /// The sender's totals.
     pub const fn stats(&self) -> BatchStats {
         self.stats
+    }
+
+    /// How many session secrets of TLS came with its packets; [`without_tls_keys`](super::without_tls_keys) takes them out.
+    pub const fn tls_keys(&self) -> u64 {
+        self.tls_keys
     }
 
     /// How many packets there are.

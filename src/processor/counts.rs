@@ -112,6 +112,8 @@ pub struct Counts {
     pub elsewhere: u64,
     /// Packets of batches that came after later ones, by another way: what was missing until then was counted as undeclared.
     pub late: u64,
+    /// Session secrets of TLS that came with packets, and were taken out.
+    pub tls_keys: u64,
 }
 
 impl Counts {
@@ -206,6 +208,11 @@ impl Counters {
     /// It was new, and came after later ones.
     pub(super) fn late(&self, packets: u64) {
         add(&mut self.counts.lock().late, packets);
+    }
+
+    /// So many session secrets of TLS came with its packets.
+    pub(super) fn tls_keys(&self, secrets: u64) {
+        add(&mut self.counts.lock().tls_keys, secrets);
     }
 
     /// It was here before.

@@ -29,10 +29,10 @@ use super::feed::{Feed, MESSAGE_MAX, Whose};
 use super::ingest::{Arrival, LEAP, Span};
 use super::monitors::{Offered, Watch};
 use super::shared::{Incoming, Job, Shared};
-use crate::batch::{BatchSeq, BatchView, ELSEWHERE, Epoch, ViewLimits, grpc_prefix};
+use crate::batch::{BatchError, BatchSeq, BatchView, ELSEWHERE, Epoch, ViewLimits, grpc_prefix, without_tls_keys};
 use crate::net::PeerInfo;
 use crate::packet::Timestamp;
-use crate::telemetry::{Said, clock};
+use crate::telemetry::{Escaped, Said, clock};
 use crate::wire::data::{FlowControl, StreamControl};
 use crate::wire::frame::{Deframer, FrameError};
 
@@ -385,10 +385,7 @@ async fn take_all(
 ) -> Result<(), Refusal> {
     while let Some(message) = frames.next().map_err(refused)? {
         let bytes = message.len();
-        let view = BatchView::parse(message, &ViewLimits::default()).map_err(|e| {
-            let status = Status::invalid_argument(format!("not a packet batch: {e}"));
-            Refusal { why: Refused::Malformed, packets: 0, status }
-        })?;
+        let mut view = BatchView::parse(message, &ViewLimits::default()).map_err(malformed)?;
         let packets = view.len() as u64;
         shared.counters.received(packets);
         let refuse = |(why, status)| Refusal { why, packets, status };
@@ -406,9 +403,20 @@ async fn take_all(
             return Err(refuse((Refused::TooLarge, Status::resource_exhausted(text))));
         }
         s.spend(bytes);
+        if view.tls_keys() > 0 {
+            shared.counters.tls_keys(view.tls_keys());
+            tracing::warn!(hunter = %Escaped(whose.hunter.as_bytes()), "session secrets of TLS came with packets; they are taken out: nobody may send them");
+            let rest = without_tls_keys(view.message()).and_then(|rest| BatchView::parse(rest, &ViewLimits::default()));
+            view = rest.map_err(|e| Refusal { packets, ..malformed(e) })?;
+        }
         take(shared, whose, view, acks, now).await?;
     }
     Ok(())
+}
+
+fn malformed(e: BatchError) -> Refusal {
+    let status = Status::invalid_argument(format!("not a packet batch: {e}"));
+    Refusal { why: Refused::Malformed, packets: 0, status }
 }
 
 async fn take(shared: &Arc<Shared>, whose: Whose, view: BatchView, acks: &Arc<Acks>, now: Timestamp) -> Result<(), Refusal> {

@@ -259,6 +259,8 @@ fn packets(x: &mut Exposition, m: &Moment) {
         "Packets that came after later ones of their hunter, by another way; undeclared until then.",
         c.late,
     );
+    let help = "Session secrets of TLS that came with packets; they are taken out, and nobody gets them.";
+    x.counter("lc_tls_keys_refused_total", help, c.tls_keys);
     let mut error =
         x.family("lc_conservation_error_packets", Kind::Gauge, "Left minus right of each equation: 0, or there is a bug.");
     for (equation, n) in ["p1", "p2"].into_iter().zip(c.imbalance()) {

@@ -6,7 +6,7 @@ use crate::net::{AcceptCounters, Health, PeerInfo, Transport};
 use crate::processor::management::Management;
 use crate::processor::monitors::{Figures, Monitors};
 use crate::processor::pages::ProcessorPages;
-use crate::wire::data::{CapturedPacket, PacketBatch, SubscribeRequest};
+use crate::wire::data::{CapturedPacket, PacketBatch, SubscribeRequest, TlsSessionKeys};
 use crate::wire::management::management_service_server::ManagementService;
 use crate::wire::management::{ProcessorRegistration, StatusRequest};
 
@@ -141,6 +141,33 @@ async fn a_monitor_gets_every_batch_once_as_its_hunter_sealed_it() {
     let bytes = sent.iter().map(|b| b.message().len() as u64).sum();
     let figures = Figures { offered: 9, delivered: 9, bytes, ..Figures::default() };
     assert_eq!(shared.monitors.figures(), figures);
+}
+
+#[tokio::test(start_paused = true)]
+async fn session_secrets_of_tls_go_neither_to_monitors_nor_into_a_file_nor_upwards_and_their_packets_do() {
+    let (shared, mut queue) = processor(8);
+    register(&shared, "edge");
+    let mut monitor = seated(&shared, &anything()).await;
+    let mut stream = Stream::open(&shared);
+    let secrets = TlsSessionKeys { client_traffic_secret_0: b"secret".to_vec(), ..TlsSessionKeys::default() };
+    let batch = |tls_keys: [Option<TlsSessionKeys>; 3]| {
+        let packet = |tls_keys| CapturedPacket { data: vec![9; 60].into(), link_type: 1, tls_keys, ..CapturedPacket::default() };
+        let packets = tls_keys.map(packet).into();
+        PacketBatch { hunter_id: "edge".into(), sequence: 1, epoch: 7, packets, ..PacketBatch::default() }
+    };
+    let message = batch([Some(secrets.clone()), None, Some(secrets)]).encode_to_vec();
+    let prefix = crate::batch::grpc_prefix(message.len());
+
+    stream.send([&prefix[..], &message].concat().into());
+    while let Answer::Control(_) = stream.answer().await {}
+
+    let Seen::Batch(got) = monitor.next().await else { panic!("nothing came") };
+    let Some(Job::Batch(mut kept)) = queue.recv().await else { panic!("no batch") };
+    assert_eq!(*got, batch([const { None }; 3]));
+    assert_eq!(PacketBatch::decode(kept.view.message().clone()).unwrap(), *got, "what is stored and passed on");
+    written(&mut kept);
+    let counts = shared.counters.counts();
+    assert_eq!((counts.received, counts.committed, counts.tls_keys, counts.imbalance()), (3, 3, 2, [0, 0]));
 }
 
 #[tokio::test(start_paused = true)]
