@@ -83,19 +83,19 @@ fn beside(usual: &Path) -> PathBuf {
 /// # Errors
 /// What the system says.
 pub fn other<S: Fs>(fs: &S) -> Result<Option<Other>, SpoolError> {
-    let io = |path: &str| {
+    let io = |doing, path: &str| {
         let path = path.into();
-        move |source| SpoolError::Io { doing: "read", path, source }
+        move |source| SpoolError::Io { doing, path, source }
     };
-    for (name, _) in fs.list().map_err(io("directory"))? {
+    for (name, _) in fs.list().map_err(io("list", "directory"))? {
         let Some(key) = Key::of_name(&name) else { continue };
         let file = match fs.open(&name) {
             // whoever wrote it may be sending it
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.map_err(io(&name))?,
+            opened => opened.map_err(io("open", &name))?,
         };
         let mut head = [0; SEGMENT_HEADER];
-        if read_full(&file, 0, &mut head).map_err(io(&name))?
+        if read_full(&file, 0, &mut head).map_err(io("read", &name))?
             && let Head::Version(version) = decode_head(key, &head)
         {
             return Ok(Some(Other { name, version }));
@@ -249,6 +249,25 @@ mod tests {
 
         assert_eq!(first, LastRun::Unknown);
         assert_eq!((second, third), (LastRun::Crashed(vec![word(2)]), LastRun::Crashed(vec![word(2)])));
+    }
+
+    #[test]
+    fn what_could_not_be_done_to_a_segment_is_what_the_error_says() {
+        let tmp = tempfile::tempdir().unwrap();
+        let base = tmp.path();
+        append(&mut queue(base).unwrap(), 1, 1..=3);
+        let segment = all(&base.join("edge-1")).into_iter().map(|(path, _)| path).find(|p| p.extension().is_some()).unwrap();
+        // one that is not opened for writing, as none is where the file system is read-only
+        fs::hard_link(&segment, base.join("second name")).unwrap();
+
+        let locked = unlocked(|| lock(base, "edge-1")).unwrap_err().to_string();
+        let disk = Disk::look(&base.join("edge-1")).unwrap();
+        let listed = crate::spool::list(&disk, false, |_| Ok::<_, SpoolError>(())).unwrap_err().to_string();
+
+        let name = segment.file_name().unwrap().to_str().unwrap();
+        for said in [locked, listed] {
+            assert!(said.starts_with(&format!("cannot open the spool {name}: ")), "{said}");
+        }
     }
 
     #[test]

@@ -58,9 +58,10 @@ pub fn confirm<S: Fs>(fs: &S) -> Result<(), SpoolError> {
         let path = path.into();
         move |source| SpoolError::Io { doing, path, source }
     };
-    for (name, _) in fs.list().map_err(io("read", "directory"))? {
+    for (name, _) in fs.list().map_err(io("list", "directory"))? {
         if super::segment::Key::of_name(&name).is_some() {
-            fs.open(&name).and_then(|mut file| file.sync()).map_err(io("sync", &name))?;
+            let mut file = fs.open(&name).map_err(io("open", &name))?;
+            file.sync().map_err(io("sync", &name))?;
         }
     }
     fs.sync().map_err(io("sync", "directory"))

@@ -19,11 +19,11 @@ pub(super) struct Loaded<F> {
 
 /// Reads a directory; `hunter` is checked where it is given.
 pub(super) fn load<S: Fs>(fs: &S, hunter: Option<&str>) -> Result<Loaded<S::File>, SpoolError> {
-    let io = |name: &str| {
+    let io = |doing, name: &str| {
         let path = name.into();
-        move |source| SpoolError::Io { doing: "read", path, source }
+        move |source| SpoolError::Io { doing, path, source }
     };
-    let files = fs.list().map_err(io("directory"))?;
+    let files = fs.list().map_err(io("list", "directory"))?;
     let mut keys: Vec<(Key, u64)> = files.iter().filter_map(|(name, len)| Some((Key::of_name(name)?, *len))).collect();
     keys.sort_unstable();
     let mut loaded = Loaded { segments: Vec::new(), empty: Vec::new() };
@@ -32,7 +32,8 @@ pub(super) fn load<S: Fs>(fs: &S, hunter: Option<&str>) -> Result<Loaded<S::File
     for (key, len) in keys.into_iter().rev() {
         let name = key.to_string();
         let limit = next.filter(|n| n.epoch == key.epoch).map_or(u64::MAX, |n| n.first.0);
-        let found = look(fs, key, len, limit, hunter).map_err(io(&name))?;
+        let file = fs.open(&name).map_err(io("open", &name))?;
+        let found = look(&file, key, len, limit, hunter).map_err(io("read", &name))?;
         match found {
             Looked::Segment(segment) => {
                 next = Some(key);
@@ -54,10 +55,9 @@ enum Looked<F> {
     Foreign,
 }
 
-fn look<S: Fs>(fs: &S, key: Key, len: u64, limit: u64, hunter: Option<&str>) -> io::Result<Looked<S::File>> {
-    let file = fs.open(&key.to_string())?;
+fn look<F: FsFile>(file: &F, key: Key, len: u64, limit: u64, hunter: Option<&str>) -> io::Result<Looked<F>> {
     let mut head = [0; SEGMENT_HEADER];
-    if !read_full(&file, 0, &mut head)? {
+    if !read_full(file, 0, &mut head)? {
         return Ok(Looked::Empty);
     }
     let (created_ns, damaged) = match decode_head(key, &head) {
@@ -66,10 +66,10 @@ fn look<S: Fs>(fs: &S, key: Key, len: u64, limit: u64, hunter: Option<&str>) -> 
         Head::Version(version) => return Ok(Looked::Version(version)),
         Head::Damaged => (0, true),
     };
-    let (last, total, end) = match footer(&file, key, len)? {
+    let (last, total, end) = match footer(file, key, len)? {
         Some((last, total)) if last.0 < limit => (last, total, len.saturating_sub(FOOTER as u64)),
         Some(_) | None => {
-            let found = scan(&file, key, len, limit)?;
+            let found = scan(file, key, len, limit)?;
             let torn = len.saturating_sub(found.2);
             if torn > 0 {
                 tracing::warn!(

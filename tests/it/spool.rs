@@ -444,6 +444,7 @@ fn a_queue_whose_disk_turns_read_only_is_counted_and_then_refused_and_capture_go
         {
             let reason = said.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("{what}: {said}"));
             assert!(reason.contains("the spool") && reason.contains("Read-only file system"), "{reason}");
+            assert!(!reason.contains("cannot read"), "it can be read: {reason}");
         }
         assert_eq!(demanded.status.code(), Some(1));
         assert_eq!((code, not_asked_code), (Some(0), Some(0)), "{log}\n{not_asked_log}");
