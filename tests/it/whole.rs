@@ -10,6 +10,8 @@ use std::sync::Arc;
 use lippycat::capture::{FileSource, Progress, Source};
 use parking_lot::Mutex;
 
+use super::numbered::Dice;
+use super::sick_disk::{SickDisk, is_possible};
 use super::started::Started;
 
 /// The binary under test.
@@ -326,15 +328,24 @@ fn filters_pushed_while_a_hunter_is_away_are_there_when_it_comes_and_bad_files_c
 enum End {
     Stopped,
     Killed,
+    /// With what its disk did not confirm.
+    Powerless,
 }
 
 /// Records with the sums of their files, and the unified file, of calls in the middle of which the processor ends so, each time.
 fn calls_with(dir: &Path, ends: &[End]) -> (BTreeMap<String, serde_json::Value>, Vec<StoredFrame>) {
     fs::create_dir(dir).unwrap();
     fs::write(dir.join("f.yaml"), "filters:\n  - {id: t, type: sip_user, pattern: alice}\n").unwrap();
-    let arguments = ["--insecure", "--filter-file", "f.yaml", "-w", "all.pcap", "--per-call-pcap"];
-    let arguments = [&arguments[..], &["--per-call-pcap-dir", "calls", "--state-dir", "state"]].concat();
-    let mut processor = Processor::start(dir, &arguments);
+    let disk = ends.contains(&End::Powerless).then(|| SickDisk::mount(Command::new("env"), &dir.join("disk")));
+    let (inside, root) = disk.as_ref().map_or((".", dir.to_owned()), |d| ("disk", d.disk.outside()));
+    let [unified, calls, state] = ["all.pcap", "calls", "state"].map(|name| format!("{inside}/{name}"));
+    let arguments = ["--insecure", "--filter-file", "f.yaml", "-w", &unified, "--per-call-pcap"];
+    let arguments = [&arguments[..], &["--per-call-pcap-dir", &calls, "--state-dir", &state]].concat();
+    let start = |port| {
+        let command = disk.as_ref().map_or_else(|| Command::new(LC), |d| d.disk.enter(dir));
+        Processor::spawn(command, dir, port, &arguments)
+    };
+    let mut processor = start(0);
     let port = processor.port;
     let address = format!("127.0.0.1:{port}");
     let hunt = ["hunt", "voip", "-P", &address, "--insecure", "--id", "h", "--batch-size", "10", "-r", "-"];
@@ -349,31 +360,34 @@ fn calls_with(dir: &Path, ends: &[End]) -> (BTreeMap<String, serde_json::Value>,
     for (n, end) in (1..).zip(ends) {
         let media = |r: &serde_json::Value| r["packets"]["rtp"].as_u64().unwrap() > 10;
         // a record of a call at work is written once a minute: what a killed one had is seen in its files
-        wait_for(|| files_of_calls(dir) >= 2);
+        wait_for(|| files_of_calls(&root) >= 2);
         if *end == End::Stopped {
             processor.stop();
-            let left = records(&dir.join("calls"));
+            let left = records(&root.join("calls"));
             assert!(left.values().filter(|r| media(r) && r["closed"] == false).count() >= 2, "the middle of calls: {left:?}");
         } else {
             processor.kill();
+            if let Some(disk) = &disk {
+                disk.lose_power(&mut Dice(n as u64));
+            }
         }
-        processor = Processor::start_at(dir, port, &arguments);
+        processor = start(port);
         input.write_all(piece(n)).unwrap();
     }
     drop(input);
     let said = hunter.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.contains("unaccounted=0") || said.contains("\"unaccounted\":0"), "{said}");
-    wait_for(|| records(&dir.join("calls")).values().filter(|r| r["closed"] == true).count() == 4);
+    wait_for(|| records(&root.join("calls")).values().filter(|r| r["closed"] == true).count() == 4);
     processor.stop();
-    let calls = records(&dir.join("calls"));
+    let calls = records(&root.join("calls"));
     for record in calls.values() {
         assert_eq!(record["complete"], true, "{record}");
         for file in record["files"].as_array().unwrap() {
-            assert_eq!(file["sha256"].as_str().unwrap(), sha256(&dir.join("calls").join(file["name"].as_str().unwrap())));
+            assert_eq!(file["sha256"].as_str().unwrap(), sha256(&root.join("calls").join(file["name"].as_str().unwrap())));
         }
     }
-    (calls, frames(&dir.join("all.pcap")))
+    (calls, frames(&root.join("all.pcap")))
 }
 
 #[test]
@@ -387,6 +401,20 @@ fn a_restart_in_the_middle_of_calls_changes_nothing_of_what_is_left_nor_does_a_k
         assert_eq!(cut, whole, "{name}: records, with the sums of their files");
         assert_eq!(cut_unified, unified, "{name}");
     }
+}
+
+#[test]
+fn a_loss_of_power_in_the_middle_of_calls_changes_nothing_of_what_is_left() {
+    if !is_possible("a loss of power in the middle of calls") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let whole = calls_with(&tmp.path().join("whole"), &[]);
+
+    let cut = calls_with(&tmp.path().join("powerless"), &[End::Powerless; 5]);
+
+    assert_eq!(cut.0, whole.0, "records, with the sums of their files");
+    assert_eq!(cut.1, whole.1);
 }
 
 /// Files of calls that hold more than their header.
