@@ -56,7 +56,7 @@ impl Readers {
     }
 }
 
-/// Makes a directory, and those above it, where they are missing.
+/// Makes a directory, and those above it, where they are missing; what was made is there after a loss of power, too.
 ///
 /// # Errors
 /// [`RecordError::Group`], [`RecordError::Io`].
@@ -65,11 +65,18 @@ pub(crate) fn make_dir(path: &Path, readers: Readers) -> Result<(), RecordError>
     let missing: Vec<PathBuf> =
         above.take_while(|path| !path.exists() && path.file_name().is_some()).map(Path::to_path_buf).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| RecordError::io("create", path, e))?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for made in missing.iter().filter(|_| readers != Readers::NONE) {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(made, flags, Mode::empty()).map_err(|e| RecordError::io("open", made, e))?;
+        let dir =
+            rustix::fs::open(made, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(|e| RecordError::io("open", made, e))?;
         let stat = rustix::fs::fstat(&dir).map_err(|e| RecordError::io("inspect", made, e))?;
         readers.admit_to_dir(&dir, made, &stat)?;
+    }
+    for made in &missing {
+        let parent = made.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // one that may be written to and not read cannot be synced
+        let Ok(parent) = rustix::fs::open(parent, flags, Mode::empty()) else { continue };
+        rustix::fs::fsync(&parent).map_err(|e| RecordError::io("sync", made, e))?;
     }
     Ok(())
 }

@@ -78,8 +78,8 @@ impl<'a> Trial<'a> {
 
     fn start_processor(&self, port: u16) -> Processor {
         let pages = format!("127.0.0.1:{}", self.ports[1]);
-        let files = ["-w", "disk/all.pcap", "--auto-rotate-pcap", "--auto-rotate-pcap-dir", "disk/rotating"];
-        let more = ["--auto-rotate-max-size", "1M", "--state-dir", "disk/state", "--insecure", "--metrics-listen", &pages];
+        let files = ["-w", "disk/all.pcap", "--auto-rotate-pcap", "--auto-rotate-pcap-dir", "disk/below/rotating"];
+        let more = ["--auto-rotate-max-size", "1M", "--state-dir", "disk/below/state", "--insecure", "--metrics-listen", &pages];
         Processor::spawn(
             self.disk.disk.enter(self.dir),
             self.dir,
@@ -152,10 +152,10 @@ impl<'a> Trial<'a> {
         self.processor = Some(self.start_processor(self.ports[0]));
     }
 
-    /// Both of these have everything.
+    /// Both of these have everything. Nobody syncs `below` but who makes directories in it.
     fn files(&self) -> [Vec<PathBuf>; 2] {
         let root = self.disk.disk.outside();
-        [vec![root.join("all.pcap")], pcaps(&root.join("rotating"))]
+        [vec![root.join("all.pcap")], pcaps(&root.join("below/rotating"))]
     }
 
     fn end(mut self) -> Tally {
@@ -166,7 +166,7 @@ impl<'a> Trial<'a> {
         assert!(log.contains("\"difference\":\"p1=0 p2=0\""), "{log}");
         let root = self.disk.disk.outside();
         let [unified, rotated] =
-            [vec![root.join("all.pcap")], pcaps(&root.join("rotating"))].map(|files| count(&files, self.tally.generated));
+            [vec![root.join("all.pcap")], pcaps(&root.join("below/rotating"))].map(|files| count(&files, self.tally.generated));
         assert!(unified == rotated, "not everything is in both files");
         self.tally.delivered = unified.iter().filter(|n| **n > 0).count() as u64;
         self.tally.doubled = unified.iter().filter(|n| **n > 1).count() as u64;

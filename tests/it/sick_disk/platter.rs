@@ -6,7 +6,7 @@
 //!         ─▶ EIO; what is dirty is so no longer, and not kept    sick: as Linux does it, a later fsync says nothing of it
 //! power   ─▶ seen = kept
 //! ```
-//! A name is kept from the next fsync of its directory on; that of a directory at once.
+//! A name is kept from the next fsync of its directory on.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -167,13 +167,9 @@ impl Platter {
             return Err(Errno::EEXIST);
         }
         self.permit(|h| h == Health::Full, Errno::ENOSPC)?;
-        let (number, is_dir) = (self.next, matches!(node.what, What::Dir(_)));
+        let number = self.next;
         self.next += 1;
-        let dir = self.dir(parent)?;
-        dir.seen.insert(name.to_owned(), number);
-        if is_dir {
-            dir.kept.insert(name.to_owned(), number);
-        }
+        self.dir(parent)?.seen.insert(name.to_owned(), number);
         self.nodes.insert(number, node);
         Ok(number)
     }
