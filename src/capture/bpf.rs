@@ -18,7 +18,7 @@ use crate::filter::{BpfCompiler, MAX_BPF_BYTES, PacketTest};
 use crate::packet::{Frame, LinkType};
 pub use bounds::MAX_TERMS;
 
-/// Bytes of one expression (reliability.md, threat 9).
+/// Bytes of one expression.
 pub const MAX_EXPRESSION: usize = MAX_BPF_BYTES;
 
 /// Instructions of one program: the kernel's own limit (`BPF_MAXINSNS`).

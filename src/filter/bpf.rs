@@ -10,7 +10,7 @@ use crate::pattern::PatternError;
 /// Most `bpf` filters of one set. They are tried one after the other on every packet, so this bounds a packet's cost.
 pub const MAX_BPF_FILTERS: usize = 256;
 
-/// Longest expression in bytes (reliability.md, threat 9).
+/// Longest expression in bytes.
 pub const MAX_BPF_BYTES: usize = 4096;
 
 /// Link types that sources have as a rule, and packets inside tunnels: the filters of a set are compiled for them when the set is made.
