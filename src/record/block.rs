@@ -47,7 +47,7 @@ impl Block {
     }
 
     /// Flushes are due at so many bytes from here on, and what is then written lies in memory as it will in the file, relative to
-    /// multiples of `align`: a disk may take it from where it is.
+    /// multiples of `align`, a power of two: a disk may take it from where it is.
     pub(super) fn align(&mut self, size: usize, align: usize) {
         (self.size, self.align) = (size, Some(align));
         let pending = self.pending.split_off(self.lead);
