@@ -222,9 +222,10 @@ fn durable(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
         Processor::start(&dir, &["--insecure", "-w", "all.pcap", "--durability", durability])
     };
     let plain = ["--insecure", "--no-filter-policy", "allow", "--disk-buffer-dir", "spool"];
+    let forward = |to: &Processor, hunters: &str| hunt(&dir, &[], to, &[&plain[..], &["--durability", hunters]].concat(), voip);
     let stored = |processors: &str, hunters: &str| {
         let processor = processor(processors);
-        let hunter = hunt(&dir, &[], &processor, &[&plain[..], &["--durability", hunters]].concat(), voip);
+        let hunter = forward(&processor, hunters);
         processor.stop();
         hunter.wall
     };
@@ -234,7 +235,7 @@ fn durable(bench: &Bench, voip: &Traffic, done: &mut dyn FnMut(Row)) {
     let settled = |processors: &str| {
         let processor = processor(processors);
         let began = Instant::now();
-        hunt(&dir, &[], &processor, &[&plain[..], &["--durability", "memory"]].concat(), voip);
+        forward(&processor, "memory");
         processor.stop();
         fs::File::open(dir.join("all.pcap")).unwrap().sync_data().unwrap();
         began.elapsed()

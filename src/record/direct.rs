@@ -44,28 +44,18 @@ impl Direct {
             self.memory = vec![0; self.most.saturating_add(ALIGN)].into_boxed_slice();
         }
         let start = self.memory.as_ptr().align_offset(ALIGN);
-        let end = plain.metadata()?.len();
-        // the last block is written again, with what is in it
-        let kept = usize::try_from(end % ALIGN as u64).unwrap_or(0);
-        let block = end.saturating_sub(kept as u64);
+        let (block, kept) = last_block(plain)?;
         let Some(memory) = self.memory.get_mut(start..start.saturating_add(self.most)) else { return Ok(0) };
-        let (head, room) = memory.split_at_mut(kept);
-        plain.read_exact_at(head, block)?;
-        let mut taken = 0;
+        let mut taken = kept;
         for piece in pieces {
-            let Some(free) = room.get_mut(taken..) else { break };
+            let Some(free) = memory.get_mut(taken..) else { break };
             let fits = piece.len().min(free.len());
             if let (Some(to), Some(from)) = (free.get_mut(..fits), piece.get(..fits)) {
                 to.copy_from_slice(from);
             }
             taken = taken.saturating_add(fits);
         }
-        let whole = (kept + taken) / ALIGN * ALIGN;
-        if whole <= kept {
-            return Ok(0);
-        }
-        let written = self.file.write_at(memory.get(..whole).unwrap_or_default(), block)?;
-        Ok(written.saturating_sub(kept))
+        write_blocks(&self.file, plain, memory.get_mut(..taken).unwrap_or_default(), (block, kept))
     }
 
     /// The same of what `memory` holds from `lead` on, if that lies there as it will in the file: nothing is copied.
@@ -73,18 +63,30 @@ impl Direct {
         if memory.len().saturating_sub(lead) < DIRECT_FROM {
             return Ok(0);
         }
-        let end = plain.metadata()?.len();
-        let kept = usize::try_from(end % ALIGN as u64).unwrap_or(0);
-        let block = end.saturating_sub(kept as u64);
-        let Some(memory) = lead.checked_sub(kept).and_then(|start| memory.get_mut(start..)) else { return Ok(0) };
-        if memory.as_ptr().align_offset(ALIGN) != 0 {
-            return Ok(0);
+        let (block, kept) = last_block(plain)?;
+        match lead.checked_sub(kept).and_then(|start| memory.get_mut(start..)) {
+            Some(memory) if memory.as_ptr().align_offset(ALIGN) == 0 => write_blocks(&self.file, plain, memory, (block, kept)),
+            Some(_) | None => Ok(0),
         }
-        let whole = memory.len() / ALIGN * ALIGN;
-        plain.read_exact_at(memory.get_mut(..kept).unwrap_or_default(), block)?;
-        let written = self.file.write_at(memory.get(..whole).unwrap_or_default(), block)?;
-        Ok(written.saturating_sub(kept))
     }
+}
+
+/// Writes the whole blocks of `memory`. The first goes to `block`, of which `plain` has `kept` bytes already: they are written again.
+fn write_blocks(direct: &File, plain: &File, memory: &mut [u8], (block, kept): (u64, usize)) -> io::Result<usize> {
+    let whole = memory.len() / ALIGN * ALIGN;
+    if whole == 0 {
+        return Ok(0);
+    }
+    plain.read_exact_at(memory.get_mut(..kept).unwrap_or_default(), block)?;
+    let written = direct.write_at(memory.get(..whole).unwrap_or_default(), block)?;
+    Ok(written.saturating_sub(kept))
+}
+
+/// Where the last block of a file begins, and how much of it there is.
+fn last_block(plain: &File) -> io::Result<(u64, usize)> {
+    let end = plain.metadata()?.len();
+    let kept = end % ALIGN as u64;
+    Ok((end.saturating_sub(kept), usize::try_from(kept).unwrap_or(0)))
 }
 
 /// A file that bytes are appended to, in one way or two.

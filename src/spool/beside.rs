@@ -83,19 +83,15 @@ fn beside(usual: &Path) -> PathBuf {
 /// # Errors
 /// What the system says.
 pub fn other<S: Fs>(fs: &S) -> Result<Option<Other>, SpoolError> {
-    let io = |doing, path: &str| {
-        let path = path.into();
-        move |source| SpoolError::Io { doing, path, source }
-    };
-    for (name, _) in fs.list().map_err(io("list", "directory"))? {
+    for (name, _) in fs.list().map_err(SpoolError::io("list", "directory"))? {
         let Some(key) = Key::of_name(&name) else { continue };
         let file = match fs.open(&name) {
             // whoever wrote it may be sending it
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.map_err(io("open", &name))?,
+            opened => opened.map_err(SpoolError::io("open", &name))?,
         };
         let mut head = [0; SEGMENT_HEADER];
-        if read_full(&file, 0, &mut head).map_err(io("read", &name))?
+        if read_full(&file, 0, &mut head).map_err(SpoolError::io("read", &name))?
             && let Head::Version(version) = decode_head(key, &head)
         {
             return Ok(Some(Other { name, version }));

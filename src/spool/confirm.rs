@@ -18,17 +18,15 @@ pub fn forget_after<S: Fs>(fs: &S, epoch: Epoch, seq: BatchSeq) -> Result<(), Sp
     let kept = segments.iter().rposition(|s| s.key.first <= seq);
     for (n, segment) in segments.iter_mut().enumerate() {
         let name = segment.key.to_string();
-        let path = name.clone().into();
-        let io = |doing| move |source| SpoolError::Io { doing, path, source };
         if segment.key.first > seq {
-            fs.remove(&name).map_err(io("remove"))?;
+            fs.remove(&name).map_err(SpoolError::io("remove", &name))?;
         } else if segment.last > seq || kept == Some(n) {
             // the last one always: an earlier attempt may have cut it, and not heard that the disk knows
             let end = end_of(segment, fs, seq);
-            cut(fs, &name, end).map_err(io("cut"))?;
+            cut(fs, &name, end).map_err(SpoolError::io("cut", &name))?;
         }
     }
-    fs.sync().map_err(|source| SpoolError::Io { doing: "sync", path: "directory".into(), source })
+    fs.sync().map_err(SpoolError::io("sync", "directory"))
 }
 
 fn cut<S: Fs>(fs: &S, name: &str, end: u64) -> io::Result<()> {
@@ -54,15 +52,11 @@ fn end_of<S: Fs>(segment: &mut Segment<S::File>, fs: &S, seq: BatchSeq) -> u64 {
 /// # Errors
 /// What the system says.
 pub fn confirm<S: Fs>(fs: &S) -> Result<(), SpoolError> {
-    let io = |doing, path: &str| {
-        let path = path.into();
-        move |source| SpoolError::Io { doing, path, source }
-    };
-    for (name, _) in fs.list().map_err(io("list", "directory"))? {
+    for (name, _) in fs.list().map_err(SpoolError::io("list", "directory"))? {
         if super::segment::Key::of_name(&name).is_some() {
-            let mut file = fs.open(&name).map_err(io("open", &name))?;
-            file.sync().map_err(io("sync", &name))?;
+            let mut file = fs.open(&name).map_err(SpoolError::io("open", &name))?;
+            file.sync().map_err(SpoolError::io("sync", &name))?;
         }
     }
-    fs.sync().map_err(io("sync", "directory"))
+    fs.sync().map_err(SpoolError::io("sync", "directory"))
 }

@@ -219,6 +219,14 @@ pub enum SpoolError {
     },
 }
 
+impl SpoolError {
+    /// What an error of the file system becomes where this was being done to it.
+    fn io(doing: &'static str, path: &str) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.into();
+        move |source| Self::Io { doing, path, source }
+    }
+}
+
 /// Why a batch was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {

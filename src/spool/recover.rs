@@ -19,11 +19,7 @@ pub(super) struct Loaded<F> {
 
 /// Reads a directory; `hunter` is checked where it is given.
 pub(super) fn load<S: Fs>(fs: &S, hunter: Option<&str>) -> Result<Loaded<S::File>, SpoolError> {
-    let io = |doing, name: &str| {
-        let path = name.into();
-        move |source| SpoolError::Io { doing, path, source }
-    };
-    let files = fs.list().map_err(io("list", "directory"))?;
+    let files = fs.list().map_err(SpoolError::io("list", "directory"))?;
     let mut keys: Vec<(Key, u64)> = files.iter().filter_map(|(name, len)| Some((Key::of_name(name)?, *len))).collect();
     keys.sort_unstable();
     let mut loaded = Loaded { segments: Vec::new(), empty: Vec::new() };
@@ -32,8 +28,8 @@ pub(super) fn load<S: Fs>(fs: &S, hunter: Option<&str>) -> Result<Loaded<S::File
     for (key, len) in keys.into_iter().rev() {
         let name = key.to_string();
         let limit = next.filter(|n| n.epoch == key.epoch).map_or(u64::MAX, |n| n.first.0);
-        let file = fs.open(&name).map_err(io("open", &name))?;
-        let found = look(&file, key, len, limit, hunter).map_err(io("read", &name))?;
+        let file = fs.open(&name).map_err(SpoolError::io("open", &name))?;
+        let found = look(&file, key, len, limit, hunter).map_err(SpoolError::io("read", &name))?;
         match found {
             Looked::Segment(segment) => {
                 next = Some(key);

@@ -119,16 +119,22 @@ pub(super) async fn bring(
     stored
 }
 
+/// A processor with a hunter whose stream is open, and a monitor that wants everything.
+async fn watched() -> (Arc<Shared>, mpsc::Receiver<Job>, Monitor, Stream) {
+    let (shared, queue) = processor(8);
+    register(&shared, "edge");
+    let monitor = seated(&shared, &anything()).await;
+    let stream = Stream::open(&shared);
+    (shared, queue, monitor, stream)
+}
+
 fn packets(batches: &[PacketBatch]) -> usize {
     batches.iter().map(|b| b.packets.len()).sum()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_monitor_gets_every_batch_once_as_its_hunter_sealed_it() {
-    let (shared, mut queue) = processor(8);
-    register(&shared, "edge");
-    let mut monitor = seated(&shared, &anything()).await;
-    let mut stream = Stream::open(&shared);
+    let (shared, mut queue, mut monitor, mut stream) = watched().await;
     let sent = sealed("edge", 7, 3);
     // the second comes after the third, and all come again
     let order = [0, 2, 1, 0, 1, 2].map(|n: usize| sent[n].bytes.clone());
@@ -145,10 +151,7 @@ async fn a_monitor_gets_every_batch_once_as_its_hunter_sealed_it() {
 
 #[tokio::test(start_paused = true)]
 async fn session_secrets_of_tls_go_neither_to_monitors_nor_into_a_file_nor_upwards_and_their_packets_do() {
-    let (shared, mut queue) = processor(8);
-    register(&shared, "edge");
-    let mut monitor = seated(&shared, &anything()).await;
-    let mut stream = Stream::open(&shared);
+    let (shared, mut queue, mut monitor, mut stream) = watched().await;
     let secrets = TlsSessionKeys { client_traffic_secret_0: b"secret".to_vec(), ..TlsSessionKeys::default() };
     let batch = |tls_keys: [Option<TlsSessionKeys>; 3]| {
         let packet = |tls_keys| CapturedPacket { data: vec![9; 60].into(), link_type: 1, tls_keys, ..CapturedPacket::default() };
@@ -372,10 +375,7 @@ async fn fifty_monitors_that_read_nothing_stop_nobody_and_are_told_what_they_mis
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_told_where_it_is() {
-    let (shared, mut queue) = processor(8);
-    register(&shared, "edge");
-    let mut monitor = seated(&shared, &anything()).await;
-    let mut stream = Stream::open(&shared);
+    let (shared, mut queue, mut monitor, mut stream) = watched().await;
     // 4 MB, 4 MB, too much, and something small that would have room but is behind a gap
     let sizes: [&[usize]; 4] = [&[400_000; 10], &[400_000; 10], &[400_000; 7], &[10]];
     bring(&mut stream, &mut queue, (1..).zip(sizes).map(|(n, sizes)| old("edge", n, sizes))).await;
@@ -472,10 +472,7 @@ async fn a_stream_ends_well_with_what_waits_when_the_processor_stops_or_the_conn
 
 #[tokio::test(start_paused = true)]
 async fn one_that_has_no_room_when_the_processor_stops_is_told_what_it_missed() {
-    let (shared, mut queue) = processor(8);
-    register(&shared, "edge");
-    let mut monitor = seated(&shared, &anything()).await;
-    let mut stream = Stream::open(&shared);
+    let (shared, mut queue, mut monitor, mut stream) = watched().await;
     bring(&mut stream, &mut queue, (1..=4).map(|n| old("edge", n, &[400_000; 9]))).await;
     shared.ending.shut();
 
