@@ -109,6 +109,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             rotating: None,
             memory: Vec::new(),
             losses: Vec::new(),
+            times: lippycat::voip::expiry::CallTimes::default(),
             grace: Duration::from_secs(5),
             retain_age: Duration::ZERO,
         };

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::capture::{self, CaptureError, FileSource, Libpcap, LiveOptions, LiveSource, Paced, Replay, Speed};
 use crate::config::{self, Capture, Filters, Mode, NoFilterPolicy, System, Voip};
@@ -10,6 +11,7 @@ use crate::filter::{self, CompileOptions, Filter, FilterKind, FilterSet, PhonePl
 use crate::packet::headers::DecodeOptions;
 use crate::processor::filters::{FilterFileError, read_file};
 use crate::telemetry::{OPERATOR, RELOADS};
+use crate::voip::expiry::CallTimes;
 use crate::voip::table::{self, TableConfig};
 
 use super::exit::{Exit, Stop};
@@ -26,7 +28,7 @@ pub(super) fn engine((mode, policy): Wanted, capture: &Capture, voip: &Voip, sys
             Mode::Voip => engine::Mode::Voip,
         },
         table: TableConfig {
-            limits: table::Limits::default().with_calls(system.max_calls as usize),
+            limits: table::Limits { times: call_times(system), ..table::Limits::default().with_calls(system.max_calls as usize) },
             no_filter: match policy {
                 NoFilterPolicy::Allow => table::NoFilterPolicy::Allow,
                 NoFilterPolicy::Deny => table::NoFilterPolicy::Deny,
@@ -48,6 +50,12 @@ pub(super) fn engine((mode, policy): Wanted, capture: &Capture, voip: &Voip, sys
             ..engine::Bounds::default()
         },
     }
+}
+
+/// When a call is over whose end nobody saw; zero is never.
+pub(super) fn call_times(system: &System) -> CallTimes {
+    let or_never = |time: Duration| if time.is_zero() { Duration::MAX } else { time };
+    CallTimes { rtp_idle: or_never(system.rtp_idle), max_age: or_never(system.call_max_age) }
 }
 
 /// Engines that run at once: one for files, else one per capture thread.

@@ -26,6 +26,7 @@ use crate::telemetry::OPERATOR;
 use crate::wire::PEERS_MAX;
 
 use super::exit::{Exit, Outcome, Stop};
+use super::inspection::call_times;
 use super::memory;
 use super::pages;
 use super::privileges::{self, Needs};
@@ -324,7 +325,8 @@ fn outputs(
     } else {
         None
     };
-    let outputs = Outputs { unified, calls, rotating, memory, losses, grace: p.pcap_grace_period, retain_age: p.retain_age };
+    let (times, grace, retain_age) = (call_times(&config.system), p.pcap_grace_period, p.retain_age);
+    let outputs = Outputs { unified, calls, rotating, memory, losses, times, grace, retain_age };
     Ok(Some((outputs, commit, acked)))
 }
 

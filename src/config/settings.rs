@@ -420,6 +420,12 @@ pub struct System {
     pub max_flows: u32,
     /// Calls an engine remembers.
     pub max_calls: u32,
+    /// A call whose media stopped for so long is over; zero: never.
+    #[serde(deserialize_with = "nanos")]
+    pub rtp_idle: Duration,
+    /// The same of any other call at this age.
+    #[serde(deserialize_with = "nanos")]
+    pub call_max_age: Duration,
     /// Bytes of TCP that an engine has under reassembly.
     pub tcp_memory: u64,
 }

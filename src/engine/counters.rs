@@ -35,8 +35,10 @@ pub struct Counters {
     pub calls: u64,
     /// Calls evicted from a full table.
     pub calls_evicted: u64,
-    /// Calls forgotten without their end, since nothing came of them for two hours.
-    pub calls_silent: u64,
+    /// Calls whose end nobody saw: their media had stopped for long.
+    pub calls_idle: u64,
+    /// The same, without media: they were old.
+    pub calls_aged: u64,
     /// Flows of media that nobody has signalled.
     pub rtp_only: u64,
     /// What was forgotten for want of room; packets given up with it are in `dropped`.
@@ -133,7 +135,8 @@ impl Counters {
         self.undecodable = self.undecodable.saturating_add(o.undecodable);
         self.calls = self.calls.saturating_add(o.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(o.calls_evicted);
-        self.calls_silent = self.calls_silent.saturating_add(o.calls_silent);
+        self.calls_idle = self.calls_idle.saturating_add(o.calls_idle);
+        self.calls_aged = self.calls_aged.saturating_add(o.calls_aged);
         self.rtp_only = self.rtp_only.saturating_add(o.rtp_only);
         self.forgotten.add(&o.forgotten);
         self.parsing.add(&o.parsing);
@@ -149,7 +152,8 @@ impl Counters {
         self.held = self.held.saturating_add(t.held);
         self.calls = self.calls.saturating_add(t.calls);
         self.calls_evicted = self.calls_evicted.saturating_add(t.evicted);
-        self.calls_silent = self.calls_silent.saturating_add(t.silent);
+        self.calls_idle = self.calls_idle.saturating_add(t.idle);
+        self.calls_aged = self.calls_aged.saturating_add(t.aged);
         self.rtp_only = self.rtp_only.saturating_add(t.rtp_only);
         for (a, b) in self.dropped.iter_mut().zip(&t.dropped) {
             *a = a.saturating_add(*b);

@@ -1,6 +1,7 @@
 //! The engine on frames made here: one behaviour each. Real traffic is in `captures/`.
 
 mod details;
+mod expiry;
 mod limits;
 mod messages;
 mod reports;
@@ -8,6 +9,7 @@ mod standards;
 mod unsignalled;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::filter::{CompileOptions, Filter, FilterKind, PacketTest};
@@ -15,6 +17,7 @@ use crate::packet::build::{A, B, be16, ethernet, frame, join, tcp, udp, v4, v4_p
 use crate::packet::{Endpoint, Ip, LinkType};
 use crate::reason::DropReason;
 use crate::voip::event::{CallFacts, SipEvent};
+use crate::voip::expiry::CallTimes;
 use crate::voip::hold::Part;
 use crate::voip::table::NoFilterPolicy;
 
@@ -430,7 +433,7 @@ fn a_hole_in_a_stream_costs_one_message() {
 
 #[test]
 fn look_back_gives_the_whole_call_when_the_filter_comes_late() {
-    let mut w = Wire::with(&["nobody"], |c| c.table.lookback = (std::time::Duration::from_secs(30), 1 << 20));
+    let mut w = Wire::with(&["nobody"], |c| c.table.lookback = (Duration::from_secs(30), 1 << 20));
     w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
     w.udp(2, (5060, 5060), &sip("SIP/2.0 200 OK", "one", "alice", "1 INVITE", Some(5000)));
     w.udp(3, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", "one", "alice", "1 ACK", None));
@@ -446,7 +449,7 @@ fn look_back_gives_the_whole_call_when_the_filter_comes_late() {
 
 #[test]
 fn look_back_that_has_forgotten_media_says_so() {
-    let mut w = Wire::with(&["nobody"], |c| c.table.lookback = (std::time::Duration::from_secs(30), 1 << 20));
+    let mut w = Wire::with(&["nobody"], |c| c.table.lookback = (Duration::from_secs(30), 1 << 20));
     w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
     w.udp(2, (5060, 5060), &sip("SIP/2.0 200 OK", "one", "alice", "1 INVITE", Some(5000)));
     w.udp(3, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", "one", "alice", "1 ACK", None));

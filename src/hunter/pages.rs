@@ -110,7 +110,8 @@ impl Health for HunterPages {
         x.counter("lc_calls_total", "Calls seen.", e.calls);
         let mut evicted = x.family("lc_calls_evicted_total", Kind::Counter, "Calls forgotten before their end, by reason.");
         evicted.sample(&[("reason", "full")], e.calls_evicted);
-        evicted.sample(&[("reason", "silent")], e.calls_silent);
+        evicted.sample(&[("reason", "rtp_idle")], e.calls_idle);
+        evicted.sample(&[("reason", "max_age")], e.calls_aged);
         let f = &e.forgotten;
         let mut evicted = x.family("lc_flows_evicted_total", Kind::Counter, "Flows forgotten, by reason.");
         evicted.sample(&[("reason", "full")], f.flows);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::packet::{FiveTuple, Timestamp};
+use crate::protocols::sdp::Session;
 
 use super::claim::Tie;
 use super::details::Details;
 use super::event::Hole;
+use super::expiry::Turn;
 use super::hold::Hold;
 use super::mux::OfferedMux;
 use super::output::Context;
@@ -119,8 +121,12 @@ pub struct Call {
     pub streams: Option<Box<Streams>>,
     /// What is missing.
     pub holes: Vec<Hole>,
+    /// Which sides have all their media on hold.
+    pub(super) on_hold: [bool; 2],
     /// Earliest queued timer.
     pub timer: Option<Timestamp>,
+    /// Its turn to make room for others, as it is queued.
+    pub(super) turn: Option<Turn>,
     /// Bytes of it that are weighed.
     pub(super) weight: usize,
 }
@@ -157,7 +163,9 @@ impl Call {
             ssrcs: SmallVec::new(),
             streams: None,
             holes: Vec::new(),
+            on_hold: [false; 2],
             timer: None,
+            turn: None,
             weight: 0,
         }
     }
@@ -191,6 +199,16 @@ impl Call {
     pub fn note_to_tag(&mut self, tag: u64) {
         if self.to_tags.len() < TO_TAGS && !self.to_tags.contains(&tag) {
             self.to_tags.push(tag);
+        }
+    }
+
+    /// One side describes its media: on hold is who wants to hear nothing of all of it (RFC 3264 §8.4).
+    pub(super) fn note_hold(&mut self, caller_side: bool, session: &Session) {
+        let mut media = session.media.iter().filter(|m| m.port != 0).peekable();
+        if media.peek().is_some()
+            && let Some(side) = self.on_hold.get_mut(usize::from(caller_side))
+        {
+            *side = media.all(|m| m.on_hold);
         }
     }
 

@@ -19,6 +19,7 @@ pub mod claim;
 pub mod deliver;
 pub mod details;
 pub mod event;
+pub mod expiry;
 pub mod hold;
 mod kept;
 pub mod lookback;

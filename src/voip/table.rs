@@ -1,7 +1,6 @@
 //! The table of calls: look-up, life and death, and the counters that account for every packet.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::reason::DropReason;
 use super::call::{Call, CallRef, Verdict};
 use super::claim::{Claims, GRACE};
 use super::event::{CallEvent, CallFacts, Common, Event, Place};
+use super::expiry::{CallTimes, Queue, Turn};
 use super::hold::{Part, Pool};
 use super::lookback::Lookback;
 use super::matching::Strangers;
@@ -22,22 +22,15 @@ use super::state::CallState;
 use super::unclaimed::Unclaimed;
 use super::weight;
 
-/// After the end of a call its entry stays this long, so that retransmissions find it (64·T1, RFC 3261 §17.1.1.2).
-const LINGER: Duration = Duration::from_secs(32);
-/// A call without any packet for this long is forgotten.
-const IDLE: Duration = Duration::from_hours(2);
-/// Media without signalling is over when none came for this long.
-const RTP_IDLE: Duration = Duration::from_mins(1);
-/// Timers served per call of [`CallTable::handle_timeout`]: bounded work after a jump of time.
-const TIMERS_PER_TURN: usize = 1024;
-
 /// Bounds of the table and its holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Calls (100 000): the one closest to its end goes, `evicted_call`.
+    /// Calls (100 000): one that is over goes, else the one silent for longest, `evicted_call`.
     pub calls: usize,
     /// Bytes of them (220 MiB, as many ordinary ones): the same.
     pub call_bytes: usize,
+    /// When a call is over whose end nobody saw.
+    pub times: CallTimes,
     /// Messages held per undecided call (64): `hold_messages`.
     pub hold_messages: usize,
     /// Age of an undecided call's signalling (180 s): `hold_age`.
@@ -69,6 +62,7 @@ impl Default for Limits {
         Self {
             calls: 100_000,
             call_bytes: 100_000 * weight::CALL,
+            times: CallTimes::default(),
             hold_messages: 64,
             hold_age: Duration::from_mins(3),
             hold_bytes: 64 << 20,
@@ -125,8 +119,10 @@ pub struct TableCounters {
     pub calls: u64,
     /// Calls evicted from a full table.
     pub evicted: u64,
-    /// Calls forgotten without their end, since nothing came of them for two hours.
-    pub silent: u64,
+    /// Calls whose end nobody saw: their media had stopped for [`CallTimes::rtp_idle`].
+    pub idle: u64,
+    /// The same, without media: they were [`CallTimes::max_age`] old.
+    pub aged: u64,
     /// Claims beyond what a call may make.
     pub claims_refused: u64,
     /// Packets of streams beyond what is measured of a call.
@@ -147,9 +143,11 @@ pub struct CallTable {
     pub(super) wanted: Wanted,
     pub(super) calls: Vec<Option<Call>>,
     free: Vec<u32>,
-    by_id: HashMap<Arc<str>, u32, RandomState>,
+    pub(super) by_id: HashMap<Arc<str>, u32, RandomState>,
     serial: u64,
-    timers: BinaryHeap<Reverse<(Timestamp, u32, u64)>>,
+    pub(super) timers: Queue<Timestamp>,
+    /// Who goes first where calls need room.
+    pub(super) turns: Queue<Turn>,
     pub(super) claims: Claims,
     pub(super) unclaimed: Unclaimed,
     pub(super) pool: Pool,
@@ -186,7 +184,8 @@ impl CallTable {
             free: Vec::new(),
             by_id: HashMap::default(),
             serial: 0,
-            timers: BinaryHeap::new(),
+            timers: Queue::default(),
+            turns: Queue::default(),
             unclaimed: Unclaimed::new(config.limits.calls, claims.hasher().clone()),
             claims,
             pool: Pool::default(),
@@ -302,76 +301,6 @@ impl CallTable {
         let r = CallRef { slot, serial: self.serial };
         self.schedule(r);
         r
-    }
-
-    /// Queues the call's next deadline, if it is earlier than what is queued already.
-    pub(super) fn schedule(&mut self, r: CallRef) {
-        let limits = self.config.limits;
-        let Some(call) = self.get_mut(r) else { return };
-        let due = due(call, &limits);
-        if call.timer.is_none_or(|at| due < at) {
-            call.timer = Some(due);
-            self.timers.push(Reverse((due, r.slot, r.serial)));
-        }
-    }
-
-    /// Serves what is due at `now`: ends of transactions, ages of holds, calls to be forgotten.
-    pub fn handle_timeout(&mut self, now: Timestamp, out: &mut dyn Output) {
-        self.make_room(0, out);
-        for _ in 0..TIMERS_PER_TURN {
-            let Some(&Reverse((at, slot, serial))) = self.timers.peek() else { break };
-            if at > now {
-                break;
-            }
-            self.timers.pop();
-            self.serve(CallRef { slot, serial }, now, out);
-        }
-        self.expire_unclaimed(now, out);
-        let gone = self.lookback.expire(now, &mut self.pool);
-        self.lookback_gone(gone);
-    }
-
-    fn serve(&mut self, r: CallRef, now: Timestamp, out: &mut dyn Output) {
-        let limits = self.config.limits;
-        let Some(call) = self.get_mut(r) else { return };
-        call.timer = None;
-        call.machine.handle_timeout(now);
-        if due(call, &limits) > now {
-            self.schedule(r);
-        } else if call.verdict == Verdict::Hold && !forgettable(call, now) {
-            // the signalling of an undecided call has been held long enough
-            self.give_up_hold(r, DropReason::HoldAge);
-            self.set_verdict(r, Verdict::Drop);
-            self.schedule(r);
-        } else {
-            // nobody has seen its end
-            let state = call.machine.state();
-            let silent = state.is_call() && !state.is_final() && state != CallState::RtpOnly;
-            self.counters.silent = self.counters.silent.saturating_add(u64::from(silent));
-            self.remove(r, silent, out);
-        }
-    }
-
-    /// Forgets the call closest to its end: of those that are over the first, then the one without a packet for longest. False when there is none.
-    pub(super) fn evict(&mut self, out: &mut dyn Output) -> bool {
-        // an entry whose call has lived on is queued again with its true deadline: once per packet of that call at most
-        while let Some(Reverse((at, slot, serial))) = self.timers.pop() {
-            let r = CallRef { slot, serial };
-            let limits = self.config.limits;
-            let others = !self.timers.is_empty();
-            let Some(call) = self.get_mut(r) else { continue };
-            let true_due = due(call, &limits);
-            if true_due > at && others {
-                call.timer = Some(true_due);
-                self.timers.push(Reverse((true_due, slot, serial)));
-                continue;
-            }
-            self.counters.evicted = self.counters.evicted.saturating_add(1);
-            self.give_up_hold(r, DropReason::EvictedCall);
-            self.remove(r, true, out);
-            return true;
-        }
-        false
     }
 
     /// Packets of this stretch of time may be missing, nobody knows how many, from every call that is not over.
@@ -514,34 +443,9 @@ impl CallTable {
             Part::Signalling => call.signalling_packets = call.signalling_packets.saturating_add(1),
             Part::Media => call.media_packets = call.media_packets.saturating_add(1),
         }
-    }
-}
-
-/// When something must be done about a call if nothing more comes.
-fn due(call: &Call, limits: &Limits) -> Timestamp {
-    let mut due = forget_at(call);
-    if let Some(at) = call.machine.deadline() {
-        due = due.min(at);
-    }
-    if call.verdict == Verdict::Hold {
-        due = due.min(call.first.saturating_add(limits.hold_age));
-    }
-    due
-}
-
-fn forgettable(call: &Call, now: Timestamp) -> bool {
-    forget_at(call) <= now
-}
-
-fn forget_at(call: &Call) -> Timestamp {
-    let state = call.machine.state();
-    if let Some(at) = call.machine.ended_at().filter(|_| state.is_final()) {
-        at.saturating_add(LINGER)
-    } else if state == CallState::RtpOnly {
-        call.last.saturating_add(RTP_IDLE)
-    } else if !state.is_call() {
-        call.last.saturating_add(LINGER)
-    } else {
-        call.last.saturating_add(IDLE)
+        if part == Part::Media && call.media_packets == 1 {
+            // from now on its silence says something
+            self.schedule(r);
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::{Commands, Group, Opt};
 
 const LONG: Commands = Commands::HUNT.and(Commands::SNIFF).and(Commands::PROCESS);
 const BOTH: Commands = Commands::HUNT.and(Commands::SNIFF);
+const YEAR: u64 = 31_536_000;
 
 pub(super) const ROWS: &[Opt] = &[
     Opt::new("system.user", Kind::Text, Group::Security, LONG)
@@ -31,6 +32,14 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("max-calls")
         .default("100000")
         .help("Calls that each capture thread remembers, within --memory-limit"),
+    Opt::new("system.rtp_idle", Kind::Duration { max_secs: YEAR }, Group::General, LONG)
+        .flag("rtp-idle")
+        .default("5m")
+        .help("Silence after which a call with media is over (0s: never)"),
+    Opt::new("system.call_max_age", Kind::Duration { max_secs: YEAR }, Group::General, LONG)
+        .flag("call-max-age")
+        .default("2h")
+        .help("Age at which any other call is over (0s: never)"),
     Opt::new("system.tcp_memory", Kind::Size { min: 1 << 20, max: 4 << 30 }, Group::General, BOTH)
         .flag("tcp-memory")
         .default("128M")

@@ -409,25 +409,6 @@ fn calls_are_bounded_by_their_bytes_however_much_each_of_them_names() {
 }
 
 #[test]
-fn a_call_goes_on_for_as_long_as_packets_come_and_one_that_falls_silent_is_counted_and_unfinished() {
-    const HOUR: i64 = 3600 * SEC;
-    let mut w = Wire::new(&["alice"]);
-    w.udp(1, (5060, 5060), &invite("one", "alice", 4000));
-    w.udp_back(2, (5060, 5060), &sip("SIP/2.0 200 OK", "one", "alice", "1 INVITE", Some(5000)));
-    w.udp(3, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", "one", "alice", "1 ACK", None));
-    for n in 1..12 {
-        w.rtp(n * HOUR, (4001, 4000), 7, u16::try_from(n).unwrap());
-        w.engine.handle_timeout(Timestamp::from_nanos(n * HOUR + HOUR / 2), &mut w.out);
-    }
-    assert_eq!((w.engine.calls().len(), w.engine.counters().calls_silent, w.out.calls.len()), (1, 0, 0));
-
-    w.engine.handle_timeout(Timestamp::from_nanos(13 * HOUR + 1), &mut w.out);
-
-    assert_eq!((w.engine.calls().len(), w.engine.counters().calls_silent), (0, 1));
-    assert_eq!((w.out.calls[0].media_packets, w.out.calls[0].unfinished), (11, true));
-}
-
-#[test]
 fn when_memory_is_short_idle_flows_are_forgotten_six_times_as_soon_and_are_counted() {
     let mut w = Wire::new(&["alice"]);
     let mut early = |at: i64, short: bool| {
@@ -452,30 +433,4 @@ fn an_emergency_is_over_once_flows_are_idle_though_nothing_comes() {
 
     assert!(!w.engine.flows.is_emergency());
     assert_eq!((w.engine.flows.counters().live, w.engine.counters().forgotten.flows_emergency), (0, 60));
-}
-
-#[test]
-fn a_full_table_loses_calls_that_are_over_first_then_the_one_silent_for_longest_however_old_each_is() {
-    let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 5);
-    let names = ["talked-in", "silent", "silent-since", "over", "over-before"];
-    for (n, name) in (0..).zip(names) {
-        w.udp(n * SEC, (5060, 5060), &invite(name, "alice", 4000 + 10 * u16::try_from(n).unwrap()));
-        w.udp_back(n * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "1 INVITE", None));
-        w.udp(n * SEC + 2, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", name, "alice", "1 ACK", None));
-    }
-    for (at, name) in [(90, "over-before"), (95, "over")] {
-        w.udp(at * SEC, (5060, 5060), &sip("BYE sip:bob@b.example SIP/2.0", name, "alice", "2 BYE", None));
-        w.udp_back(at * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "2 BYE", None));
-    }
-    w.rtp(94 * SEC, (4001, 4000), 7, 1);
-    let mut gone = Vec::new();
-
-    for n in 0..5_u16 {
-        w.udp((100 + i64::from(n)) * SEC, (5060, 5060), &invite(&format!("new-{n}"), "alice", 5000 + 10 * n));
-        let lost: Vec<_> = names.into_iter().filter(|name| w.engine.calls().by_id(name).is_none()).collect();
-        gone.extend(lost.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>());
-        assert_eq!((gone.len(), w.engine.counters().calls_evicted), (usize::from(n) + 1, u64::from(n) + 1));
-    }
-
-    assert_eq!(gone, ["over-before", "over", "silent", "silent-since", "talked-in"]);
 }

@@ -24,6 +24,7 @@ use crate::record::FileFact;
 use crate::record::json::{CallRecord, Hole};
 use crate::record::state::CallMemory;
 use crate::voip::event::{CallFacts, Event};
+use crate::voip::expiry::CallTimes;
 use crate::voip::output::{Output, Owner};
 use crate::voip::table::{Limits, NoFilterPolicy, TableConfig};
 
@@ -99,11 +100,11 @@ struct Seen {
 
 impl Seen {
     /// What the packet had that could not be read is added to `parsing`.
-    fn take(&mut self, call_id: &str, frame: &Frame<'_>, parsing: &mut Parsing) {
+    fn take(&mut self, call_id: &str, frame: &Frame<'_>, times: CallTimes, parsing: &mut Parsing) {
         self.gone = false;
         self.frames = self.frames.wrapping_add(1);
         let mut out = Leaving::default();
-        let engine = self.engine.get_or_insert_with(engine);
+        let engine = self.engine.get_or_insert_with(|| engine(times));
         let before = engine.parsing();
         engine.handle_frame(frame, self.frames, &mut out);
         parsing.add_since(&before, &engine.parsing());
@@ -261,12 +262,14 @@ pub(super) struct Calls {
     forgotten: Vec<String>,
     /// When packets were lost before any call could be told.
     losses: Arc<Mutex<Losses>>,
+    /// When one is over whose end nobody saw.
+    times: CallTimes,
 }
 
 impl Calls {
     /// With what hunters say they lost.
-    pub(super) fn new(losses: Arc<Mutex<Losses>>) -> Self {
-        Self { losses, ..Self::default() }
+    pub(super) fn new(losses: Arc<Mutex<Losses>>, times: CallTimes) -> Self {
+        Self { losses, times, ..Self::default() }
     }
 
     /// What of their packets could not be read so far, and what was read up to a bound.
@@ -330,9 +333,9 @@ impl Calls {
         entry.first = Some(entry.first.map_or(frame.ts, |t| t.min(frame.ts)));
         entry.last = Some(entry.last.map_or(frame.ts, |t| t.max(frame.ts)));
         if let Some(seen) = entry.seen.get_mut(hunter) {
-            seen.take(call_id, frame, &mut self.parsing);
+            seen.take(call_id, frame, self.times, &mut self.parsing);
         } else {
-            entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame, &mut self.parsing);
+            entry.seen.entry(Arc::clone(hunter)).or_default().take(call_id, frame, self.times, &mut self.parsing);
         }
         if entry.note_packet(frame.data.len().saturating_add(said)) { self.weigh(call_id) } else { None }
     }
@@ -543,10 +546,10 @@ impl Calls {
     }
 }
 
-fn engine() -> Box<Guarded> {
+fn engine(times: CallTimes) -> Box<Guarded> {
     static NO_FILTERS: LazyLock<Arc<FilterSet>> = LazyLock::new(|| Arc::new(FilterSet::empty()));
     let no_filter = NoFilterPolicy::Allow;
-    let limits = Limits { calls: CALLS, unclaimed_bytes: KEPT, ..Limits::default() };
+    let limits = Limits { calls: CALLS, unclaimed_bytes: KEPT, times, ..Limits::default() };
     let table = TableConfig { limits, everything: true, quality: true, details: true, no_filter, ..TableConfig::default() };
     let config = EngineConfig {
         mode: Mode::Voip,

@@ -38,6 +38,7 @@ use crate::record::state::CallMemory;
 use crate::record::unified::Unified;
 use crate::record::{Origin, Packet, RecordError};
 use crate::telemetry::clock;
+use crate::voip::expiry::CallTimes;
 
 /// A queue without work is left this often to serve timers.
 const TICK: Duration = Duration::from_millis(100);
@@ -65,6 +66,8 @@ pub struct Outputs {
     pub memory: Vec<CallMemory>,
     /// What hunters had lost, or had not sent yet.
     pub losses: Vec<HunterLosses>,
+    /// When a call is over whose end nobody saw.
+    pub times: CallTimes,
     /// Files stay open this long after a call's end (packet time).
     pub grace: Duration,
     /// Closed call files older than this are deleted; zero: never.
@@ -104,7 +107,7 @@ pub(in crate::processor) fn run(
     jobs: &mut Receiver<Job>,
     line: Line,
 ) -> End {
-    let mut calls = Calls::new(Arc::clone(&shared.losses));
+    let mut calls = Calls::new(Arc::clone(&shared.losses), out.times);
     calls.restore(std::mem::take(&mut out.memory));
     shared.losses.lock().restore(std::mem::take(&mut out.losses));
     let mut w = Writer {

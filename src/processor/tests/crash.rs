@@ -131,6 +131,7 @@ fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dy
         rotating: Some(rotating),
         memory: state.memory,
         losses: state.losses,
+        times: crate::voip::expiry::CallTimes::default(),
         grace: Duration::from_secs(5),
         retain_age: Duration::ZERO,
     };

@@ -172,6 +172,7 @@ impl Recorder {
             rotating: None,
             memory: state.memory,
             losses: state.losses,
+            times: crate::voip::expiry::CallTimes::default(),
             grace: setup.grace,
             retain_age: Duration::ZERO,
         };

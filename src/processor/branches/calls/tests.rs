@@ -149,7 +149,7 @@ fn what_a_kernel_lost_stands_in_the_calls_alive_then_whether_it_is_told_before_o
         ..LossWindow::default()
     };
     let losses = Arc::<Mutex<Losses>>::default();
-    let mut calls = Calls::new(Arc::clone(&losses));
+    let mut calls = Calls::new(Arc::clone(&losses), CallTimes::default());
     losses.lock().note(&edge, loss(10, 11));
     for (ns, id) in [(SEC, "over"), (5 * SEC, "alive"), (60 * SEC, "later")] {
         let mut say = |ns, start: &str, cseq| {
@@ -212,7 +212,7 @@ fn a_call_that_was_joined_in_its_middle_misses_its_beginning() {
 fn a_call_that_goes_on_after_its_hunter_had_stopped_misses_what_came_since_and_one_that_was_over_does_not() {
     let edge: Arc<str> = "edge".into();
     let losses = Arc::<Mutex<Losses>>::default();
-    let mut calls = Calls::new(Arc::clone(&losses));
+    let mut calls = Calls::new(Arc::clone(&losses), CallTimes::default());
     let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "", "");
     let bye = |id: &str| {
         let text = String::from_utf8(message(BYE, "2 BYE", ";tag=b", "", "")).unwrap();
@@ -280,4 +280,25 @@ fn what_waits_in_a_call_weighs_and_weighs_nothing_once_it_is_forgotten() {
     assert!((300_000..700_000).contains(&waiting), "read in order, and kept as it came: {waiting}");
     assert!(named > 90_000, "{named}");
     assert_eq!(calls.bytes(), 0);
+}
+
+#[test]
+fn a_call_whose_end_nobody_saw_is_closed_unfinished_when_its_media_has_stopped_for_as_long_as_was_said() {
+    for (times, minutes) in
+        [(CallTimes::default(), 5), (CallTimes { rtp_idle: Duration::from_mins(20), ..CallTimes::default() }, 20)]
+    {
+        let mut calls = Calls::new(Arc::default(), times);
+        let sdp = "v=0\r\nc=IN IP4 198.51.100.2\r\nm=audio 4000 RTP/AVP 8\r\n";
+        let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "Content-Type: application/sdp\r\n", sdp);
+        take(&mut calls, 1, (5060, 5060), &invite, owned("one", true));
+        take(&mut calls, 2, (5060, 5060), &message("SIP/2.0 200 OK", "1 INVITE", ";tag=b", "", ""), owned("one", true));
+        take(&mut calls, SEC, (4001, 4000), &rtp(7, 1), owned("one", false));
+        let mut closes = |ns: i64| calls.due(at(ns), Duration::from_secs(5)).iter().any(|d| d.close);
+        let idle = SEC + minutes * 60 * SEC;
+
+        assert!(!closes(idle - 1) && closes(idle), "{minutes}");
+
+        let record = calls.record("one", Vec::new(), true);
+        assert_eq!((record.state.as_str(), record.packets.rtp), ("unfinished", 1));
+    }
 }

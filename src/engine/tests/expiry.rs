@@ -1,0 +1,178 @@
+//! When calls are forgotten: whose end was seen, whose was not, and which go where others need room.
+
+use super::*;
+
+const MIN: i64 = 60 * SEC;
+const HOUR: i64 = 60 * MIN;
+
+/// An answered call of alice, whose caller receives media at 4000.
+fn answered(w: &mut Wire, at: i64, name: &str) {
+    w.udp(at, (5060, 5060), &invite(name, "alice", 4000));
+    w.udp_back(at + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "1 INVITE", Some(5000)));
+    w.udp(at + 2, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", name, "alice", "1 ACK", None));
+}
+
+fn hung_up(w: &mut Wire, at: i64, name: &str) {
+    w.udp(at, (5060, 5060), &sip("BYE sip:bob@b.example SIP/2.0", name, "alice", "2 BYE", None));
+    w.udp_back(at + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "2 BYE", None));
+}
+
+/// A new description of alice's media, which goes one way only.
+fn reinvite(w: &mut Wire, at: i64, name: &str, cseq: u32, way: &str) {
+    let message =
+        String::from_utf8(sip("INVITE sip:bob@b.example SIP/2.0", name, "alice", &format!("{cseq} INVITE"), Some(4000)));
+    let inside = message.unwrap().replacen("To: <sip:bob@b.example>", "To: <sip:bob@b.example>;tag=b", 1);
+    let (head, body) = inside.split_once("\r\n\r\n").unwrap();
+    let body = format!("{body}a={way}\r\n");
+    let head: Vec<&str> = head.split("\r\n").filter(|l| !l.starts_with("Content-Length")).collect();
+    let whole = format!("{}\r\nContent-Length: {}\r\n\r\n{body}", head.join("\r\n"), body.len());
+    w.udp(at, (5060, 5060), whole.as_bytes());
+}
+
+fn wait(w: &mut Wire, until: i64) -> (usize, u64, u64) {
+    w.engine.handle_timeout(Timestamp::from_nanos(until), &mut w.out);
+    let counters = w.engine.counters();
+    (w.engine.calls().len(), counters.calls_idle, counters.calls_aged)
+}
+
+#[test]
+fn a_call_with_media_goes_on_while_packets_come_however_old_and_is_over_five_minutes_after_them() {
+    let mut w = Wire::new(&["alice"]);
+    answered(&mut w, 0, "one");
+    for n in 1..200 {
+        w.rtp(n * 4 * MIN, (4001, 4000), 7, u16::try_from(n).unwrap());
+        assert_eq!(wait(&mut w, n * 4 * MIN + 3 * MIN), (1, 0, 0));
+    }
+    let last = 199 * 4 * MIN;
+
+    assert_eq!(wait(&mut w, last + 5 * MIN - 1), (1, 0, 0));
+    assert_eq!(wait(&mut w, last + 5 * MIN), (0, 1, 0));
+    assert_eq!((w.out.calls[0].media_packets, w.out.calls[0].unfinished), (199, true));
+}
+
+#[test]
+fn media_may_stop_as_soon_as_it_has_begun() {
+    let mut w = Wire::new(&["alice"]);
+    answered(&mut w, 0, "one");
+    w.rtp(SEC, (4001, 4000), 7, 1);
+
+    assert_eq!(wait(&mut w, 5 * MIN), (1, 0, 0));
+    assert_eq!(wait(&mut w, 5 * MIN + SEC), (0, 1, 0));
+}
+
+#[test]
+fn a_call_without_media_is_over_after_two_hours_or_when_it_has_been_silent_since() {
+    let mut w = Wire::new(&["alice"]);
+    answered(&mut w, 0, "silent");
+    answered(&mut w, 0, "refreshed");
+    w.udp(HOUR + 58 * MIN, (5060, 5060), &sip("UPDATE sip:bob@b.example SIP/2.0", "refreshed", "alice", "3 UPDATE", None));
+
+    assert_eq!(wait(&mut w, 2 * HOUR - 1), (2, 0, 0));
+    assert_eq!(wait(&mut w, 2 * HOUR), (1, 0, 1));
+    assert_eq!(wait(&mut w, 2 * HOUR + 3 * MIN - 1), (1, 0, 1));
+    assert_eq!(wait(&mut w, 2 * HOUR + 3 * MIN), (0, 0, 2));
+    assert!(w.out.calls.iter().all(|c| c.unfinished));
+}
+
+#[test]
+fn a_call_on_hold_needs_no_media_until_it_is_taken_up_again() {
+    let mut w = Wire::new(&["alice"]);
+    answered(&mut w, 0, "one");
+    w.rtp(SEC, (4001, 4000), 7, 1);
+    reinvite(&mut w, 2 * SEC, "one", 2, "sendonly");
+
+    assert_eq!(wait(&mut w, HOUR), (1, 0, 0), "on hold");
+    reinvite(&mut w, HOUR, "one", 3, "sendrecv");
+    assert_eq!(wait(&mut w, HOUR + 5 * MIN - 1), (1, 0, 0));
+    assert_eq!(wait(&mut w, HOUR + 5 * MIN), (0, 1, 0));
+}
+
+#[test]
+fn a_call_nobody_wants_stays_although_its_media_is_not_looked_at() {
+    let mut w = Wire::new(&["nobody"]);
+    answered(&mut w, 0, "one");
+    w.rtp(SEC, (4001, 4000), 7, 1);
+
+    assert_eq!(wait(&mut w, 2 * HOUR - 1), (1, 0, 0));
+    assert_eq!(wait(&mut w, 2 * HOUR), (0, 0, 1));
+}
+
+#[test]
+fn times_that_are_off_end_no_call() {
+    let mut w = Wire::with(&["alice"], |c| {
+        c.table.limits.times = CallTimes { rtp_idle: Duration::MAX, max_age: Duration::MAX };
+    });
+    answered(&mut w, 0, "media");
+    w.rtp(SEC, (4001, 4000), 7, 1);
+    w.udp(2 * SEC, (5060, 5060), &sip("INFO sip:bob@b.example SIP/2.0", "joined", "alice", "9 INFO", None));
+
+    assert_eq!(wait(&mut w, 24 * 365 * HOUR), (2, 0, 0));
+}
+
+#[test]
+fn a_call_that_has_ended_makes_room_before_one_that_time_takes_sooner() {
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 2);
+    w.udp(0, (5062, 5060), &invite("undecided", "carol", 4100));
+    answered(&mut w, SEC, "over");
+    hung_up(&mut w, 170 * SEC, "over");
+
+    // the undecided one is held until 180 s, the other stays until 202 s
+    answered(&mut w, 175 * SEC, "new");
+
+    let known = ["undecided", "over", "new"].map(|name| w.engine.calls().by_id(name).is_some());
+    assert_eq!((known, w.engine.counters().calls_evicted), ([true, false, true], 1));
+}
+
+#[test]
+fn a_call_that_goes_on_after_its_end_is_no_longer_the_first_to_make_room() {
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 2);
+    answered(&mut w, 0, "again");
+    hung_up(&mut w, SEC, "again");
+    answered(&mut w, 2 * SEC, "silent");
+    let anew = sip("INVITE sip:bob@b.example SIP/2.0", "again", "alice", "3 INVITE", Some(4000));
+    w.udp(3 * SEC, (5060, 5060), &anew);
+
+    answered(&mut w, 4 * SEC, "new");
+
+    let known = ["again", "silent", "new"].map(|name| w.engine.calls().by_id(name).is_some());
+    assert_eq!(known, [true, false, true]);
+}
+
+#[test]
+fn what_is_queued_of_calls_that_are_gone_does_not_pile_up() {
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 16);
+
+    for n in 0..5000_u16 {
+        w.udp(i64::from(n), (5060, 5060), &invite(&format!("c{n}"), "carol", 4000 + 2 * n));
+        let queued = w.engine.calls().queued();
+        assert!(queued <= 2 * (2 * 16 + 64 + 1), "{queued} after {n}");
+    }
+
+    assert_eq!((w.engine.calls().len(), w.engine.counters().calls_evicted), (16, 4984));
+}
+
+#[test]
+fn a_full_table_loses_calls_that_are_over_first_then_the_one_silent_for_longest_however_old_each_is() {
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 5);
+    let names = ["talked-in", "silent", "silent-since", "over", "over-before"];
+    for (n, name) in (0..).zip(names) {
+        w.udp(n * SEC, (5060, 5060), &invite(name, "alice", 4000 + 10 * u16::try_from(n).unwrap()));
+        w.udp_back(n * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "1 INVITE", None));
+        w.udp(n * SEC + 2, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", name, "alice", "1 ACK", None));
+    }
+    for (at, name) in [(90, "over-before"), (95, "over")] {
+        w.udp(at * SEC, (5060, 5060), &sip("BYE sip:bob@b.example SIP/2.0", name, "alice", "2 BYE", None));
+        w.udp_back(at * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "2 BYE", None));
+    }
+    w.rtp(94 * SEC, (4001, 4000), 7, 1);
+    let mut gone = Vec::new();
+
+    for n in 0..5_u16 {
+        w.udp((100 + i64::from(n)) * SEC, (5060, 5060), &invite(&format!("new-{n}"), "alice", 5000 + 10 * n));
+        let lost: Vec<_> = names.into_iter().filter(|name| w.engine.calls().by_id(name).is_none()).collect();
+        gone.extend(lost.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>());
+        assert_eq!((gone.len(), w.engine.counters().calls_evicted), (usize::from(n) + 1, u64::from(n) + 1));
+    }
+
+    assert_eq!(gone, ["over-before", "over", "silent", "silent-since", "talked-in"]);
+}
