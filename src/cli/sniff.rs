@@ -11,7 +11,7 @@ use crate::config::{Mode, NoFilterPolicy, OutputFormat, SniffConfig};
 use crate::record::dir::MinFree;
 use crate::record::readers::Readers;
 use crate::sniffer::{self, Format, Renewed, SnifferConfig, SnifferError};
-use crate::telemetry::{OPERATOR, clock};
+use crate::telemetry::{self, OPERATOR, clock};
 
 use super::exit::{Outcome, Stop};
 use super::inspection;
@@ -29,7 +29,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     };
     let started = start::start(matches)?;
     let config = started.merged.sniff(mode)?;
-    let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
+    let needs = if is_live(&config) { Needs::Capture } else { Needs::Nothing };
     let readers = privileges::readers(config.system.pcap_group.as_deref())?;
     privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
     runtime::block_on(supervise(config, readers, matches, &started))
@@ -42,6 +42,9 @@ async fn supervise(config: SniffConfig, readers: Readers, matches: &ArgMatches, 
     let (filters, compile) = (config.filters.clone(), inspection::compile_options(config.mode, &config.voip)?);
     let renewed = Arc::new(Renewed::default());
     let renew = Arc::clone(&renewed);
+    if is_live(&config) {
+        sniffer::topology::watch_memory();
+    }
     let work = sniffer::topology::aside(move || assemble(&config, readers, renewed, &told));
     signals
         .during(
@@ -63,6 +66,10 @@ async fn supervise(config: SniffConfig, readers: Readers, matches: &ArgMatches, 
             },
         )
         .await
+}
+
+fn is_live(config: &SniffConfig) -> bool {
+    config.capture.read.is_empty()
 }
 
 /// Turns the configuration into the sniffer's own and runs it.
@@ -87,6 +94,7 @@ fn assemble(config: &SniffConfig, readers: Readers, renewed: Arc<Renewed>, stop:
         readers,
         count: (config.capture.count > 0).then_some(config.capture.count),
         renewed,
+        is_short: if is_live(config) { telemetry::memory::is_short } else { || false },
     };
     if config.mode == Mode::Generic && sniffer.write.is_none() {
         tracing::warn!(
@@ -97,7 +105,7 @@ fn assemble(config: &SniffConfig, readers: Readers, renewed: Arc<Renewed>, stop:
     if config.capture.threads > 1 {
         return Err(Stop::usage("--capture-threads: lc sniff captures with one thread; lc hunt takes more"));
     }
-    let mut source: Box<dyn Source> = if config.capture.read.is_empty() {
+    let mut source: Box<dyn Source> = if is_live(config) {
         let mut live = inspection::open_interfaces(&config.sniff.interfaces, filter, &config.capture, voip)?;
         match live.pop() {
             Some(source) => Box::new(source),

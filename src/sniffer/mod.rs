@@ -52,6 +52,8 @@ pub struct SnifferConfig {
     pub count: Option<u64>,
     /// Where other filters come from.
     pub renewed: Arc<Renewed>,
+    /// Whether memory is short: never for files, whose events do not depend on who else runs.
+    pub is_short: fn() -> bool,
 }
 
 /// Filters that are to take the place of those in force.
@@ -131,7 +133,7 @@ pub fn run(
     if let Some(ahead) = source.read_ahead() {
         topology::read_ahead(ahead);
     }
-    let read = read(&mut engine, source, now, &mut out, stop, (config.count, &config.renewed));
+    let read = read(&mut engine, source, now, &mut out, stop, (config.count, &config.renewed, config.is_short));
     engine.finish(&mut out);
     out.events.flush()?;
     if let Some(u) = &mut out.unified {
@@ -150,7 +152,7 @@ fn read(
     now: &dyn Fn() -> Timestamp,
     out: &mut Sink<'_>,
     stop: &AtomicBool,
-    (count, renewed): (Option<u64>, &Renewed),
+    (count, renewed, is_short): (Option<u64>, &Renewed, fn() -> bool),
 ) -> Result<(), SnifferError> {
     let mut taken = 0_u64;
     // of each file, how many frames it has given; a live source is one file
@@ -197,10 +199,12 @@ fn read(
             Progress::Frames(_) if taken < next_timers => {}
             Progress::Frames(_) => {
                 next_timers = taken.saturating_add(TIMERS_EVERY);
+                engine.set_short(is_short());
                 engine.handle_timeout(time.now(), out);
             }
             Progress::Idle => {
                 time.advance(now());
+                engine.set_short(is_short());
                 engine.handle_timeout(time.now(), out);
                 out.events.flush()?;
                 if let Err(Some(e)) = source.wait(IDLE_WAIT).map_err(|e| outages.take(e, time.now())) {

@@ -3,6 +3,8 @@
 use super::*;
 use crate::capture::{InterfaceInfo, Libpcap, Wake};
 use crate::engine::Mode;
+use crate::packet::LinkType;
+use crate::packet::build::{ethernet, frame, udp, v4};
 use crate::packet::headers::DecodeOptions;
 use crate::reason::DropReason;
 use crate::voip::table::TableConfig;
@@ -36,8 +38,7 @@ impl Source for Lossy {
     }
 }
 
-#[test]
-fn what_the_kernel_and_the_interface_did_not_deliver_is_lost() {
+fn config(is_short: fn() -> bool) -> SnifferConfig {
     let engine = EngineConfig {
         mode: Mode::Generic,
         table: TableConfig::default(),
@@ -46,7 +47,7 @@ fn what_the_kernel_and_the_interface_did_not_deliver_is_lost() {
         flows: 100,
         bounds: crate::engine::Bounds::default(),
     };
-    let config = SnifferConfig {
+    SnifferConfig {
         engine,
         filters: Arc::new(FilterSet::default()),
         bpf: Arc::new(Libpcap),
@@ -56,11 +57,65 @@ fn what_the_kernel_and_the_interface_did_not_deliver_is_lost() {
         readers: Readers::NONE,
         count: None,
         renewed: Arc::default(),
-    };
+        is_short,
+    }
+}
 
-    let outcome = run(config, &mut Lossy, &|| Timestamp::MIN, &mut Vec::new(), &AtomicBool::new(false)).unwrap();
+#[test]
+fn what_the_kernel_and_the_interface_did_not_deliver_is_lost() {
+    let outcome = run(config(|| false), &mut Lossy, &|| Timestamp::MIN, &mut Vec::new(), &AtomicBool::new(false)).unwrap();
 
     assert_eq!(outcome.lost(), 5);
+}
+
+/// A datagram, nothing for two minutes, another one, the end.
+struct Seldom(u8);
+
+impl Source for Seldom {
+    fn poll(&mut self, _: &mut dyn FnMut(Frame<'_>)) -> Result<Progress, CaptureError> {
+        Ok(Progress::End)
+    }
+
+    fn burst(&mut self, _: usize, each: &mut dyn FnMut(&[Frame<'_>])) -> Result<Progress, CaptureError> {
+        self.0 += 1;
+        let data = ethernet(0x0800, &v4(17, &udp(1, 2, b"x")));
+        match self.0 {
+            1 | 3 => {
+                each(&[frame(LinkType::ETHERNET, &data, i64::from(self.0) * 60_000_000_000)]);
+                Ok(Progress::Frames(1))
+            }
+            2 => Ok(Progress::Idle),
+            _ => Ok(Progress::End),
+        }
+    }
+
+    fn wait(&mut self, _: Duration) -> Result<Wake, CaptureError> {
+        Ok(Wake::Ready)
+    }
+
+    fn interfaces(&self) -> &[InterfaceInfo] {
+        &[]
+    }
+
+    fn stats(&mut self) -> KernelStats {
+        KernelStats::default()
+    }
+
+    fn describe(&self) -> String {
+        String::new()
+    }
+}
+
+#[test]
+fn where_memory_is_short_idle_flows_are_forgotten_early_and_counted() {
+    let forgotten = [(|| true) as fn() -> bool, || false].map(|is_short| {
+        let mut config = config(is_short);
+        config.engine.mode = Mode::Voip;
+        let outcome = run(config, &mut Seldom(0), &|| Timestamp::MIN, &mut Vec::new(), &AtomicBool::new(false)).unwrap();
+        outcome.counters.forgotten.flows_emergency
+    });
+
+    assert_eq!(forgotten, [1, 0]);
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn sniff(capture: &Path) -> (String, Outcome) {
         readers: lippycat::record::readers::Readers::NONE,
         count: None,
         renewed: Arc::default(),
+        is_short: || false,
     };
     let mut events = Vec::new();
     let mut source = FileSource::open(&[capture]).unwrap_or_else(|e| panic!("{}: {e}", capture.display()));

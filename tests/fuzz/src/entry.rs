@@ -476,6 +476,7 @@ pub(crate) fn engine(data: &[u8]) {
         readers: lippycat::record::readers::Readers::NONE,
         count: None,
         renewed: Arc::default(),
+        is_short: || false,
     };
     let Ok(mut source) = FileSource::from_reader("fuzz", std::io::Cursor::new(data.to_vec())) else { return };
     let mut events = Vec::new();
