@@ -156,10 +156,12 @@ impl Health for ProcessorPages {
         self.transport.tell(&mut x, m.secs());
         let files = *self.shared.files.lock();
         x.gauge("lc_calls_active", "Calls whose files may still grow.", files.calls);
-        let help = "Calls forgotten for want of room: `ended` before late packets could come, `full` before their end.";
+        let help = "Calls forgotten for want of room: `ended` before late packets could come, `full` before their end; and those that time has ended.";
         let mut evicted = x.family("lc_calls_evicted_total", Kind::Counter, help);
         evicted.sample(&[("reason", "ended")], files.evicted_closed);
         evicted.sample(&[("reason", "full")], files.evicted);
+        evicted.sample(&[("reason", "rtp_idle")], files.overdue.idle);
+        evicted.sample(&[("reason", "max_age")], files.overdue.aged);
         x.counter("lc_pcap_reopen_total", "Call files closed for want of descriptors, and opened again.", files.reopened);
         x.parsing(files.parsing.named_errors(), files.parsing.named_limits());
         x.counter("lc_parser_panics_total", "Panics of the inspection; anything but 0 is a bug.", crate::engine::panics());

@@ -179,14 +179,25 @@ pub(super) struct OpenFiles {
     pub(super) evicted: u64,
     /// Calls that were closed, and forgotten before their time for want of room.
     pub(super) evicted_closed: u64,
+    /// Calls that time has ended.
+    pub(super) overdue: Overdue,
     /// What of their packets could not be read, or only up to a bound.
     pub(super) parsing: Parsing,
 }
 
+/// Calls that time has ended, each for each hunter that sent of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Overdue {
+    /// Their media had stopped.
+    pub(super) idle: u64,
+    /// They had none, and were old.
+    pub(super) aged: u64,
+}
+
 impl OpenFiles {
-    pub(super) const fn of(calls: usize, parsing: Parsing, files: &FileCounters) -> Self {
+    pub(super) const fn of(calls: usize, overdue: Overdue, parsing: Parsing, files: &FileCounters) -> Self {
         let FileCounters { reopened, evicted, evicted_closed, .. } = *files;
-        Self { calls, reopened, evicted, evicted_closed, parsing }
+        Self { calls, reopened, evicted, evicted_closed, overdue, parsing }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::filter::{BpfCompiler, FilterSet, PacketTest};
 use crate::packet::headers::DecodeOptions;
 use crate::packet::{Frame, LinkType, Timestamp, defrag};
 use crate::processor::losses::Losses;
+use crate::processor::shared::Overdue;
 use crate::record::FileFact;
 use crate::record::json::{CallRecord, Hole};
 use crate::record::state::CallMemory;
@@ -111,10 +112,16 @@ impl Seen {
         self.note_left(call_id, out);
     }
 
-    fn handle_timeout(&mut self, call_id: &str, mark: Timestamp) {
+    /// Calls that are over although nobody saw their end are added to `overdue`.
+    fn handle_timeout(&mut self, call_id: &str, mark: Timestamp, overdue: &mut Overdue) {
         let Some(engine) = &mut self.engine else { return };
         let mut out = Leaving::default();
         engine.handle_timeout(mark, &mut out);
+        if out.facts.iter().any(|f| f.unfinished) {
+            let counters = engine.counters();
+            overdue.idle = overdue.idle.saturating_add(counters.calls_idle);
+            overdue.aged = overdue.aged.saturating_add(counters.calls_aged);
+        }
         self.note_left(call_id, out);
     }
 
@@ -262,8 +269,9 @@ pub(super) struct Calls {
     forgotten: Vec<String>,
     /// When packets were lost before any call could be told.
     losses: Arc<Mutex<Losses>>,
-    /// When one is over whose end nobody saw.
+    /// When one is over whose end nobody saw, and how many were.
     times: CallTimes,
+    overdue: Overdue,
 }
 
 impl Calls {
@@ -275,6 +283,11 @@ impl Calls {
     /// What of their packets could not be read so far, and what was read up to a bound.
     pub(super) const fn parsing(&self) -> Parsing {
         self.parsing
+    }
+
+    /// How many were over although nobody saw their end.
+    pub(super) const fn overdue(&self) -> Overdue {
+        self.overdue
     }
 
     /// Calls whose files may still grow.
@@ -382,7 +395,7 @@ impl Calls {
             for (hunter, seen) in &mut entry.seen {
                 let mark = self.clocks.get(hunter).map(|c| c.mark(now));
                 if let Some(mark) = mark {
-                    seen.handle_timeout(call_id, mark);
+                    seen.handle_timeout(call_id, mark, &mut self.overdue);
                 }
                 over &= seen.is_over(call_id, mark, last, grace);
             }

@@ -466,7 +466,7 @@ impl Writer {
         self.hear_of_losses();
         self.tick_files(now);
         let counters = self.out.calls.as_ref().map(CallFiles::counters).unwrap_or_default();
-        *self.shared.files.lock() = OpenFiles::of(self.calls.open(), self.calls.parsing(), &counters);
+        *self.shared.files.lock() = OpenFiles::of(self.calls.open(), self.calls.overdue(), self.calls.parsing(), &counters);
         let _later = self.save_unsaved();
         self.sweep(now);
         let rotated = self.out.rotating.as_mut().map_or(Ok(()), |r| {

@@ -300,5 +300,6 @@ fn a_call_whose_end_nobody_saw_is_closed_unfinished_when_its_media_has_stopped_f
 
         let record = calls.record("one", Vec::new(), true);
         assert_eq!((record.state.as_str(), record.packets.rtp), ("unfinished", 1));
+        assert_eq!(calls.overdue(), Overdue { idle: 1, aged: 0 });
     }
 }
