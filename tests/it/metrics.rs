@@ -395,9 +395,14 @@ fn the_figures_of_the_contract_are_there_and_what_is_read_again_is_counted() {
     wait_for(|| get(of_processor, "/metrics").is_some_and(|(_, m)| m.contains("lc_hunter_up{")));
 
     let pages = [of_hunter, of_processor].map(|port| get(port, "/metrics").unwrap().1);
-    fs::write(dir.join("f.yaml"), "filters: [{id: t1, type: nonsense}]\n").unwrap();
+    // as an editor does it: half a file would be one more that cannot be used
+    let put = |text: &str| {
+        fs::write(dir.join("f.new"), text).unwrap();
+        fs::rename(dir.join("f.new"), dir.join("f.yaml")).unwrap();
+    };
+    put("filters: [{id: t1, type: nonsense}]\n");
     wait_for(|| get(of_processor, "/metrics").is_some_and(|(_, m)| m.contains("lc_config_reload_total{result=\"failure\"} 1\n")));
-    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t2, type: sip_user, pattern: bob}\n").unwrap();
+    put("filters:\n  - {id: t2, type: sip_user, pattern: bob}\n");
     let hung_up = Command::new("kill").args(["-HUP", &hunter.child.id().to_string()]).status().unwrap();
     wait_for(|| get(of_hunter, "/metrics").is_some_and(|(_, m)| m.contains("lc_config_reload_total{result=\"success\"} 1\n")));
     wait_for(|| {
