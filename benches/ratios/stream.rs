@@ -118,7 +118,7 @@ pub(crate) fn data_stream(batches: &[SealedBatch], dir: &Path) -> Duration {
             access: Callers::default(),
             acceptor,
             max_hunters: 1,
-            hunter_max_rate: None,
+            hunter_rates: processor::Rates::default(),
             peers: Vec::new(),
             max_subscribers: 1,
             outputs,

@@ -13,7 +13,7 @@ use crate::processor::answers::Answers;
 use crate::processor::commit::{CommitError, Recovered, recover};
 use crate::processor::filters::read_file;
 use crate::processor::intake::Intake;
-use crate::processor::{self, Access as Callers, Commit, Order, Outputs, Parts, ProcessorError, Reopen};
+use crate::processor::{self, Access as Callers, Commit, Order, Outputs, Parts, ProcessorError, Rates, Reopen};
 use crate::record::RecordError;
 use crate::record::calls::{CallFiles, CallFilesConfig, Layout};
 use crate::record::dir::{Access, Dir, MinFree};
@@ -217,7 +217,7 @@ async fn assemble(
         access,
         acceptor,
         max_hunters: usize::try_from(p.max_hunters).unwrap_or(usize::MAX),
-        hunter_max_rate: NonZeroU64::new(p.hunter_max_rate),
+        hunter_rates: Rates { bytes: NonZeroU64::new(p.hunter_max_rate), batches: NonZeroU64::new(p.hunter_max_batches) },
         peers: peers(&p.peers)?,
         max_subscribers: usize::try_from(p.max_subscribers).unwrap_or(usize::MAX),
         outputs,

@@ -19,6 +19,13 @@ pub enum Kind {
         /// Greatest value.
         max: u64,
     },
+    /// The same, or 0 for what goes without.
+    IntegerOrNone {
+        /// Least value that is not 0.
+        min: u64,
+        /// Greatest value.
+        max: u64,
+    },
     /// Bytes, with K, M, G or T.
     Size {
         /// Least value.
@@ -105,10 +112,11 @@ impl Kind {
                 "false" | "no" | "off" | "0" => Ok(Value::from(false)),
                 _ => Err(format!("'{text}' is neither true nor false")),
             },
-            Self::Integer { min, max } => {
-                let number = text.trim().parse::<u64>().map_err(|_| format!("'{text}' is not a whole number"))?;
-                within(number, min, max, |n| n.to_string())
-            }
+            Self::Integer { min, max } => within(whole(text)?, min, max, |n| n.to_string()),
+            Self::IntegerOrNone { min, max } => match whole(text)? {
+                0 => Ok(Value::from(0)),
+                number => within(number, min, max, |n| n.to_string()),
+            },
             Self::Size { min, max } => within(units::parse_size(text)?, min, max, units::format_size),
             Self::SizeOrNone { min, max } => match units::parse_size(text)? {
                 0 => Ok(Value::from(0)),
@@ -156,7 +164,7 @@ impl Kind {
     pub const fn noun(self) -> &'static str {
         match self {
             Self::Switch => "true or false",
-            Self::Integer { .. } => "a whole number",
+            Self::Integer { .. } | Self::IntegerOrNone { .. } => "a whole number",
             Self::Size { .. } | Self::SizeOrNone { .. } => "a size such as 64K",
             Self::Millis { .. } | Self::Duration { .. } => "a duration such as 5s",
             Self::Text => "text",
@@ -173,7 +181,7 @@ impl Kind {
     pub const fn placeholder(self) -> &'static str {
         match self {
             Self::Switch => "BOOL",
-            Self::Integer { .. } => "N",
+            Self::Integer { .. } | Self::IntegerOrNone { .. } => "N",
             Self::Size { .. } | Self::SizeOrNone { .. } => "SIZE",
             Self::Millis { .. } | Self::Duration { .. } => "TIME",
             Self::Text => "TEXT",
@@ -248,6 +256,10 @@ fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+fn whole(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("'{text}' is not a whole number"))
+}
+
 fn within(number: u64, min: u64, max: u64, show: impl Fn(u64) -> String) -> Result<Value, String> {
     if number < min {
         return Err(format!("{} is less than the minimum {} ({1} to {})", show(number), show(min), show(max)));
@@ -283,6 +295,13 @@ mod tests {
         assert_eq!(read("0"), Ok(Value::from(0)));
         assert_eq!(read("64K"), Ok(Value::from(65_536_u64)));
         assert_eq!(read("65535").unwrap_err(), "65535 is less than the minimum 64K (64K to 1M)");
+
+        let read = |text| Kind::IntegerOrNone { min: 64, max: 100 }.read(text, None);
+
+        assert_eq!(read("0"), Ok(Value::from(0)));
+        assert_eq!(read("64"), Ok(Value::from(64_u64)));
+        assert_eq!(read("63").unwrap_err(), "63 is less than the minimum 64 (64 to 100)");
+        assert_eq!(read("many").unwrap_err(), "'many' is not a whole number");
     }
 
     #[test]

@@ -273,6 +273,8 @@ pub struct Processor {
     pub max_hunters: u32,
     /// Bytes of batches read from one hunter in a second; zero: as many as there are.
     pub hunter_max_rate: u64,
+    /// Batches read from one hunter in a second; likewise.
+    pub hunter_max_batches: u64,
     /// Other processors that hunters may go to.
     pub peers: Vec<String>,
     /// Monitors subscribed at once.

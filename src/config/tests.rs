@@ -10,7 +10,7 @@ fn samples(opt: &Opt) -> [String; 3] {
     match opt.kind {
         Kind::Switch if opt.default == "true" => of(["false", "true", "false"]),
         Kind::Switch => of(["true", "false", "true"]),
-        Kind::Integer { min, .. } => [1, 2, 3].map(|n| (min + n).to_string()),
+        Kind::Integer { min, .. } | Kind::IntegerOrNone { min, .. } => [1, 2, 3].map(|n| (min + n).to_string()),
         Kind::Size { min, .. } | Kind::SizeOrNone { min, .. } => [1, 2, 3].map(|n| (min * (n + 4)).to_string()),
         Kind::Millis { .. } => of(["11", "12ms", "1s"]),
         Kind::Duration { .. } => of(["11s", "12s", "2m"]),
@@ -74,11 +74,15 @@ fn problems(result: Result<Merged, ConfigError>) -> Vec<String> {
 
 #[test]
 fn limits_that_would_be_an_end_are_refused_wherever_they_are_written() {
-    for (text, option) in [("processor: {hunter_max_rate: 1K}", "64K"), ("system: {memory_limit: 1M}", "64M")] {
+    for (text, least) in [
+        ("processor: {hunter_max_rate: 1K}", "64K"),
+        ("processor: {hunter_max_batches: 63}", "64"),
+        ("system: {memory_limit: 1M}", "64M"),
+    ] {
         let error = load(Some(text), &[], &[]).unwrap_err().to_string();
-        assert!(error.contains("less than the minimum") && error.contains(option), "{error}");
+        assert!(error.contains("less than the minimum") && error.contains(least), "{error}");
     }
-    assert!(load(Some("processor: {hunter_max_rate: 0}\nsystem: {memory_limit: 64M}"), &[], &[]).is_ok());
+    assert!(load(Some("processor: {hunter_max_rate: 0, hunter_max_batches: 0}\nsystem: {memory_limit: 64M}"), &[], &[]).is_ok());
 }
 
 #[test]

@@ -161,14 +161,14 @@ impl Feed {
 
     /// A batch of so many bytes was taken. What a processor passes on was read as fast as its own limit lets it.
     pub(super) fn spend(&self, bytes: usize) {
-        if let (From::Hunter { pace, .. }, Some(rate)) = (&self.from, self.shared.hunter_max_rate) {
-            pace.spend(bytes, rate);
+        if let From::Hunter { pace, .. } = &self.from {
+            pace.spend(bytes, self.shared.hunter_rates);
         }
     }
 
     /// Returns when the stream may be read on.
     pub(super) async fn paced(&self) {
-        if let (From::Hunter { pace, .. }, Some(_)) = (&self.from, self.shared.hunter_max_rate) {
+        if let From::Hunter { pace, .. } = &self.from {
             pace.wait(&self.shared.rate_waits).await;
         }
     }

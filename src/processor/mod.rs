@@ -47,7 +47,6 @@ pub mod shared;
 pub mod topology;
 pub mod upstream;
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use crate::filter::Filter;
@@ -60,6 +59,7 @@ pub use access::Access;
 pub use branches::record::Outputs;
 pub use commit::{Commit, Durability};
 pub use counts::Counts;
+pub use pace::Rates;
 pub use topology::{drain, orders, run};
 pub use upstream::{UpstreamFigures, UpstreamParts};
 
@@ -90,8 +90,8 @@ pub struct Parts {
     pub acceptor: Acceptor,
     /// Most hunters.
     pub max_hunters: usize,
-    /// Bytes of batches read from one in a second.
-    pub hunter_max_rate: Option<NonZeroU64>,
+    /// What is read from one in a second.
+    pub hunter_rates: Rates,
     /// Other processors, as hunters are told of them.
     pub peers: Vec<String>,
     /// Most monitors.

@@ -167,7 +167,7 @@ impl Health for ProcessorPages {
         x.counter("lc_parser_panics_total", "Panics of the inspection; anything but 0 is a bug.", crate::engine::panics());
         x.gauge("lc_filters", "Filters in force.", self.shared.filters.len());
         x.gauge("lc_filters_version", "Version of the filters in force.", self.shared.filters.version());
-        let help = "Times a hunter's stream was not read on, since more than --hunter-max-rate had come.";
+        let help = "Times a hunter's stream was not read on, since more than --hunter-max-rate or --hunter-max-batches had come.";
         x.counter("lc_hunter_rate_waits_total", help, self.shared.rate_waits.load(Ordering::Relaxed));
         let up = m.hunters.iter().filter(|h| h.up).count();
         let mut hunters = x.family("lc_hunters", Kind::Gauge, "Hunters, by whether their stream is open and they are heard.");

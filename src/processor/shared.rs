@@ -1,6 +1,5 @@
 //! What the parts of a processor share.
 
-use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -18,6 +17,7 @@ use super::filters::Distribution;
 use super::ingest::{Ingest, Told};
 use super::losses::Losses;
 use super::monitors::Monitors;
+use super::pace::Rates;
 use super::pressure::{Gauge, Level};
 use super::roster::{Roster, said};
 use super::upstream::{Upstream, UpstreamFigures};
@@ -132,8 +132,8 @@ pub struct Shared {
     pub counters: Arc<Counters>,
     /// Who watches.
     pub monitors: Monitors,
-    /// Bytes of batches read from one hunter in a second.
-    pub(super) hunter_max_rate: Option<NonZeroU64>,
+    /// What is read from one hunter in a second.
+    pub(super) hunter_rates: Rates,
     /// Times a stream was not read on for that.
     pub(super) rate_waits: AtomicU64,
     /// What an acknowledgement says.
@@ -261,7 +261,7 @@ impl Shared {
             filters: Arc::new(Distribution::new(filter_version)),
             counters: Arc::default(),
             monitors: Monitors::default(),
-            hunter_max_rate: None,
+            hunter_rates: Rates::default(),
             rate_waits: AtomicU64::new(0),
             durability,
             upstream: OnceLock::new(),
@@ -282,10 +282,10 @@ impl Shared {
         }
     }
 
-    /// So many bytes of batches from one hunter in a second.
+    /// So much from one hunter in a second.
     #[must_use]
-    pub fn reading(mut self, hunter_max_rate: Option<NonZeroU64>) -> Self {
-        self.hunter_max_rate = hunter_max_rate;
+    pub fn reading(mut self, hunter_rates: Rates) -> Self {
+        self.hunter_rates = hunter_rates;
         self
     }
 

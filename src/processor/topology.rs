@@ -88,7 +88,7 @@ pub async fn run(parts: Parts, orders: watch::Receiver<Order>) -> Result<Outcome
     let durability = parts.commit.durability;
     let bound = parts.access.is_bound();
     let shared = Shared::new(parts.id, bound, parts.max_hunters, ingest, parts.filter_version, durability, jobs);
-    let shared = Arc::new(shared.watched_by(parts.max_subscribers).reading(parts.hunter_max_rate));
+    let shared = Arc::new(shared.watched_by(parts.max_subscribers).reading(parts.hunter_rates));
     shared.filters.replace(parts.filters, "file").map_err(|e| ProcessorError::Filters(e.to_string()))?;
 
     let doors = Doors { connections: parts.acceptor.counters(), access: parts.access.clone(), peers: parts.peers };

@@ -75,7 +75,12 @@ pub(super) const ROWS: &[Opt] = &[
     process("processor.hunter_max_rate", Kind::SizeOrNone { min: 64 << 10, max: 1 << 40 }, Group::Receiving)
         .flag("hunter-max-rate")
         .default("0")
-        .help("Bytes of batches read from one hunter in a second; what is beyond waits there (0: no limit)"),
+        .help("Bytes of batches read from one hunter in a second (0: no limit)"),
+    // a hunter with hardly any traffic seals ten in a second of each capture thread
+    process("processor.hunter_max_batches", Kind::IntegerOrNone { min: 64, max: 1_000_000 }, Group::Receiving)
+        .flag("hunter-max-batches")
+        .default("0")
+        .help("Batches read from one hunter in a second (0: no limit)"),
     process("processor.max_subscribers", Kind::Integer { min: 1, max: 1000 }, Group::Receiving)
         .flag("max-subscribers")
         .default("100")

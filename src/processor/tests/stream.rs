@@ -1,7 +1,10 @@
 //! One data stream: what is refused, what comes twice, what a broken connection may leave behind.
 
+use std::num::NonZeroU64;
+
 use super::*;
 use crate::batch::{BatchSeq, DroppedRange, grpc_prefix, with_ranges};
+use crate::processor::Rates;
 use crate::processor::counts::Refused;
 use crate::processor::data::ack;
 use crate::reason::DropReason;
@@ -367,7 +370,7 @@ async fn paced(streams: &mut [(Stream, u64)], hunter: &str, queue: &mut mpsc::Re
 async fn a_hunter_is_read_at_its_rate_over_all_its_streams_and_another_does_not_wait_for_it() {
     let (jobs, mut queue) = mpsc::channel(1024);
     let shared = Shared::new("mid".into(), false, 10, Ingest::default(), 1, Durability::Disk, jobs);
-    let shared = Arc::new(shared.reading(std::num::NonZeroU64::new(100_000)));
+    let shared = Arc::new(shared.reading(Rates { bytes: NonZeroU64::new(100_000), batches: None }));
     register(&shared, "edge");
     register(&shared, "other");
     let two = &mut [(Stream::open(&shared), 1), (Stream::open(&shared), 2)];
@@ -380,4 +383,16 @@ async fn a_hunter_is_read_at_its_rate_over_all_its_streams_and_another_does_not_
     assert!(worth > 1.0 && took < worth, "{took} of {worth} s");
     let waits = ["edge", "other"].map(|id| shared.roster.lock().get(id).unwrap().pace.waits());
     assert!(waits[0] > 0 && shared.rate_waits.load(std::sync::atomic::Ordering::Relaxed) == waits[0] + waits[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_batches_without_end_are_read_at_the_number_a_second_that_a_hunter_may_send() {
+    let (jobs, mut queue) = mpsc::channel(1024);
+    let shared = Shared::new("mid".into(), false, 10, Ingest::default(), 1, Durability::Disk, jobs);
+    let shared = Arc::new(shared.reading(Rates { bytes: NonZeroU64::new(1 << 40), batches: NonZeroU64::new(10) }));
+    register(&shared, "edge");
+    let two = &mut [(Stream::open(&shared), 1), (Stream::open(&shared), 2)];
+    let took = paced(two, "edge", &mut queue).await.1;
+    assert!((1.8..3.0).contains(&took), "{took} s for 30 batches, of which 10 may come at once");
+    assert!(shared.roster.lock().get("edge").unwrap().pace.waits() > 0);
 }
