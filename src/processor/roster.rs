@@ -73,6 +73,11 @@ impl Hunter {
         }
     }
 
+    /// Whether it is connected and, as it said last, has nothing that it has not sent.
+    pub const fn has_sent_all(&self) -> bool {
+        self.streaming > 0 && self.stats.buffer_bytes == 0 && self.stats.spool_batches == 0
+    }
+
     /// How its filters are chosen and told.
     pub fn subscriber(&self) -> Subscriber {
         Subscriber {

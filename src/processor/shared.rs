@@ -194,6 +194,14 @@ pub(super) struct Overdue {
     pub(super) aged: u64,
 }
 
+impl Overdue {
+    /// What was added between two looks.
+    pub(super) const fn add_since(&mut self, before: Self, now: Self) {
+        self.idle = self.idle.saturating_add(now.idle.saturating_sub(before.idle));
+        self.aged = self.aged.saturating_add(now.aged.saturating_sub(before.aged));
+    }
+}
+
 impl OpenFiles {
     pub(super) const fn of(calls: usize, overdue: Overdue, parsing: Parsing, files: &FileCounters) -> Self {
         let FileCounters { reopened, evicted, evicted_closed, .. } = *files;
@@ -379,6 +387,14 @@ impl Shared {
     /// When it last said so.
     pub(super) fn record_alive(&self) -> Option<Moment> {
         *self.alive.lock()
+    }
+
+    /// Whether a hunter is connected and has nothing that it has not sent; one below another processor: whether such a processor is there.
+    pub(super) fn has_sent_all(&self, hunter: &str) -> bool {
+        match self.roster.lock().get(hunter) {
+            Some(known) => known.has_sent_all(),
+            None => self.below.lock().iter().any(|(_, lower)| lower.is_streaming()),
+        }
     }
 
     /// The disk takes nothing, or does again; false when that was so already.

@@ -10,7 +10,7 @@ use crate::protocols::sdp::Session;
 use super::claim::Tie;
 use super::details::Details;
 use super::event::Hole;
-use super::expiry::Turn;
+use super::expiry::{Queued, Turn};
 use super::hold::Hold;
 use super::mux::OfferedMux;
 use super::output::Context;
@@ -121,12 +121,14 @@ pub struct Call {
     pub streams: Option<Box<Streams>>,
     /// What is missing.
     pub holes: Vec<Hole>,
+    /// Media has come since the last SDP.
+    pub(super) media_seen: bool,
     /// Which sides have all their media on hold.
     pub(super) on_hold: [bool; 2],
     /// Earliest queued timer.
-    pub timer: Option<Timestamp>,
+    pub(super) timer: Option<Queued<Timestamp>>,
     /// Its turn to make room for others, as it is queued.
-    pub(super) turn: Option<Turn>,
+    pub(super) turn: Option<Queued<Turn>>,
     /// Bytes of it that are weighed.
     pub(super) weight: usize,
 }
@@ -163,6 +165,7 @@ impl Call {
             ssrcs: SmallVec::new(),
             streams: None,
             holes: Vec::new(),
+            media_seen: false,
             on_hold: [false; 2],
             timer: None,
             turn: None,
@@ -202,8 +205,9 @@ impl Call {
         }
     }
 
-    /// One side describes its media: on hold is who wants to hear nothing of all of it (RFC 3264 §8.4).
-    pub(super) fn note_hold(&mut self, caller_side: bool, session: &Session) {
+    /// One side describes its media: where that goes is to be seen, and on hold is who wants to hear nothing of all of it (RFC 3264 §8.4).
+    pub(super) fn note_session(&mut self, caller_side: bool, session: &Session) {
+        self.media_seen = false;
         let mut media = session.media.iter().filter(|m| m.port != 0).peekable();
         if media.peek().is_some()
             && let Some(side) = self.on_hold.get_mut(usize::from(caller_side))

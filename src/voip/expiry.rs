@@ -2,14 +2,15 @@
 //!
 //! | a call | leaves |
 //! |---|---|
-//! | that is over | 32 s after its end, so that retransmissions find it (64·T1, RFC 3261 §17.1.1.2) |
+//! | that is over, or whose BYE nobody answers | 32 s after its end, so that retransmissions find it (64·T1, RFC 3261 §17.1.1.2) |
 //! | that is a registration, a message, another transaction | 32 s after its last packet |
 //! | without signalling | a minute after its last packet |
 //! | whose media is seen, and not on hold | [`CallTimes::rtp_idle`] after its last packet |
-//! | any other | at [`CallTimes::max_age`], or later, once it has been silent for five minutes |
+//! | any other | at [`CallTimes::max_age`], or later, once it has been silent for 35 minutes |
 //!
-//! So no time cuts a call short while its packets come. Where calls need room, those that are over go first, in the order they ended; then
-//! those that have been silent for longest.
+//! Media is seen once a packet of it came after the last SDP: a call that moves it elsewhere is judged by its signalling, which session timers
+//! repeat (RFC 4028 §4: every half hour). So no time cuts a call short while its packets come. Where calls need room, those that are over go
+//! first, in the order they ended; then those that have been silent for longest.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,8 +27,8 @@ use crate::reason::DropReason;
 const LINGER: Duration = Duration::from_secs(32);
 /// Media without signalling is over when none came for this long.
 const RTP_ONLY: Duration = Duration::from_mins(1);
-/// A call whose media is not seen is old only if nothing came of it for so long.
-const SILENCE: Duration = Duration::from_mins(5);
+/// A call whose media is not seen is old only if nothing came of it for so long: a session interval, as recommended, and a little more.
+const SILENCE: Duration = Duration::from_mins(35);
 /// Timers served per call of [`CallTable::handle_timeout`]: bounded work after a jump of time.
 const TIMERS_PER_TURN: usize = 1024;
 /// Entries of calls that are gone or queued again, of which a queue is not cleared.
@@ -57,33 +58,47 @@ pub(super) enum Turn {
     Live(Timestamp),
 }
 
-/// Calls by a key, the least first. What is queued is not taken out: whether it still counts is asked when it comes up.
+/// The entry of a call in a [`Queue`]: of all that were pushed for it the one that counts, since it is the one the call names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Queued<K> {
+    key: K,
+    number: u64,
+    slot: u32,
+}
+
+/// Calls by a key, the least first. Nothing is taken out when a call is queued again, or gone: what comes up is looked at.
 #[derive(Debug)]
-pub(super) struct Queue<K>(BinaryHeap<Reverse<(K, u32, u64)>>);
+pub(super) struct Queue<K> {
+    heap: BinaryHeap<Reverse<Queued<K>>>,
+    pushed: u64,
+}
 
 impl<K: Ord> Default for Queue<K> {
     fn default() -> Self {
-        Self(BinaryHeap::new())
+        Self { heap: BinaryHeap::new(), pushed: 0 }
     }
 }
 
 impl<K: Ord + Copy> Queue<K> {
-    fn push(&mut self, key: K, r: CallRef) {
-        self.0.push(Reverse((key, r.slot, r.serial)));
+    fn push(&mut self, key: K, slot: u32) -> Queued<K> {
+        self.pushed = self.pushed.wrapping_add(1);
+        let queued = Queued { key, number: self.pushed, slot };
+        self.heap.push(Reverse(queued));
+        queued
     }
 
-    fn pop(&mut self) -> Option<(K, CallRef)> {
-        self.0.pop().map(|Reverse((key, slot, serial))| (key, CallRef { slot, serial }))
+    fn pop(&mut self) -> Option<Queued<K>> {
+        self.heap.pop().map(|Reverse(queued)| queued)
     }
 
     fn first(&self) -> Option<K> {
-        self.0.peek().map(|Reverse((key, ..))| *key)
+        self.heap.peek().map(|Reverse(queued)| queued.key)
     }
 
-    /// Clears it of what does not count, once that is more than all `calls` there are.
-    fn clear(&mut self, calls: usize, counts: impl Fn(K, CallRef) -> bool) {
-        if self.0.len() > calls.saturating_mul(2).saturating_add(STALE) {
-            self.0.retain(|Reverse((key, slot, serial))| counts(*key, CallRef { slot: *slot, serial: *serial }));
+    /// Clears it of what does not count, once that is more than all `calls` there are, each of which has one entry that does.
+    fn clear(&mut self, calls: usize, counts: impl Fn(&Queued<K>) -> bool) {
+        if self.heap.len() > calls.saturating_mul(2).saturating_add(STALE) {
+            self.heap.retain(|Reverse(queued)| counts(queued));
         }
     }
 }
@@ -92,32 +107,32 @@ impl CallTable {
     /// Queues the call's next deadline, if it is earlier than what is queued already, and its turn, if it has ended since.
     pub(super) fn schedule(&mut self, r: CallRef) {
         let limits = self.config.limits;
-        let Some(call) = self.get_mut(r) else { return };
-        let due = Some(due(call, &limits)).filter(|at| call.timer.is_none_or(|queued| *at < queued));
-        let ended = |queued, turn| matches!((queued, turn), (Turn::Live(_), Turn::Over(_)));
-        let turn = Some(turn(call)).filter(|turn| call.turn.is_none_or(|queued| ended(queued, *turn)));
-        call.timer = due.or(call.timer);
-        call.turn = turn.or(call.turn);
-        if let Some(at) = due {
-            self.timers.push(at, r);
+        let Some(call) = self.calls.get_mut(r.slot as usize).and_then(Option::as_mut).filter(|c| c.serial == r.serial) else {
+            return;
+        };
+        let (due, turn) = (due(call, &limits), turn(call));
+        if call.timer.is_none_or(|queued| due < queued.key) {
+            call.timer = Some(self.timers.push(due, r.slot));
         }
-        if let Some(turn) = turn {
-            self.turns.push(turn, r);
+        if call.turn.is_none_or(|queued| matches!((queued.key, turn), (Turn::Live(_), Turn::Over(_)))) {
+            call.turn = Some(self.turns.push(turn, r.slot));
         }
-        self.clear_queues();
-    }
-
-    /// Entries that are queued, those that do not count included.
-    #[cfg(test)]
-    pub(crate) fn queued(&self) -> usize {
-        self.timers.0.len().saturating_add(self.turns.0.len())
-    }
-
-    fn clear_queues(&mut self) {
         let Self { calls, timers, turns, by_id, .. } = self;
-        let of = |r: CallRef| calls.get(r.slot as usize)?.as_ref().filter(|c| c.serial == r.serial);
-        timers.clear(by_id.len(), |at, r| of(r).is_some_and(|c| c.timer == Some(at)));
-        turns.clear(by_id.len(), |turn, r| of(r).is_some_and(|c| c.turn == Some(turn)));
+        let of = |slot: u32| calls.get(slot as usize)?.as_ref();
+        timers.clear(by_id.len(), |queued| of(queued.slot).is_some_and(|c| c.timer == Some(*queued)));
+        turns.clear(by_id.len(), |queued| of(queued.slot).is_some_and(|c| c.turn == Some(*queued)));
+    }
+
+    /// Entries that are queued: timers, and turns to make room.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> [usize; 2] {
+        [self.timers.heap.len(), self.turns.heap.len()]
+    }
+
+    /// The call in a slot, if that is what `is_queued` says.
+    fn in_slot(&self, slot: u32, is_queued: impl Fn(&Call) -> bool) -> Option<CallRef> {
+        let call = self.calls.get(slot as usize)?.as_ref().filter(|c| is_queued(c))?;
+        Some(CallRef { slot, serial: call.serial })
     }
 
     /// Serves what is due at `now`: ends of transactions, ages of holds, calls to be forgotten.
@@ -127,7 +142,9 @@ impl CallTable {
             if self.timers.first().is_none_or(|at| at > now) {
                 break;
             }
-            if let Some((_, r)) = self.timers.pop() {
+            if let Some(queued) = self.timers.pop()
+                && let Some(r) = self.in_slot(queued.slot, |c| c.timer == Some(queued))
+            {
                 self.serve(r, now, out);
             }
         }
@@ -159,12 +176,12 @@ impl CallTable {
     /// Forgets one call to make room; false when there is none.
     pub(super) fn evict(&mut self, out: &mut dyn Output) -> bool {
         // one that has lived on is queued again: once per packet of that call at most
-        while let Some((queued, r)) = self.turns.pop() {
-            let Some(call) = self.get_mut(r).filter(|c| c.turn == Some(queued)) else { continue };
-            let now = turn(call);
-            if now > queued {
-                call.turn = Some(now);
-                self.turns.push(now, r);
+        while let Some(queued) = self.turns.pop() {
+            let Some(r) = self.in_slot(queued.slot, |c| c.turn == Some(queued)) else { continue };
+            let now = self.get(r).map_or(queued.key, turn);
+            if now > queued.key {
+                let again = self.turns.push(now, r.slot);
+                self.get_mut(r).into_iter().for_each(|call| call.turn = Some(again));
                 continue;
             }
             self.counters.evicted = self.counters.evicted.saturating_add(1);
@@ -187,7 +204,7 @@ fn turn(call: &Call) -> Turn {
 
 /// Whether media of the call is seen, so that its silence says something. Of a call nobody wants none is looked at.
 fn has_media(call: &Call) -> bool {
-    call.media_packets > 0 && call.verdict != Verdict::Drop && call.on_hold == [false; 2]
+    call.media_seen && call.verdict != Verdict::Drop && call.on_hold == [false; 2]
 }
 
 /// When something must be done about a call if nothing more comes.
@@ -205,9 +222,10 @@ fn due(call: &Call, limits: &Limits) -> Timestamp {
 /// When a call leaves if nothing more comes.
 fn forget_at(call: &Call, limits: &Limits) -> Timestamp {
     let silent_for = |time: Duration| call.last.saturating_add(time);
-    match (call.machine.ended_at(), is_live(call)) {
-        (Some(at), false) => at.saturating_add(LINGER),
-        (None, false) => silent_for(LINGER),
+    let hung_up = call.machine.state() == CallState::Ending;
+    match call.machine.ended_at() {
+        Some(at) if hung_up || !is_live(call) => at.saturating_add(LINGER),
+        _ if !is_live(call) => silent_for(LINGER),
         _ if call.machine.state() == CallState::RtpOnly => silent_for(RTP_ONLY),
         _ if has_media(call) => silent_for(limits.times.rtp_idle),
         _ => silent_for(SILENCE).max(call.first.saturating_add(limits.times.max_age)),

@@ -230,7 +230,7 @@ impl CallTable {
     ) {
         let Some(call) = self.get_mut(r) else { return };
         let caller_side = call.is_caller(from_tag, request);
-        call.note_hold(caller_side, session);
+        call.note_session(caller_side, session);
         for (index, m) in session.media.iter().enumerate() {
             let media = u8::try_from(index).unwrap_or(u8::MAX);
             if let (Some(ip), true) = (m.addr.filter(|ip| !ip.is_unspecified()), m.port != 0 && m.transport != Transport::Tcp) {

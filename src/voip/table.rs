@@ -275,7 +275,7 @@ impl CallTable {
         Some(CallRef { slot, serial: call.serial })
     }
 
-    /// Makes a call; a full table first loses the call closest to its end.
+    /// Makes a call; a full table first loses another one.
     pub(super) fn create(&mut self, id: &str, tuple: FiveTuple, ts: Timestamp, out: &mut dyn Output) -> CallRef {
         self.make_room(1, out);
         self.serial = self.serial.wrapping_add(1);
@@ -443,7 +443,7 @@ impl CallTable {
             Part::Signalling => call.signalling_packets = call.signalling_packets.saturating_add(1),
             Part::Media => call.media_packets = call.media_packets.saturating_add(1),
         }
-        if part == Part::Media && call.media_packets == 1 {
+        if part == Part::Media && !std::mem::replace(&mut call.media_seen, true) {
             // from now on its silence says something
             self.schedule(r);
         }

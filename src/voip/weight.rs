@@ -1,7 +1,7 @@
 //! What calls take, in bytes: how much one has is decided by whoever sends its messages and its media.
 //!
 //! Promises: known at any time without a look at the calls; a call is weighed again with each of its messages and each new stream. Where calls
-//! take more than they may, those closest to their end go, as where they are too many.
+//! take more than they may, some go, as where they are too many.
 
 use super::call::{Call, CallRef};
 use super::details::Details;

@@ -4,16 +4,17 @@
 //! read again from its own files after a restart. Packets that come after a call's files were closed find it still known
 //! ([`Calls::keep`] says for how long) and are added to what was said of it.
 
+mod clocks;
 mod missing;
 mod weight;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use ahash::RandomState;
 use parking_lot::Mutex;
 
+use self::clocks::Clocks;
 use super::story;
 use crate::engine::{EngineConfig, Guarded, Mode, Parsing};
 use crate::filter::{BpfCompiler, FilterSet, PacketTest};
@@ -74,19 +75,6 @@ impl Output for Leaving {
     }
 }
 
-/// A hunter's packet time.
-struct Clock {
-    newest: Timestamp,
-    heard: Timestamp,
-}
-
-impl Clock {
-    /// Its newest packet, and on from there while it is silent.
-    fn mark(&self, now: Timestamp) -> Timestamp {
-        self.newest.saturating_add(now.since(self.heard))
-    }
-}
-
 /// One call as one hunter saw it.
 #[derive(Default)]
 struct Seen {
@@ -97,6 +85,8 @@ struct Seen {
     left: Option<Box<CallFacts>>,
     /// The hunter has stopped: what is not over is unfinished.
     gone: bool,
+    /// What time has ended in this inspection, calls of other names included.
+    overdue: Overdue,
 }
 
 impl Seen {
@@ -112,15 +102,18 @@ impl Seen {
         self.note_left(call_id, out);
     }
 
-    /// Calls that are over although nobody saw their end are added to `overdue`.
+    /// If it is over although nobody saw its end, it is added to `overdue`.
     fn handle_timeout(&mut self, call_id: &str, mark: Timestamp, overdue: &mut Overdue) {
         let Some(engine) = &mut self.engine else { return };
         let mut out = Leaving::default();
         engine.handle_timeout(mark, &mut out);
         if out.facts.iter().any(|f| f.unfinished) {
             let counters = engine.counters();
-            overdue.idle = overdue.idle.saturating_add(counters.calls_idle);
-            overdue.aged = overdue.aged.saturating_add(counters.calls_aged);
+            let now = Overdue { idle: counters.calls_idle, aged: counters.calls_aged };
+            let before = std::mem::replace(&mut self.overdue, now);
+            if out.facts.iter().any(|f| f.unfinished && *f.call_id == *call_id) {
+                overdue.add_since(before, now);
+            }
         }
         self.note_left(call_id, out);
     }
@@ -136,7 +129,7 @@ impl Seen {
 
     fn note_left(&mut self, call_id: &str, out: Leaving) {
         for f in out.facts.into_iter().filter(|f| *f.call_id == *call_id) {
-            self.engine = None;
+            (self.engine, self.overdue) = (None, Overdue::default());
             // a straggler after the end is a story of its own, and a short one
             if self.left.as_ref().is_none_or(|l| (l.messages, l.media_packets) <= (f.messages, f.media_packets)) {
                 self.left = Some(Box::new(f));
@@ -255,7 +248,7 @@ pub(super) struct Due {
 /// All calls whose files are open, or were until lately.
 #[derive(Default)]
 pub(super) struct Calls {
-    clocks: HashMap<Arc<str>, Clock, RandomState>,
+    clocks: Clocks,
     open: BTreeMap<Arc<str>, Entry>,
     closed: BTreeMap<Arc<str>, Entry>,
     /// What all of them take.
@@ -304,9 +297,7 @@ impl Calls {
         frame: &Frame<'_>,
     ) -> Option<usize> {
         let call_id = owned.call_id;
-        if let Some(clock) = self.clocks.get_mut(hunter) {
-            clock.newest = clock.newest.max(frame.ts);
-        }
+        self.clocks.note_packet(hunter, frame.ts);
         let entry = if let Some(entry) = self.open.get_mut(call_id) {
             entry
         } else {
@@ -355,23 +346,13 @@ impl Calls {
 
     /// Something came from a hunter at `now`, by our clock.
     pub(super) fn heard(&mut self, hunter: &Arc<str>, now: Timestamp) {
-        self.meet(hunter, now);
-        if let Some(clock) = self.clocks.get_mut(hunter) {
-            clock.heard = now;
-        }
-    }
-
-    /// Its time begins, if it has none yet.
-    fn meet(&mut self, hunter: &Arc<str>, now: Timestamp) {
-        if !self.clocks.contains_key(hunter) {
-            self.clocks.insert(Arc::clone(hunter), Clock { newest: Timestamp::MIN, heard: now });
-        }
+        self.clocks.heard(hunter, now);
     }
 
     /// A hunter has stopped: its calls do not go on.
     pub(super) fn hunter_gone(&mut self, hunter: &Arc<str>) {
         // nobody heard of has a call, but for those of an earlier process
-        if self.clocks.remove(hunter).is_none() && self.unread == 0 {
+        if !self.clocks.remove(hunter) && self.unread == 0 {
             return;
         }
         for (call_id, entry) in &mut self.open {
@@ -386,18 +367,20 @@ impl Calls {
         }
     }
 
-    /// Which records are to be written, and which files closed: a call is over `grace` of packet time after its end.
-    pub(super) fn due(&mut self, now: Timestamp, grace: Duration) -> Vec<Due> {
+    /// Which records are to be written, and which files closed: a call is over `grace` of packet time after its end. `is_there` says of a hunter
+    /// whether it is connected and has sent what it has.
+    pub(super) fn due(&mut self, now: Timestamp, grace: Duration, is_there: impl Fn(&str) -> bool) -> Vec<Due> {
         let mut due = Vec::new();
+        self.clocks.note_there(is_there, now);
         for (call_id, entry) in self.open.iter_mut().filter(|(_, e)| e.unread.is_none()) {
             let last = entry.last.unwrap_or(Timestamp::MIN);
             let mut over = true;
             for (hunter, seen) in &mut entry.seen {
-                let mark = self.clocks.get(hunter).map(|c| c.mark(now));
-                if let Some(mark) = mark {
-                    seen.handle_timeout(call_id, mark, &mut self.overdue);
+                let clock = self.clocks.get(hunter);
+                if let Some(clock) = clock {
+                    seen.handle_timeout(call_id, clock.settled(now), &mut self.overdue);
                 }
-                over &= seen.is_over(call_id, mark, last, grace);
+                over &= seen.is_over(call_id, clock.map(|c| c.mark(now)), last, grace);
             }
             let stale = entry.written.is_none_or(|at| now.since(at) >= REWRITE);
             if over || stale {
@@ -477,7 +460,7 @@ impl Calls {
             self.forget(&id);
         }
         let busy: BTreeSet<&Arc<str>> = self.open.values().flat_map(Entry::hunters).collect();
-        self.clocks.retain(|hunter, _| busy.contains(hunter));
+        self.clocks.keep(|hunter| busy.contains(hunter));
     }
 
     /// What a restart cannot read from a call's files; `unsaved` are closed calls whose last record could not be written.
@@ -548,7 +531,7 @@ impl Calls {
         self.unread = self.unread.saturating_sub(1);
         packets(&mut |hunter, sip, frame| {
             // its time goes on from its last packet, whether it is back already or not
-            self.meet(hunter, now);
+            self.clocks.meet(hunter, now);
             let owned = Owned { call_id, sip, phone_rule: "", holes: "", again: false };
             let _known = self.take(hunter, &owned, &mut std::iter::empty(), frame);
         });

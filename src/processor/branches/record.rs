@@ -164,7 +164,7 @@ impl Writer {
     fn take(&mut self, job: Job) {
         match job {
             Job::Batch(batch) => {
-                self.calls.heard(&batch.hunter, batch.received);
+                self.calls.heard(&batch.hunter, clock::wall());
                 self.note_missing(&batch);
                 let dropped = self.write_batch(&batch);
                 let left_out = self.old.take_left_out();
@@ -456,7 +456,8 @@ impl Writer {
                 break;
             }
         }
-        for due in self.calls.due(now, self.out.grace) {
+        let shared = Arc::clone(&self.shared);
+        for due in self.calls.due(now, self.out.grace, |hunter| shared.has_sent_all(hunter)) {
             if due.close {
                 self.close_call(&due.call_id, false);
             } else {

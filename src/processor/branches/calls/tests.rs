@@ -125,17 +125,17 @@ fn media_that_nobody_signalled_stays_open_while_it_flows_and_closes_after_its_si
     let mut calls = Calls::default();
     for seq in 0..100_u16 {
         take(&mut calls, i64::from(seq) * SEC / 50, (4002, 4000), &rtp(0xabcd, seq), owned("rtp-0000abcd", false));
-        let close = calls.due(at(i64::from(seq) * SEC / 50), Duration::from_secs(5)).iter().any(|d| d.close);
+        let close = calls.due(at(i64::from(seq) * SEC / 50), Duration::from_secs(5), |_| true).iter().any(|d| d.close);
         assert!(!close, "packet {seq}");
     }
     let grace = Duration::from_secs(5);
 
-    assert!(!calls.due(at(30 * SEC), grace).iter().any(|d| d.close));
+    assert!(!calls.due(at(30 * SEC), grace, |_| true).iter().any(|d| d.close));
     let record = calls.record("rtp-0000abcd", Vec::new(), false);
     assert_eq!((record.kind.as_str(), record.state.as_str(), record.streams.len()), ("media", "rtp-only", 1));
     assert_eq!(record.streams[0].packets, 100);
-    calls.due(at(70 * SEC), grace);
-    assert!(calls.due(at(71 * SEC), grace).iter().any(|d| d.close && &*d.call_id == "rtp-0000abcd"));
+    calls.due(at(70 * SEC), grace, |_| true);
+    assert!(calls.due(at(71 * SEC), grace, |_| true).iter().any(|d| d.close && &*d.call_id == "rtp-0000abcd"));
 }
 
 #[test]
@@ -282,20 +282,63 @@ fn what_waits_in_a_call_weighs_and_weighs_nothing_once_it_is_forgotten() {
     assert_eq!(calls.bytes(), 0);
 }
 
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A call of edge's, answered, and one packet of its media after a second.
+fn talking(calls: &mut Calls) {
+    let sdp = "v=0\r\nc=IN IP4 198.51.100.2\r\nm=audio 4000 RTP/AVP 8\r\n";
+    let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "Content-Type: application/sdp\r\n", sdp);
+    take(calls, 1, (5060, 5060), &invite, owned("one", true));
+    take(calls, 2, (5060, 5060), &message("SIP/2.0 200 OK", "1 INVITE", ";tag=b", "", ""), owned("one", true));
+    take(calls, SEC, (4001, 4000), &rtp(7, 1), owned("one", false));
+}
+
+#[test]
+fn a_call_goes_on_after_its_hunter_was_away_for_an_hour() {
+    let mut calls = Calls::default();
+    talking(&mut calls);
+    let hour = 3600 * SEC;
+    for minutes in 1..60 {
+        assert!(!calls.due(at(minutes * 60 * SEC), GRACE, |_| false).iter().any(|d| d.close), "away for {minutes} min");
+    }
+    assert!(!calls.due(at(hour), GRACE, |_| true).iter().any(|d| d.close), "back, and what it has is still on its way");
+
+    let hunter: Arc<str> = "edge".into();
+    for n in 2..6_u16 {
+        let data = ethernet(0x0800, &v4(17, &udp(4001, 4000, &rtp(7, n))));
+        let packet = frame(LinkType::ETHERNET, &data, i64::from(n) * SEC);
+        calls.take(&hunter, &owned("one", false), &mut std::iter::empty(), &packet);
+        calls.heard(&hunter, at(hour + i64::from(n)));
+        calls.due(at(hour + i64::from(n)), GRACE, |_| false);
+    }
+
+    let record = calls.record("one", Vec::new(), false);
+    assert_eq!((record.state.as_str(), record.packets.rtp, record.streams.len()), ("active", 5, 1));
+    assert_eq!(calls.overdue(), Overdue::default());
+}
+
+#[test]
+fn a_hunter_that_does_not_come_back_is_waited_for_two_hours_and_its_calls_are_unfinished_then() {
+    let mut calls = Calls::default();
+    talking(&mut calls);
+    let two_hours_and = |minutes: i64| at(SEC + (120 + minutes) * 60 * SEC);
+
+    assert!(!calls.due(two_hours_and(4), GRACE, |_| false).iter().any(|d| d.close));
+    assert!(calls.due(two_hours_and(5), GRACE, |_| false).iter().any(|d| d.close));
+    assert_eq!(calls.record("one", Vec::new(), true).state, "unfinished");
+}
+
 #[test]
 fn a_call_whose_end_nobody_saw_is_closed_unfinished_when_its_media_has_stopped_for_as_long_as_was_said() {
     for (times, minutes) in
         [(CallTimes::default(), 5), (CallTimes { rtp_idle: Duration::from_mins(20), ..CallTimes::default() }, 20)]
     {
         let mut calls = Calls::new(Arc::default(), times);
-        let sdp = "v=0\r\nc=IN IP4 198.51.100.2\r\nm=audio 4000 RTP/AVP 8\r\n";
-        let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "Content-Type: application/sdp\r\n", sdp);
-        take(&mut calls, 1, (5060, 5060), &invite, owned("one", true));
-        take(&mut calls, 2, (5060, 5060), &message("SIP/2.0 200 OK", "1 INVITE", ";tag=b", "", ""), owned("one", true));
-        take(&mut calls, SEC, (4001, 4000), &rtp(7, 1), owned("one", false));
-        let mut closes = |ns: i64| calls.due(at(ns), Duration::from_secs(5)).iter().any(|d| d.close);
+        talking(&mut calls);
+        let mut closes = |ns: i64| calls.due(at(ns), GRACE, |_| true).iter().any(|d| d.close);
         let idle = SEC + minutes * 60 * SEC;
 
+        assert!(!closes(SEC));
         assert!(!closes(idle - 1) && closes(idle), "{minutes}");
 
         let record = calls.record("one", Vec::new(), true);
