@@ -71,6 +71,8 @@ struct Wire {
     engine: Engine,
     out: Seen,
     number: u64,
+    /// Until when nothing but time has come.
+    waited: i64,
 }
 
 impl Wire {
@@ -91,7 +93,7 @@ impl Wire {
             bounds: Bounds::default(),
         };
         change(&mut config);
-        Self { engine: Engine::new(config, Arc::new(set), Arc::new(NoBpf)), out: Seen::default(), number: 0 }
+        Self { engine: Engine::new(config, Arc::new(set), Arc::new(NoBpf)), out: Seen::default(), number: 0, waited: 0 }
     }
 
     fn frame(&mut self, at: i64, link: LinkType, data: &[u8]) {

@@ -87,6 +87,8 @@ pub struct Call {
     pub first: Timestamp,
     /// Last packet.
     pub last: Timestamp,
+    /// From when on it may be silent: its last packet, by the table's time if that is ahead; or since when it is watched again.
+    pub(super) alive: Timestamp,
     /// SIP messages.
     pub messages: u32,
     /// Signalling packets.
@@ -148,6 +150,7 @@ impl Call {
             tuple,
             first: ts,
             last: ts,
+            alive: ts,
             messages: 0,
             signalling_packets: 0,
             media_packets: 0,

@@ -9,8 +9,8 @@
 //! | any other | at [`CallTimes::max_age`], or later, once it has been silent for 35 minutes |
 //!
 //! Media is seen once a packet of it came after the last SDP: a call that moves it elsewhere is judged by its signalling, which session timers
-//! repeat (RFC 4028 §4: every half hour). So no time cuts a call short while its packets come. Where calls need room, those that are over go
-//! first, in the order they ended; then those that have been silent for longest.
+//! repeat (RFC 4028 §4: every half hour). So no time cuts a call short while its packets come, and time that was not watched is no silence.
+//! Where calls need room, those that are over go first, in the order they ended; then those that have been silent for longest.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,6 +29,8 @@ const LINGER: Duration = Duration::from_secs(32);
 const RTP_ONLY: Duration = Duration::from_mins(1);
 /// A call whose media is not seen is old only if nothing came of it for so long: a session interval, as recommended, and a little more.
 const SILENCE: Duration = Duration::from_mins(35);
+/// Time that goes on by more than this at once was not watched: a clock was set, an interface was away, a machine slept.
+const WATCHED: Duration = Duration::from_mins(1);
 /// Timers served per call of [`CallTable::handle_timeout`]: bounded work after a jump of time.
 const TIMERS_PER_TURN: usize = 1024;
 /// Entries of calls that are gone or queued again, of which a queue is not cleared.
@@ -138,6 +140,13 @@ impl CallTable {
     /// Serves what is due at `now`: ends of transactions, ages of holds, calls to be forgotten.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut dyn Output) {
         self.make_room(0, out);
+        if self.observed != Timestamp::MIN && now.since(self.observed) > WATCHED {
+            // packets may have come that nobody saw
+            for call in self.calls.iter_mut().flatten() {
+                call.alive = call.alive.max(now);
+            }
+        }
+        self.observed = now;
         for _ in 0..TIMERS_PER_TURN {
             if self.timers.first().is_none_or(|at| at > now) {
                 break;
@@ -199,7 +208,7 @@ fn is_live(call: &Call) -> bool {
 }
 
 fn turn(call: &Call) -> Turn {
-    if is_live(call) { Turn::Live(call.last) } else { Turn::Over(call.machine.ended_at().unwrap_or(call.last)) }
+    if is_live(call) { Turn::Live(call.alive) } else { Turn::Over(call.machine.ended_at().unwrap_or(call.alive)) }
 }
 
 /// Whether media of the call is seen, so that its silence says something. Of a call nobody wants none is looked at.
@@ -221,7 +230,7 @@ fn due(call: &Call, limits: &Limits) -> Timestamp {
 
 /// When a call leaves if nothing more comes.
 fn forget_at(call: &Call, limits: &Limits) -> Timestamp {
-    let silent_for = |time: Duration| call.last.saturating_add(time);
+    let silent_for = |time: Duration| call.alive.saturating_add(time);
     let hung_up = call.machine.state() == CallState::Ending;
     match call.machine.ended_at() {
         Some(at) if hung_up || !is_live(call) => at.saturating_add(LINGER),

@@ -99,6 +99,7 @@ impl CallTable {
         call.media_packets = call.media_packets.saturating_add(old.media_packets);
         call.media_from = call.media_from.into_iter().chain(old.media_from).min();
         call.last = call.last.max(old.last);
+        call.alive = call.alive.max(old.alive);
         old.ssrcs.iter().for_each(|s| call.note_ssrc(*s));
         if let Some(streams) = old.streams {
             call.streams.get_or_insert_default().join(*streams, claim, at);

@@ -146,6 +146,8 @@ pub struct CallTable {
     pub(super) by_id: HashMap<Arc<str>, u32, RandomState>,
     serial: u64,
     pub(super) timers: Queue<Timestamp>,
+    /// When timers were last served.
+    pub(super) observed: Timestamp,
     /// Who goes first where calls need room.
     pub(super) turns: Queue<Turn>,
     pub(super) claims: Claims,
@@ -185,6 +187,7 @@ impl CallTable {
             by_id: HashMap::default(),
             serial: 0,
             timers: Queue::default(),
+            observed: Timestamp::MIN,
             turns: Queue::default(),
             unclaimed: Unclaimed::new(config.limits.calls, claims.hasher().clone()),
             claims,
@@ -287,6 +290,7 @@ impl CallTable {
             Wanted::Matching => Verdict::Hold,
         };
         let mut call = Call::new(Arc::clone(&id), self.serial, tuple, ts, verdict);
+        call.alive = ts.max(self.observed);
         call.filter_version = self.filters.version();
         let slot = if let Some(slot) = self.free.pop() {
             slot
@@ -307,6 +311,7 @@ impl CallTable {
     pub fn note_gap(&mut self, cause: &'static str, from: Timestamp, to: Timestamp) {
         for call in self.calls.iter_mut().flatten().filter(|c| !c.machine.state().is_final()) {
             call.note_hole(cause, from, to, 0);
+            call.alive = call.alive.max(to);
         }
     }
 
@@ -437,8 +442,10 @@ impl CallTable {
     }
 
     pub(super) fn count_part(&mut self, r: CallRef, part: Part, ts: Timestamp) {
+        let observed = self.observed;
         let Some(call) = self.get_mut(r) else { return };
         call.last = call.last.max(ts);
+        call.alive = ts.max(observed);
         match part {
             Part::Signalling => call.signalling_packets = call.signalling_packets.saturating_add(1),
             Part::Media => call.media_packets = call.media_packets.saturating_add(1),

@@ -29,8 +29,12 @@ fn reinvite(w: &mut Wire, at: i64, name: &str, cseq: u32, way: &str) {
     w.udp(at, (5060, 5060), whole.as_bytes());
 }
 
+/// Time goes on in small steps.
 fn wait(w: &mut Wire, until: i64) -> (usize, u64, u64) {
-    w.engine.handle_timeout(Timestamp::from_nanos(until), &mut w.out);
+    for at in (w.waited..until).step_by(30_000_000_000).skip(1).chain([until]) {
+        w.engine.handle_timeout(Timestamp::from_nanos(at), &mut w.out);
+    }
+    w.waited = until;
     let counters = w.engine.counters();
     (w.engine.calls().len(), counters.calls_idle, counters.calls_aged)
 }
@@ -137,7 +141,38 @@ fn times_that_are_off_end_no_call() {
     w.rtp(SEC, (4001, 4000), 7, 1);
     w.udp(2 * SEC, (5060, 5060), &sip("INFO sip:bob@b.example SIP/2.0", "joined", "alice", "9 INFO", None));
 
-    assert_eq!(wait(&mut w, 24 * 365 * HOUR), (2, 0, 0));
+    assert_eq!(wait(&mut w, 24 * 30 * HOUR), (2, 0, 0));
+}
+
+#[test]
+fn time_that_nobody_watched_is_no_silence() {
+    let mut w = Wire::new(&["alice"]);
+    answered(&mut w, 0, "one");
+    w.rtp(SEC, (4001, 4000), 7, 1);
+    wait(&mut w, 2 * SEC);
+
+    // a clock that is set, a machine that slept
+    w.engine.handle_timeout(Timestamp::from_nanos(HOUR), &mut w.out);
+    w.waited = HOUR;
+    assert_eq!(wait(&mut w, HOUR + 5 * MIN - 1), (1, 0, 0));
+    // set back: packets have earlier times than those that timers go by
+    w.rtp(3 * SEC, (4001, 4000), 7, 2);
+    assert_eq!(wait(&mut w, HOUR + 10 * MIN - 2), (1, 0, 0));
+    assert_eq!(wait(&mut w, HOUR + 10 * MIN - 1), (0, 1, 0));
+    assert_eq!(w.out.calls[0].last_ns, 3 * SEC);
+}
+
+#[test]
+fn the_time_that_an_interface_was_away_is_no_silence() {
+    let mut w = Wire::new(&["alice"]);
+    answered(&mut w, 0, "one");
+    w.rtp(SEC, (4001, 4000), 7, 1);
+    wait(&mut w, 4 * MIN);
+
+    w.engine.note_outage(Timestamp::from_nanos(SEC), Timestamp::from_nanos(4 * MIN));
+
+    assert_eq!(wait(&mut w, 9 * MIN - 1), (1, 0, 0));
+    assert_eq!(wait(&mut w, 9 * MIN), (0, 1, 0));
 }
 
 #[test]
