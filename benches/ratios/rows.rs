@@ -318,6 +318,12 @@ fn checkpoint(bench: &Bench, done: &mut dyn FnMut(Row)) {
         pause.push(waits.max(taking.last().copied().unwrap_or(0.0)));
     }
     let bytes = fs::metadata(dir.join(state::FILE_NAME)).unwrap().len();
+    let mut loading = Vec::new();
+    for _ in 0..bench.rounds {
+        let start = Instant::now();
+        assert_eq!(State::load(&at).unwrap().unwrap().calls.len(), calls.len());
+        loading.push(start.elapsed().as_secs_f64() * 1e3);
+    }
     let mut idle = Vec::new();
     for n in 1..=bench.rounds as u64 {
         let start = Instant::now();
@@ -331,11 +337,12 @@ fn checkpoint(bench: &Bench, done: &mut dyn FnMut(Row)) {
         unit: Unit::Millis,
         goal: Goal::AtMost(500.0),
         from: format!(
-            "{:.0} ms on the record thread; {} MiB in {:.0} ms, of which a slice {:.0} ms; the next one, while nothing happens, {:.1} ms in all",
+            "{:.0} ms on the record thread; {} MiB in {:.0} ms, of which a slice {:.0} ms; read in {:.0} ms; the next one, while nothing happens, {:.1} ms in all",
             Spread::of(taking).median,
             bytes >> 20,
             Spread::of(saving).median,
             Spread::of(slice).median,
+            Spread::of(loading).median,
             Spread::of(idle).median,
         ),
     });

@@ -20,6 +20,10 @@ use crate::voip::table;
 const LEAST: u64 = 64 << 20;
 /// What a process takes before it remembers anything, and what allocators keep back.
 const BASE: u64 = 40 << 20;
+/// What a call takes in a processor: its inspection (15 KiB with some media), its files' state, its record; while it is read at a start, less.
+const CALL: u64 = 24 << 10;
+/// A processor knows as many calls whatever is left.
+const CALLS_LEAST: usize = 1000;
 /// An engine gets this much whatever is left.
 const ENGINE_LEAST: u64 = 8 << 20;
 
@@ -56,7 +60,7 @@ impl Shares {
     pub(super) fn fit(self, engine: EngineConfig) -> EngineConfig {
         let fitting = engine.within(usize::try_from(self.engine).unwrap_or(usize::MAX));
         for (flag, asked, fits) in Self::less_than_asked(&engine, &fitting) {
-            tracing::warn!(asked, fits, limit = self.limit, "{flag} is more than fits into --memory-limit");
+            say_less(flag, asked, fits, self.limit);
         }
         fitting
     }
@@ -80,6 +84,23 @@ impl Shares {
 /// batches for monitors, unfinished messages and what is not read of connections have an eighth each at most.
 pub(super) fn calls_of_a_processor(limit: u64) -> u64 {
     (limit / 8 * 3).saturating_sub(BASE).max(limit / 4)
+}
+
+/// Calls with files that it may know: as many as were asked for, or as fit.
+pub(super) fn calls_within(limit: u64, asked: usize) -> usize {
+    asked.min(usize::try_from(calls_of_a_processor(limit) / CALL).unwrap_or(usize::MAX).max(CALLS_LEAST))
+}
+
+/// What was asked for beyond the usual and does not fit is said.
+pub(super) fn say_fewer_calls(limit: u64, asked: usize) {
+    let fits = calls_within(limit, asked);
+    if asked > table::Limits::default().calls && fits < asked {
+        say_less("--max-calls", asked, fits, limit);
+    }
+}
+
+fn say_less(flag: &str, asked: usize, fits: usize, limit: u64) {
+    tracing::warn!(asked, fits, limit, "{flag} is more than fits into --memory-limit");
 }
 
 /// Memory of the machine, or of the smallest control group around this process.
@@ -176,6 +197,14 @@ mod tests {
         assert_eq!(said(&large, 1 << 40), [""; 0]);
         assert_eq!(said(&large, 1 << 30), ["--max-flows", "--max-calls", "--tcp-memory"]);
         assert_eq!(said(&usual, 128 << 20), [""; 0], "where all of it shrinks, nobody asked for more");
+    }
+
+    #[test]
+    fn a_processor_knows_as_many_calls_as_are_asked_for_or_as_fit() {
+        assert_eq!((calls_within(1 << 40, 2_000_000), calls_within(1 << 40, 100)), (2_000_000, 100));
+        assert_eq!(calls_within(64 << 20, 2_000_000), CALLS_LEAST);
+        let fits = calls_within(8 << 30, 2_000_000);
+        assert!((100_000..2_000_000).contains(&fits) && fits as u64 * CALL <= calls_of_a_processor(8 << 30), "{fits}");
     }
 
     #[test]

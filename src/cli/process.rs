@@ -37,9 +37,6 @@ use super::spool;
 use super::start::{self, Started};
 use super::upstream;
 
-/// What a call takes in a processor: its inspection (15 KiB with some media), its files' state, its record.
-const CALL_BYTES: usize = 24 << 10;
-
 pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     let started = start::start(matches)?;
     let config = started.merged.process(&started.environment)?;
@@ -89,8 +86,8 @@ fn reach(config: &ProcessConfig, readers: Readers, started: &Started) -> Reach {
         reach.writes_into(&p.auto_rotate_pcap.output_dir, readers);
     }
     // files of an earlier run may have to be made what was stored, wherever they are
-    let state = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).and_then(|dir| State::load(&dir));
-    if let Ok(Some(State { places, .. })) = state {
+    let state_dir = Dir::open(&config.state_dir, Access::Private, MinFree::NONE).ok();
+    if let Some(places) = state_dir.and_then(|dir| State::places(&dir)) {
         let before = [places.unified, places.calls, places.rotating].into_iter().flatten();
         before.filter(|dir| dir.is_dir()).for_each(|dir| reach.writes_into(&dir, Readers::NONE));
     }
@@ -108,6 +105,9 @@ async fn supervise(
     let mut signals = Signals::new()?;
     let (order, orders) = processor::orders();
     let limit = memory::limit(config.system.memory_limit);
+    if config.processor.per_call_pcap.enabled {
+        memory::say_fewer_calls(limit, config.system.max_calls as usize);
+    }
     access.intake = Intake::within(limit);
     access.answers = Answers::within(limit);
     let grants = access.grants.clone();
@@ -296,7 +296,11 @@ fn outputs(
         (cfg.min_free, cfg.readers) = (min_free, readers);
         cfg.max_pending_bytes = cfg.max_pending_bytes.min(usize::try_from(limit / 8).unwrap_or(usize::MAX));
         cfg.max_known_bytes = usize::try_from(memory::calls_of_a_processor(limit)).unwrap_or(usize::MAX);
-        cfg.max_calls = cfg.max_calls.min((cfg.max_known_bytes / CALL_BYTES).max(1000));
+        cfg.max_calls = memory::calls_within(limit, config.system.max_calls as usize);
+        let (calls, fits) = (known.len(), cfg.max_calls);
+        if calls > fits {
+            tracing::warn!(calls, fits, "the last process knew more calls than --max-calls and --memory-limit let this one");
+        }
         let mut files = CallFiles::open(&p.per_call_pcap.output_dir, cfg).map_err(failed)?;
         files.restore(&known);
         Some(files)

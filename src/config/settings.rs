@@ -420,7 +420,7 @@ pub struct System {
     pub memory_limit: u64,
     /// Flows an engine remembers.
     pub max_flows: u32,
-    /// Calls an engine remembers.
+    /// Calls an engine, or a processor, remembers.
     pub max_calls: u32,
     /// A call whose media stopped for so long is over; zero: never.
     #[serde(deserialize_with = "nanos")]

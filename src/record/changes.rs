@@ -63,7 +63,15 @@ impl Changed {
         self.rest = State { since: None, ..change };
     }
 
-    pub(super) fn into_state(self) -> State {
+    pub(super) fn into_state(mut self) -> State {
+        // one whose last record could not be written is closed again
+        for call in self.calls.values_mut().filter(|call| call.closed_at.is_some()) {
+            if let CallKey::Text(id) = &call.call_id
+                && self.memory.get(id).is_some_and(|m| m.open)
+            {
+                call.closed_at = None;
+            }
+        }
         State { calls: self.calls.into_values().collect(), memory: self.memory.into_values().collect(), ..self.rest }
     }
 }

@@ -96,6 +96,19 @@ pub enum RecordError {
         /// Why not.
         reason: String,
     },
+    /// A state that is longer than this process may be.
+    #[error(
+        "will not read {path}: its {bytes} bytes are more than the {max} of --memory-limit; start once with more memory, and with \
+         fewer --max-calls, and it gets shorter"
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// How long it is.
+        bytes: u64,
+        /// How long it may be.
+        max: u64,
+    },
 }
 
 impl RecordError {

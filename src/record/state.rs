@@ -8,12 +8,12 @@
 //! [`State::log`] on. Calls that nothing happened to are not written again, until the changes are as long as all of it.
 //!
 //! Promises: whole or absent (written aside, synced, renamed); written in slices of bounded size, since a state of 100 000 calls has some 60 MiB
-//! and acknowledgements wait meanwhile ([`Saving`]). Refuses a version it does not know.
+//! and acknowledgements wait meanwhile ([`Saving`]); read so, too, and never in memory as text. Refuses a version it does not know.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 
 use super::calls::{CallKey, CallState};
@@ -24,6 +24,7 @@ use super::losses::HunterLosses;
 use super::unified::Length;
 use super::{RecordError, fault};
 use crate::batch::SeqRanges;
+use crate::telemetry;
 
 /// Its name in the state directory.
 pub const FILE_NAME: &str = "processor-state.json";
@@ -31,8 +32,11 @@ pub const FILE_NAME: &str = "processor-state.json";
 pub const VERSION: u32 = 4;
 /// Of programs without a commit log: left by a graceful stop only.
 const VERSION_WITHOUT_LOG: u32 = 1;
-/// Longest state read back: 100 000 calls of two files, some 1 KiB each, and as much again.
-const MAX_BYTES: u64 = 256 << 20;
+/// A state of so many bytes is read back whatever `--memory-limit` is: 100 000 calls of two files, some 1 KiB each, and as much again. A longer
+/// one may have as many as that limit: what is known of calls is bounded by it, and its text is no longer than that.
+const ALWAYS_READ: u64 = 256 << 20;
+/// Read at once.
+const BUFFER: usize = 64 << 10;
 
 /// Bytes of a slice: some ten milliseconds of encoding, writing and waiting for the disk.
 const SLICE: usize = if cfg!(test) { 300 } else { 1 << 20 };
@@ -184,12 +188,17 @@ impl State {
     /// Reads it, with all changes since; `None` when there is none.
     ///
     /// # Errors
-    /// [`RecordError::Unreadable`] when it is damaged or of another version, or changes are missing; [`RecordError::Io`].
+    /// [`RecordError::Unreadable`] when it is damaged or of another version, or changes are missing; [`RecordError::TooLong`];
+    /// [`RecordError::Io`].
     pub fn load(dir: &Dir) -> Result<Option<Self>, RecordError> {
-        let Some(state) = Self::read(dir, FILE_NAME)? else { return Ok(None) };
+        Self::load_within(dir, telemetry::memory::limit().max(ALWAYS_READ))
+    }
+
+    fn load_within(dir: &Dir, max: u64) -> Result<Option<Self>, RecordError> {
+        let Some(state) = Self::read(dir, FILE_NAME, max)? else { return Ok(None) };
         let mut changed = Changed::of(state);
         for (_, name) in change_files(dir)? {
-            let Some(change) = Self::read(dir, &name)? else { continue };
+            let Some(change) = Self::read(dir, &name, max)? else { continue };
             if change.log <= changed.log() {
                 // of before everything was last written
                 continue;
@@ -203,10 +212,28 @@ impl State {
         Ok(Some(changed.into_state()))
     }
 
-    fn read(dir: &Dir, name: &str) -> Result<Option<Self>, RecordError> {
-        let Some(bytes) = dir.read_whole(name, MAX_BYTES)? else { return Ok(None) };
-        let unreadable = |reason: String| RecordError::Unreadable { path: dir.join(name), reason };
-        let state: Self = serde_json::from_slice(&bytes).map_err(|e| unreadable(e.to_string()))?;
+    /// Where its files are; of all the rest nothing is kept, nor looked at.
+    pub fn places(dir: &Dir) -> Option<Places> {
+        #[derive(serde::Deserialize)]
+        struct Where {
+            #[serde(default)]
+            places: Places,
+        }
+        let file = dir.open_existing(FILE_NAME).ok()??;
+        let state: Where = serde_json::from_reader(BufReader::with_capacity(BUFFER, file)).ok()?;
+        Some(state.places)
+    }
+
+    fn read(dir: &Dir, name: &str, max: u64) -> Result<Option<Self>, RecordError> {
+        let Some(file) = dir.open_existing(name)? else { return Ok(None) };
+        let path = || dir.join(name);
+        let bytes = file.metadata().map_err(|e| RecordError::io("inspect", path(), e))?.len();
+        if bytes > max {
+            return Err(RecordError::TooLong { path: path(), bytes, max });
+        }
+        let unreadable = |reason: String| RecordError::Unreadable { path: path(), reason };
+        let state: Self =
+            serde_json::from_reader(BufReader::with_capacity(BUFFER, file)).map_err(|e| unreadable(e.to_string()))?;
         if !(VERSION_WITHOUT_LOG..=VERSION).contains(&state.version) {
             return Err(unreadable(format!("it is version {}, this program knows {VERSION}", state.version)));
         }
@@ -504,6 +531,55 @@ mod tests {
         dir.remove(&change_name(1)).unwrap();
         let orphan = write(&State { since: Some(21), log: 22, ..State::default() }, 3);
         assert!(matches!(orphan, Err(RecordError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_state_longer_than_there_is_memory_for_is_refused_with_its_size_and_a_way_out() {
+        let (_tmp, dir) = dir();
+        let name = |n: u64| CallMemory { call_id: format!("{n:0>100}"), ..CallMemory::default() };
+        State { log: 1, memory: (0..3).map(name).collect(), ..State::default() }.save(&dir, false).unwrap();
+        let longer = State { since: Some(1), log: 2, memory: (3..9).map(name).collect(), ..State::default() };
+        longer.save_changes(&dir, false, 1).unwrap();
+        let len = |name: &str| fs::metadata(dir.join(name)).unwrap().len();
+        let (whole, change) = (len(FILE_NAME), len(&change_name(1)));
+
+        assert_eq!(State::load_within(&dir, change).unwrap().unwrap().memory.len(), 9);
+        for (max, bytes, name) in [(whole - 1, whole, FILE_NAME), (change - 1, change, &change_name(1))] {
+            let said = State::load_within(&dir, max).unwrap_err().to_string();
+            let expected =
+                format!("{name}: its {bytes} bytes are more than the {max} of --memory-limit; start once with more memory");
+            assert!(said.contains(&expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn where_the_files_are_is_known_without_reading_what_they_are() {
+        let (_tmp, dir) = dir();
+        assert_eq!(State::places(&dir), None);
+        let places = Places { calls: Some("/var/calls".into()), ..Places::default() };
+        State { places: places.clone(), memory: vec![CallMemory::default(); 9], ..State::default() }.save(&dir, false).unwrap();
+        assert_eq!(State::places(&dir), Some(places));
+        dir.write_whole(FILE_NAME, b"{", false).unwrap();
+        assert_eq!(State::places(&dir), None);
+    }
+
+    #[test]
+    fn a_closed_call_whose_last_record_was_not_written_is_closed_again() {
+        let (_tmp, dir) = dir();
+        let call = |id: &str| CallState {
+            call_id: id.as_bytes().into(),
+            stem: id.into(),
+            packets: 1,
+            closed_at: Some(7),
+            tracks: Vec::new(),
+        };
+        let memory = |id: &str, open| CallMemory { call_id: id.into(), open, ..CallMemory::default() };
+        let (calls, memory) = (vec![call("a"), call("b")], vec![memory("a", true), memory("b", false)]);
+        State { calls, memory, ..State::default() }.save(&dir, false).unwrap();
+
+        let closed: Vec<_> = State::load(&dir).unwrap().unwrap().calls.iter().map(|c| c.closed_at).collect();
+
+        assert_eq!(closed, [None, Some(7)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::metrics::{get, port_of};
 use super::whole::{LC, Processor, frames, records, succeed, wait_for};
 
 /// Calls at once.
@@ -78,6 +79,11 @@ fn more_calls_at_once_than_files_may_be_open_are_filed_completely() {
     let written = format!("\"written\":{}", CALLS * plain.len());
     assert!(log.contains(&written) && log.contains("\"difference\":\"p1=0 p2=0\""), "{log}");
     assert!(!log.contains("Too many open files"), "{log}");
+    assert_filed(dir, &calls);
+}
+
+/// Every packet of every call is in its files, and the record says that it ended.
+fn assert_filed(dir: &Path, calls: &[Vec<Frame>]) {
     let got: BTreeMap<_, _> = records(&dir.join("calls"));
     for (n, call) in calls.iter().enumerate() {
         let record = &got[&format!("{n:07}@10.60.0.2")];
@@ -91,4 +97,39 @@ fn more_calls_at_once_than_files_may_be_open_are_filed_completely() {
         assert!(filed == want, "call {n}: {} of {} packets", filed.len(), want.len());
         assert_eq!((&record["state"], &record["complete"]), (&"ended".into(), &true.into()), "call {n}");
     }
+}
+
+/// One call after the other: an evicted call is not continued.
+#[test]
+fn a_processor_that_may_know_fewer_calls_than_come_closes_each_in_turn_and_files_all() {
+    const MOST: usize = 100;
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    fs::write(dir.join("f.yaml"), "filters:\n  - {id: t, type: sip_user, pattern: alice}\n").unwrap();
+    let plain = frames(&Path::new(env!("CARGO_MANIFEST_DIR")).join("captures/voip/plain.pcap"));
+    let last = plain.last().unwrap().0 - plain[0].0;
+    let after = |n: usize, (ts, len, bytes): Frame| (ts + i64::try_from(n).unwrap() * (last + 1), len, bytes);
+    let calls: Vec<Vec<Frame>> = (0..CALLS).map(|n| call(n, &plain).into_iter().map(|f| after(n, f)).collect()).collect();
+    write_capture(&dir.join("many.pcap"), &calls.iter().flatten().collect::<Vec<_>>());
+    let most = MOST.to_string();
+    let arguments =
+        ["--insecure", "--filter-file", "f.yaml", "--per-call-pcap", "--per-call-pcap-dir", "calls", "--max-calls", &most];
+    let processor =
+        Processor::start(dir, &[&arguments[..], &["--state-dir", "state", "--metrics-listen", "127.0.0.1:0"]].concat());
+    let address = format!("127.0.0.1:{}", processor.port);
+
+    succeed(dir, &["hunt", "voip", "-P", &address, "--insecure", "--id", "h", "-r", "many.pcap"]);
+    wait_for(|| records(&dir.join("calls")).values().filter(|r| r["closed"] == true).count() == CALLS);
+    let pages = port_of(&processor);
+    let evicted = || {
+        let (_, text) = get(pages, "/metrics").unwrap();
+        let of = text
+            .lines()
+            .filter(|l| ["ended", "full"].iter().any(|r| l.starts_with(&format!("lc_calls_evicted_total{{reason=\"{r}\"}}"))));
+        of.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum::<usize>()
+    };
+    wait_for(|| evicted() == CALLS - MOST);
+    processor.stop();
+
+    assert_filed(dir, &calls);
 }

@@ -28,10 +28,10 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("max-flows")
         .default("262144")
         .help("Flows that each capture thread remembers, within --memory-limit"),
-    Opt::new("system.max_calls", Kind::Integer { min: 100, max: 2_000_000 }, Group::General, BOTH)
+    Opt::new("system.max_calls", Kind::Integer { min: 100, max: 2_000_000 }, Group::General, LONG)
         .flag("max-calls")
         .default("100000")
-        .help("Calls that each capture thread remembers, within --memory-limit"),
+        .help("Calls each capture thread, or a processor, remembers"),
     Opt::new("system.rtp_idle", Kind::Duration { max_secs: YEAR }, Group::General, LONG)
         .flag("rtp-idle")
         .default("5m")

@@ -4,11 +4,13 @@
 //! read again from its own files after a restart. Packets that come after a call's files were closed find it still known
 //! ([`Calls::keep`] says for how long) and are added to what was said of it.
 
+mod again;
 mod clocks;
 mod missing;
 mod weight;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -41,6 +43,8 @@ const FILTERS: usize = 256;
 /// Bytes of its packets that one call's inspection keeps: of TCP, of fragments, of media before its SDP. Messages of real calls need some
 /// 100 KiB of them.
 const KEPT: usize = 2 << 20;
+/// Calls that are looked at in one go.
+const LOOK: usize = 256;
 /// Flows one call's inspection remembers.
 const FLOWS: usize = 32;
 /// Calls that the packets filed under one Call-ID may turn out to be: media that came before its SDP are one of their own at first.
@@ -216,6 +220,25 @@ impl Entry {
         }
     }
 
+    /// Whether every hunter has seen its end so long ago.
+    fn is_over(&mut self, call_id: &str, clocks: &Clocks, (now, grace): (Timestamp, Duration), overdue: &mut Overdue) -> bool {
+        let last = self.last.unwrap_or(Timestamp::MIN);
+        let mut over = true;
+        for (hunter, seen) in &mut self.seen {
+            let clock = clocks.get(hunter);
+            if let Some(clock) = clock {
+                seen.handle_timeout(call_id, clock.settled(now), overdue);
+            }
+            over &= seen.is_over(call_id, clock.map(|c| c.mark(now)), last, grace);
+        }
+        over
+    }
+
+    /// Whether its record is to be written again.
+    fn is_stale(&self, now: Timestamp) -> bool {
+        self.unread.is_none() && self.written.is_none_or(|at| now.since(at) >= REWRITE)
+    }
+
     /// Whether no hunter is left that could send more of it.
     pub(super) fn is_cut(&self) -> bool {
         self.seen.values().all(|s| s.gone)
@@ -253,8 +276,11 @@ pub(super) struct Calls {
     closed: BTreeMap<Arc<str>, Entry>,
     /// What all of them take.
     bytes: usize,
-    /// How many are unread.
+    /// How many are unread; open ones in the order in which they are read.
     unread: usize,
+    to_read: VecDeque<Arc<str>>,
+    /// The last one that was looked at, until all of them are.
+    looked: Option<Arc<str>>,
     /// What of their packets could not be read, or only up to a bound.
     parsing: Parsing,
     /// Since [`Calls::take_changes`]: calls of which a restart must know something else, and those that are forgotten.
@@ -367,27 +393,29 @@ impl Calls {
         }
     }
 
-    /// Which records are to be written, and which files closed: a call is over `grace` of packet time after its end. `is_there` says of a hunter
-    /// whether it is connected and has sent what it has.
+    /// Of the next calls, whose records are to be written, and whose files closed: a call is over `grace` of packet time after its end. `is_there`
+    /// says of a hunter whether it is connected and has sent what it has; it is asked once a round.
     pub(super) fn due(&mut self, now: Timestamp, grace: Duration, is_there: impl Fn(&str) -> bool) -> Vec<Due> {
-        let mut due = Vec::new();
-        self.clocks.note_there(is_there, now);
-        for (call_id, entry) in self.open.iter_mut().filter(|(_, e)| e.unread.is_none()) {
-            let last = entry.last.unwrap_or(Timestamp::MIN);
-            let mut over = true;
-            for (hunter, seen) in &mut entry.seen {
-                let clock = self.clocks.get(hunter);
-                if let Some(clock) = clock {
-                    seen.handle_timeout(call_id, clock.settled(now), &mut self.overdue);
-                }
-                over &= seen.is_over(call_id, clock.map(|c| c.mark(now)), last, grace);
-            }
-            let stale = entry.written.is_none_or(|at| now.since(at) >= REWRITE);
-            if over || stale {
+        if self.is_round() {
+            self.clocks.note_there(is_there, now);
+        }
+        let (mut due, mut last) = (Vec::new(), None);
+        let from = self.looked.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut calls = self.open.range_mut((from, Bound::Unbounded));
+        for (call_id, entry) in calls.by_ref().take(LOOK) {
+            let over = entry.unread.is_none() && entry.is_over(call_id, &self.clocks, (now, grace), &mut self.overdue);
+            if over || entry.is_stale(now) {
                 due.push(Due { call_id: Arc::clone(call_id), close: over });
             }
+            last = Some(call_id);
         }
+        self.looked = last.filter(|_| calls.next().is_some()).cloned();
         due
+    }
+
+    /// Whether [`Self::due`] has looked at the last of them, and begins anew.
+    pub(super) const fn is_round(&self) -> bool {
+        self.looked.is_none()
     }
 
     /// Every call still open, at the end of the processor.
@@ -487,58 +515,6 @@ impl Calls {
             }
         }
         (changed, std::mem::take(&mut self.forgotten))
-    }
-
-    /// Calls of an earlier process; their files are read again when they are needed.
-    pub(super) fn restore(&mut self, calls: Vec<CallMemory>) {
-        for c in calls {
-            let unread = Some(c.gone.into_iter().map(Arc::from).collect());
-            let entry = Entry {
-                filter_ids: c.filter_ids.into_iter().collect(),
-                phone_rule: c.phone_rule,
-                said_holes: c.said_holes.into_iter().map(|(h, text)| (Arc::from(h), text)).collect(),
-                shared: c.shared,
-                holes: c.holes,
-                unread,
-                ..Entry::default()
-            };
-            let map = if c.open { &mut self.open } else { &mut self.closed };
-            self.unread = self.unread.saturating_add(usize::from(map.insert(Arc::from(c.call_id), entry).is_none()));
-        }
-    }
-
-    /// Whether this call's files must be read before it goes on.
-    pub(super) fn is_unread(&self, call_id: &str) -> bool {
-        self.unread > 0 && self.get(call_id).is_some_and(|e| e.unread.is_some())
-    }
-
-    /// An open call whose files must be read before anything can be said of it.
-    pub(super) fn next_unread(&self) -> Option<Arc<str>> {
-        if self.unread == 0 {
-            return None;
-        }
-        self.open.iter().find(|(_, e)| e.unread.is_some()).map(|(id, _)| Arc::clone(id))
-    }
-
-    /// Reads a call again: `packets` hands each of its packets, in order, to what it is given.
-    pub(super) fn read_again(
-        &mut self,
-        call_id: &str,
-        now: Timestamp,
-        packets: impl FnOnce(&mut dyn FnMut(&Arc<str>, bool, &Frame<'_>)),
-    ) {
-        let Some(gone) = self.get_mut(call_id).and_then(|e| e.unread.take()) else { return };
-        self.unread = self.unread.saturating_sub(1);
-        packets(&mut |hunter, sip, frame| {
-            // its time goes on from its last packet, whether it is back already or not
-            self.clocks.meet(hunter, now);
-            let owned = Owned { call_id, sip, phone_rule: "", holes: "", again: false };
-            let _known = self.take(hunter, &owned, &mut std::iter::empty(), frame);
-        });
-        let Some(entry) = self.get_mut(call_id) else { return };
-        for (_, seen) in entry.seen.iter_mut().filter(|(hunter, _)| gone.contains(hunter)) {
-            seen.hunter_gone(call_id);
-        }
     }
 }
 

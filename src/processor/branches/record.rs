@@ -7,6 +7,7 @@
 //! record is never written in part. `durable` is the side that deals with the commit thread.
 
 mod durable;
+mod tend;
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,6 @@ pub(in crate::processor) use durable::End;
 
 use super::calls::{Calls, Owned};
 use super::old::{Judged, OldHunters};
-use super::replay::replay;
 use super::story::parties;
 use crate::batch::{ELSEWHERE, PacketView};
 use crate::packet::{Frame, InterfaceId, Timestamp};
@@ -51,8 +51,9 @@ const SWEEP: Duration = Duration::from_mins(1);
 const RETRY: Duration = Duration::from_millis(500);
 /// Records kept because they could not be written; with so many, calls that end wait for the disk.
 const UNSAVED: usize = 256;
-/// Time per tick for reading calls of an earlier process again; one at least is read.
-const READ_AGAIN: Duration = Duration::from_millis(50);
+/// Time per tick for calls of an earlier process, for looking whose files and records are due, and for records that say something else now; what is
+/// left is done in the next.
+const SHARE: Duration = Duration::from_millis(50);
 
 /// The files a processor writes.
 pub struct Outputs {
@@ -230,7 +231,7 @@ impl Writer {
                 // no log entry and no checkpoint stands behind what is written now: a loss of power may not tear it
                 self.close_call(&id, true);
             }
-            if began.elapsed() >= READ_AGAIN {
+            if began.elapsed() >= SHARE {
                 break;
             }
         }
@@ -375,29 +376,6 @@ impl Writer {
         }
     }
 
-    /// Learns from a call's files what an earlier process knew of it.
-    fn read_again(&mut self, call_id: &str) {
-        let history = self.out.calls.as_ref().map(|files| files.history(call_id.as_bytes())).unwrap_or_default();
-        let (mut packets, mut troubles) = (0_u64, 0_u64);
-        self.calls.read_again(call_id, clock::wall(), |each| {
-            let mut each = |hunter: &Arc<str>, sip, frame: &Frame<'_>| {
-                packets = packets.saturating_add(1);
-                each(hunter, sip, frame);
-            };
-            replay(history, &mut each, &mut |e| {
-                troubles = troubles.saturating_add(1);
-                tracing::debug!(error = %e, "a call's file could not be read again");
-            });
-        });
-        if let Some(files) = &mut self.out.calls {
-            files.note_known(call_id.as_bytes(), self.calls.weight(call_id));
-        }
-        if troubles > 0 {
-            tracing::warn!(files = troubles, "files of a call could not be read again after the restart; its record says less");
-        }
-        tracing::debug!(packets, "a call was read again after the restart");
-    }
-
     /// Writes until it is written: a full disk pauses the hunters; a packet no file can take is counted and said once. False when it is not
     /// written.
     fn insist(
@@ -449,21 +427,10 @@ impl Writer {
 
     /// Timers: calls that are over, records to be renewed, rotation.
     fn tick(&mut self, now: Timestamp) {
-        let began = clock::Moment::now();
-        while let Some(id) = self.calls.next_unread() {
-            self.read_again(&id);
-            if began.elapsed() >= READ_AGAIN {
-                break;
-            }
+        if let Err(e) = self.go_on_with_calls() {
+            self.say(&e, "files of calls could not be closed; trying again");
         }
-        let shared = Arc::clone(&self.shared);
-        for due in self.calls.due(now, self.out.grace, |hunter| shared.has_sent_all(hunter)) {
-            if due.close {
-                self.close_call(&due.call_id, false);
-            } else {
-                self.save_record(&due.call_id);
-            }
-        }
+        self.look_at_calls(now);
         self.hear_of_losses();
         self.tick_files(now);
         let counters = self.out.calls.as_ref().map(CallFiles::counters).unwrap_or_default();
@@ -507,7 +474,9 @@ impl Writer {
             serious(self.save_unsaved())?;
             self.unsaved.truncate(UNSAVED);
         }
-        while let Some(c) = self.out.calls.as_mut().and_then(CallFiles::poll_closed) {
+        while let Some(mut c) = self.out.calls.as_mut().and_then(CallFiles::poll_closed) {
+            // one of an earlier process may have had to go before it was read again
+            self.read_history(&String::from_utf8_lossy(&c.call_id), std::mem::take(&mut c.history));
             serious(self.save_closed(c, false))?;
         }
         while let Some(id) = self.out.calls.as_mut().and_then(CallFiles::poll_forgotten) {

@@ -18,7 +18,12 @@ impl CallFiles {
     /// Makes a call known and chooses its stem, one that no file has.
     pub(super) fn begin(&mut self, parties: &Parties<'_>, first: &Packet<'_>) -> Result<CallNo, RecordError> {
         let hunter = first.origin.hunter;
-        while self.calls.len() >= self.cfg.max_calls.max(1) && self.evict(Full::Calls, hunter)? {}
+        // one for its room; one more, where an earlier process knew more
+        for _ in 0..2 {
+            if self.calls.len() < self.cfg.max_calls.max(1) || !self.evict(Full::Calls, hunter)? {
+                break;
+            }
+        }
         let wanted = self.cfg.pattern.stem(first.ts, parties);
         let mut stem = wanted.clone();
         for n in 2_u32.. {
@@ -90,6 +95,14 @@ impl CallFiles {
         Ok(known_bytes.saturating_add(self.bytes) > self.cfg.max_known_bytes && self.evict(Full::Bytes, "")?)
     }
 
+    /// Where more calls are known than may be, as after a start with fewer, one goes as above. False when it does not, or when there is none.
+    ///
+    /// # Errors
+    /// Retryable; nothing accepted is lost.
+    pub fn evict_beyond(&mut self) -> Result<bool, RecordError> {
+        Ok(self.calls.len() > self.cfg.max_calls.max(1) && self.evict(Full::Calls, "")?)
+    }
+
     /// So many bytes are known elsewhere of this call.
     pub fn note_known(&mut self, call_id: &[u8], bytes: usize) {
         let Some(call) = self.ids.get(call_id).and_then(|no| self.calls.get_mut(no)) else { return };
@@ -120,7 +133,10 @@ impl CallFiles {
                 continue;
             }
             match self.close_no(no) {
-                Ok(closed) => self.finished.extend(closed),
+                Ok(closed) => {
+                    let history = self.calls.get(&no).map_or_else(Vec::new, |call| self.history_of(call));
+                    self.finished.extend(closed.map(|c| ClosedCall { history, ..c }));
+                }
                 Err(e) => {
                     if let Some(share) = self.shares.get_mut(&hunter) {
                         share.begun.push_front((no, since));
@@ -390,7 +406,7 @@ impl CallFiles {
             call.closed_at = Some(self.now);
             self.note_closed(no, self.now);
         }
-        Ok(Some(ClosedCall { call_id, stem, files }))
+        Ok(Some(ClosedCall { call_id, stem, files, history: Vec::new() }))
     }
 
     pub(super) fn note_closed(&mut self, no: CallNo, at: Timestamp) {

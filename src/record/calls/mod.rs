@@ -19,7 +19,7 @@
 //! |---|---|---|---|
 //! | open files | 1024, at most half of `RLIMIT_NOFILE` | the least recently used (second chance) is closed, reopened when written | `reopened` |
 //! | memory | 64 MiB | everything pending is written | `forced` |
-//! | calls known, by number and by what is known of them here and elsewhere | 100 000 | of the hunter that has most: one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
+//! | calls known, by number and by what is known of them here and elsewhere | 100 000; more at a restart with fewer, until the first have gone | of the hunter that has most: one that is closed is forgotten; else the one silent for longest, closed properly | `evicted_closed`, `evicted` |
 //! | bytes per file | 100 MB | the next file | `rotated` |
 
 mod files;
@@ -190,6 +190,8 @@ pub struct ClosedCall {
     pub stem: String,
     /// Its files with their sums, in order of part and rotation.
     pub files: Vec<FileFact>,
+    /// Where its packets lie, of one that others needed the room of: nothing more is known of it here.
+    pub history: Vec<History>,
 }
 
 type CallNo = u64;

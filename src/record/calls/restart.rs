@@ -114,10 +114,10 @@ impl CallFiles {
     }
 
     /// Continues where an earlier process stopped. A file that is not as long as it was left is not touched; its call
-    /// goes on in the next file, counted as `displaced`.
+    /// goes on in the next file, counted as `displaced`. They may be more than may be known: see [`Self::evict_beyond`].
     pub fn restore(&mut self, calls: &[CallState]) {
         let mut closed = Vec::new();
-        for state in calls.iter().take(self.cfg.max_calls) {
+        for state in calls {
             let id: Arc<[u8]> = state.call_id.as_bytes().into();
             if self.ids.contains_key(&id) {
                 continue;
@@ -152,12 +152,16 @@ impl CallFiles {
 
     /// Where the packets of a call lie that are written.
     pub fn history(&self, call_id: &[u8]) -> Vec<History> {
+        self.call(call_id).map_or_else(Vec::new, |call| self.history_of(call))
+    }
+
+    pub(super) fn history_of(&self, call: &Call) -> Vec<History> {
         let of = |t: &Track| {
             let now = (t.file.name(), t.file.packets_written());
             let files = t.done.iter().map(|f| (&*f.name, f.packets)).chain([now]);
             History { files: files.map(|(name, packets)| (self.dir.join(name), packets)).collect(), runs: t.runs.clone() }
         };
-        self.call(call_id).map_or_else(Vec::new, |c| c.tracks.iter().map(of).collect())
+        call.tracks.iter().map(of).collect()
     }
 
     fn track(&self, t: &TrackState) -> Track {

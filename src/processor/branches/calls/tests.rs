@@ -347,3 +347,25 @@ fn a_call_whose_end_nobody_saw_is_closed_unfinished_when_its_media_has_stopped_f
         assert_eq!(calls.overdue(), Overdue { idle: 1, aged: 0 });
     }
 }
+
+#[test]
+fn many_calls_are_looked_at_in_portions_each_once_a_round() {
+    let mut calls = Calls::default();
+    let invite = message("INVITE sip:bob@b.example SIP/2.0", "1 INVITE", "", "", "");
+    for n in 0..2 * LOOK + 10 {
+        take(&mut calls, SEC, (5060, 5060), &invite, owned(&format!("{n:04}"), true));
+    }
+    for rest in [10, 9] {
+        let mut seen = Vec::new();
+        for portion in [LOOK, LOOK, rest] {
+            let due = calls.due(at(SEC), GRACE, |_| true);
+            assert_eq!((due.len(), calls.is_round()), (portion, portion == rest));
+            seen.extend(due.into_iter().map(|d| d.call_id));
+            // where it goes on from is gone, the first time, and one that was looked at is new
+            calls.forget(&format!("{:04}", LOOK - 1));
+            calls.forget("0000");
+            take(&mut calls, SEC, (5060, 5060), &invite, owned("0000", true));
+        }
+        assert!(seen.is_sorted() && seen.len() == seen.iter().collect::<BTreeSet<_>>().len());
+    }
+}

@@ -155,3 +155,40 @@ fn a_link_type_too_many_is_refused_and_makes_no_file() {
     assert!(matches!(e, RecordError::LinkTypes { .. }) && !e.is_retryable(), "{e}");
     assert_eq!(b.names().len(), crate::record::MAX_LINKS);
 }
+
+#[test]
+fn after_a_start_with_fewer_calls_those_go_that_would_make_room_one_by_one_and_others_are_told_where_their_packets_lie() {
+    let mut b = bed(|_| {});
+    b.calls.tick(at(0)).unwrap();
+    let ids = ["closed0", "old", "older than the rest", "closed1", "new", "newer", "newest"];
+    for id in ids {
+        b.put(id, Part::Rtp, 1, id.as_bytes());
+    }
+    b.close("closed0");
+    b.close("closed1");
+    b.calls.commit().unwrap();
+    let states = b.calls.snapshot();
+    let restart = |b: &mut Bed| {
+        let cfg = CallFilesConfig { max_calls: 3, ..config("{callid}.pcap") };
+        b.calls = CallFiles::open(&b.tmp.path().join("d"), cfg).unwrap();
+        b.calls.restore(&states);
+    };
+
+    restart(&mut b);
+    assert_eq!(ids.iter().filter(|id| b.calls.stem(id.as_bytes()).is_some()).count(), 7, "none is left out");
+    while b.calls.evict_beyond().unwrap() {}
+    let forgotten: Vec<_> = std::iter::from_fn(|| b.calls.poll_forgotten()).collect();
+    let closed: Vec<_> = std::iter::from_fn(|| b.calls.poll_closed()).collect();
+    assert_eq!(forgotten.iter().map(|id| &**id).collect::<Vec<_>>(), [b"closed0", b"closed1"]);
+    assert_eq!(closed.iter().map(|c| &*c.call_id).collect::<Vec<_>>(), [&b"old"[..], b"older than the rest"]);
+    assert_eq!((b.calls.counters().evicted_closed, b.calls.counters().evicted), (2, 2));
+    for c in &closed {
+        assert_eq!(payloads(&b.read(&c.files[0].name)), [&*c.call_id]);
+        assert_eq!(c.history[0].files, [(b.calls.dir().join(&c.files[0].name), 1)]);
+        assert_eq!((c.history[0].runs.len(), c.files[0].sha256.is_some()), (1, true));
+    }
+
+    restart(&mut b);
+    b.put("another", Part::Rtp, 1, b"x");
+    assert_eq!((b.calls.counters().evicted_closed, b.calls.counters().evicted), (2, 0), "no packet waits for all of them");
+}
