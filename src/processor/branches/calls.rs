@@ -396,6 +396,7 @@ impl Calls {
     /// Of the next calls, whose records are to be written, and whose files closed: a call is over `grace` of packet time after its end. `is_there`
     /// says of a hunter whether it is connected and has sent what it has; it is asked once a round.
     pub(super) fn due(&mut self, now: Timestamp, grace: Duration, is_there: impl Fn(&str) -> bool) -> Vec<Due> {
+        self.clocks.look(now);
         if self.is_round() {
             self.clocks.note_there(is_there, now);
         }

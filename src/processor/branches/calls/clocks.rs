@@ -10,6 +10,7 @@ use std::time::Duration;
 use ahash::RandomState;
 
 use crate::packet::Timestamp;
+use crate::voip::expiry::WATCHED;
 
 /// A hunter is waited for so long.
 const AWAY: Duration = Duration::from_hours(2);
@@ -38,38 +39,49 @@ impl Clock {
 
 /// All hunters that have calls.
 #[derive(Debug, Default)]
-pub(super) struct Clocks(HashMap<Arc<str>, Clock, RandomState>);
+pub(super) struct Clocks {
+    all: HashMap<Arc<str>, Clock, RandomState>,
+    /// When somebody last looked.
+    looked: Option<Timestamp>,
+}
 
 impl Clocks {
     pub(super) fn get(&self, hunter: &Arc<str>) -> Option<&Clock> {
-        self.0.get(hunter)
+        self.all.get(hunter)
     }
 
     /// Its time begins, if it has none yet.
     pub(super) fn meet(&mut self, hunter: &Arc<str>, now: Timestamp) {
-        if !self.0.contains_key(hunter) {
-            self.0.insert(Arc::clone(hunter), Clock { newest: Timestamp::MIN, heard: now, there: false });
+        if !self.all.contains_key(hunter) {
+            self.all.insert(Arc::clone(hunter), Clock { newest: Timestamp::MIN, heard: now, there: false });
         }
     }
 
     /// Something came from it at `now`, by our clock.
     pub(super) fn heard(&mut self, hunter: &Arc<str>, now: Timestamp) {
         self.meet(hunter, now);
-        if let Some(clock) = self.0.get_mut(hunter) {
+        if let Some(clock) = self.all.get_mut(hunter) {
             clock.heard = now;
         }
     }
 
     /// A packet of it was captured then.
     pub(super) fn note_packet(&mut self, hunter: &Arc<str>, ts: Timestamp) {
-        if let Some(clock) = self.0.get_mut(hunter) {
+        if let Some(clock) = self.all.get_mut(hunter) {
             clock.newest = clock.newest.max(ts);
+        }
+    }
+
+    /// Somebody looks. Our clock may have been set, or this machine may have slept: nobody was silent then.
+    pub(super) fn look(&mut self, now: Timestamp) {
+        if self.looked.replace(now).is_some_and(|before| now < before || now.since(before) > WATCHED) {
+            self.all.values_mut().for_each(|clock| clock.heard = now);
         }
     }
 
     /// Who is connected and has sent what it has. One that is back has all its time before it: what it has may not have come yet.
     pub(super) fn note_there(&mut self, is_there: impl Fn(&str) -> bool, now: Timestamp) {
-        for (hunter, clock) in &mut self.0 {
+        for (hunter, clock) in &mut self.all {
             let there = is_there(hunter);
             if there && !clock.there {
                 clock.heard = now;
@@ -80,11 +92,11 @@ impl Clocks {
 
     /// It has stopped; whether it was known.
     pub(super) fn remove(&mut self, hunter: &Arc<str>) -> bool {
-        self.0.remove(hunter).is_some()
+        self.all.remove(hunter).is_some()
     }
 
     /// Forgets all others.
     pub(super) fn keep(&mut self, which: impl Fn(&Arc<str>) -> bool) {
-        self.0.retain(|hunter, _| which(hunter));
+        self.all.retain(|hunter, _| which(hunter));
     }
 }

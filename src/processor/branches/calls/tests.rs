@@ -318,6 +318,19 @@ fn a_call_goes_on_after_its_hunter_was_away_for_an_hour() {
 }
 
 #[test]
+fn a_clock_that_is_set_makes_no_call_silent() {
+    let mut calls = Calls::default();
+    talking(&mut calls);
+    let (day, mut closed) = (24 * 3600 * SEC, false);
+    for from in [SEC, day, 2 * day, day] {
+        closed |= (0..4).any(|minute| calls.due(at(from + minute * 60 * SEC), GRACE, |_| true).iter().any(|d| d.close));
+    }
+
+    assert!(!closed, "it was set every four minutes");
+    assert!((4..8).any(|minute| calls.due(at(day + minute * 60 * SEC), GRACE, |_| true).iter().any(|d| d.close)));
+}
+
+#[test]
 fn a_hunter_that_does_not_come_back_is_waited_for_two_hours_and_its_calls_are_unfinished_then() {
     let mut calls = Calls::default();
     talking(&mut calls);
