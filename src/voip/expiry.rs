@@ -64,7 +64,8 @@ pub(super) enum Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Queued<K> {
     key: K,
-    number: u64,
+    /// Of the push; all that are in the queue differ.
+    number: u32,
     slot: u32,
 }
 
@@ -72,7 +73,7 @@ pub(super) struct Queued<K> {
 #[derive(Debug)]
 pub(super) struct Queue<K> {
     heap: BinaryHeap<Reverse<Queued<K>>>,
-    pushed: u64,
+    pushed: u32,
 }
 
 impl<K: Ord> Default for Queue<K> {

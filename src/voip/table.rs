@@ -27,7 +27,7 @@ use super::weight;
 pub struct Limits {
     /// Calls (100 000): one that is over goes, else the one silent for longest, `evicted_call`.
     pub calls: usize,
-    /// Bytes of them (220 MiB, as many ordinary ones): the same.
+    /// Bytes of them (232 MiB, as many ordinary ones): the same.
     pub call_bytes: usize,
     /// When a call is over whose end nobody saw.
     pub times: CallTimes,
