@@ -156,6 +156,7 @@ impl Dir {
         if access == Access::Private {
             readers.admit_to_dir(&fd, path, &stat)?;
         }
+        readers.warn_if_kept_out(&fd, path);
         Ok(Self {
             fd,
             path: path.into(),

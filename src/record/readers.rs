@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, OFlags, Stat};
 
-use super::RecordError;
+use super::{RecordError, above};
 
 /// Nobody, or a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,18 @@ impl Readers {
         if ours && !entered { self.admit(dir, path, 0o750) } else { Ok(()) }
     }
 
+    /// Says that they may not enter a directory, which keeps its mode.
+    pub(super) fn warn_if_kept_out(self, dir: impl AsFd, path: &Path) {
+        let Some(group) = self.0 else { return };
+        if rustix::fs::fstat(dir).is_ok_and(|stat| keeps_out(&stat, group)) && above::is_news(&path.to_path_buf()) {
+            tracing::warn!(
+                directory = %path.display(),
+                group,
+                "--pcap-group may not enter this directory, which was there before: chgrp {group} and chmod g+rx"
+            );
+        }
+    }
+
     /// The group first: before it is that one, what it may do another might.
     fn admit(self, it: impl AsFd, path: &Path, mode: u32) -> Result<(), RecordError> {
         let Some(group) = self.0 else { return Ok(()) };
@@ -54,6 +66,13 @@ impl Readers {
             source: io::Error::from(e),
         })
     }
+}
+
+/// Whether the members of a group may not list or not enter a directory; some may by another group of theirs.
+const fn keeps_out(stat: &Stat, group: u32) -> bool {
+    let may = Mode::from_raw_mode(stat.st_mode);
+    let wanted = if stat.st_gid == group { Mode::RGRP.union(Mode::XGRP) } else { Mode::ROTH.union(Mode::XOTH) };
+    !may.contains(wanted)
 }
 
 /// Makes a directory, and those above it, where they are missing; what was made is there after a loss of power, too.
@@ -79,4 +98,25 @@ pub(crate) fn make_dir(path: &Path, readers: Readers) -> Result<(), RecordError>
         rustix::fs::fsync(&parent).map_err(|e| RecordError::io("sync", made, e))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File, Permissions};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use super::*;
+
+    #[test]
+    fn whom_a_directory_keeps_out_is_known_by_its_group_and_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let group = fs::metadata(dir.path()).unwrap().gid();
+        let kept_out = |mode, group| {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+            keeps_out(&rustix::fs::fstat(File::open(dir.path()).unwrap()).unwrap(), group)
+        };
+
+        assert_eq!([0o700, 0o710, 0o705, 0o750].map(|mode| kept_out(mode, group)), [true, true, true, false]);
+        assert_eq!([0o750, 0o751, 0o755].map(|mode| kept_out(mode, group + 1)), [true, true, false]);
+    }
 }

@@ -132,6 +132,16 @@ fn output_is_for_a_group_to_read_where_one_is_named_and_state_never_is() {
     let after = fs::metadata(grown.path().join("made/unified/sniffed.pcapng")).unwrap();
     assert_eq!((after.gid(), after.permissions().mode() & 0o777), (GROUP, 0o640));
 
+    // its directory keeps its mode, and that is said
+    let sniff = ["sniff", "voip", "-r", &capture, "-w", "made/unified/sniffed.pcapng", "--pcap-group", "64321"];
+    let warning = "--pcap-group may not enter this directory, which was there before: chgrp 64321 and chmod g+rx";
+    assert!(succeed(grown.path(), &sniff).contains(warning));
+    let unified = grown.path().join("made/unified");
+    assert_eq!(fs::metadata(&unified).unwrap().permissions().mode() & 0o777, 0o700);
+    chown(&unified, None, Some(GROUP)).unwrap();
+    fs::set_permissions(&unified, fs::Permissions::from_mode(0o750)).unwrap();
+    assert!(!succeed(grown.path(), &sniff).contains(warning));
+
     // another user, who is no member until root makes it one
     let dropped = tempfile::tempdir().unwrap();
     chown(dropped.path(), Some(65_534), Some(65_534)).unwrap();
