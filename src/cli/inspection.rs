@@ -21,6 +21,7 @@ pub(super) type Wanted = (Mode, NoFilterPolicy);
 
 /// How an engine is set up.
 pub(super) fn engine((mode, policy): Wanted, capture: &Capture, voip: &Voip, system: &System, quality: bool) -> EngineConfig {
+    let times = CallTimes { live: capture.read.is_empty(), ..call_times(system) };
     let lookback = usize::try_from(voip.lookback_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20);
     EngineConfig {
         mode: match mode {
@@ -28,7 +29,7 @@ pub(super) fn engine((mode, policy): Wanted, capture: &Capture, voip: &Voip, sys
             Mode::Voip => engine::Mode::Voip,
         },
         table: TableConfig {
-            limits: table::Limits { times: call_times(system), ..table::Limits::default().with_calls(system.max_calls as usize) },
+            limits: table::Limits { times, ..table::Limits::default().with_calls(system.max_calls as usize) },
             no_filter: match policy {
                 NoFilterPolicy::Allow => table::NoFilterPolicy::Allow,
                 NoFilterPolicy::Deny => table::NoFilterPolicy::Deny,
@@ -55,7 +56,7 @@ pub(super) fn engine((mode, policy): Wanted, capture: &Capture, voip: &Voip, sys
 /// When a call is over whose end nobody saw; zero is never.
 pub(super) fn call_times(system: &System) -> CallTimes {
     let or_never = |time: Duration| if time.is_zero() { Duration::MAX } else { time };
-    CallTimes { rtp_idle: or_never(system.rtp_idle), max_age: or_never(system.call_max_age) }
+    CallTimes { rtp_idle: or_never(system.rtp_idle), max_age: or_never(system.call_max_age), live: false }
 }
 
 /// Engines that run at once: one for files, else one per capture thread.

@@ -331,6 +331,13 @@ struct Refusal {
     status: Status,
 }
 
+/// What comes next on a stream.
+enum Next {
+    Message(Bytes),
+    Frame(Option<Result<Frame<Bytes>, Status>>),
+    Wrong(FrameError),
+}
+
 /// Takes batches until the hunter ends the stream.
 async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc<Acks>) -> Result<(), Status> {
     let mut body = std::pin::pin!(body);
@@ -343,7 +350,11 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
             if let Some(stream) = &stream {
                 stream.paced().await;
             }
-            std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await
+            match frames.next() {
+                Ok(Some(message)) => Next::Message(message),
+                Ok(None) => Next::Frame(std::future::poll_fn(|cx| body.as_mut().poll_frame(cx)).await),
+                Err(e) => Next::Wrong(e),
+            }
         };
         let next = tokio::select! {
             // a hunter that sends and sends does not keep its stream open
@@ -355,15 +366,15 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
             next = next => next,
         };
         match next {
-            None => break frames.finish().map_err(refused),
-            Some(Err(status)) => break Err(Refusal { why: ended_by(&status), packets: 0, status }),
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                frames.push(data);
-                if let Err(refusal) = take_all(&shared, peer.as_ref(), &mut frames, &mut stream, &acks).await {
+            Next::Message(message) => {
+                if let Err(refusal) = take_message(&shared, peer.as_ref(), message, &mut stream, &acks).await {
                     break Err(refusal);
                 }
             }
+            Next::Frame(None) => break frames.finish().map_err(refused),
+            Next::Frame(Some(Err(status))) => break Err(Refusal { why: ended_by(&status), packets: 0, status }),
+            Next::Frame(Some(Ok(frame))) => frame.into_data().into_iter().for_each(|data| frames.push(data)),
+            Next::Wrong(e) => break Err(refused(e)),
         }
     };
     result.map_err(|Refusal { why, packets, status }| {
@@ -376,42 +387,42 @@ async fn read(shared: Arc<Shared>, peer: Option<PeerInfo>, body: Body, acks: Arc
     })
 }
 
-async fn take_all(
+async fn take_message(
     shared: &Arc<Shared>,
     peer: Option<&PeerInfo>,
-    frames: &mut Deframer,
+    message: Bytes,
     stream: &mut Option<Feed>,
     acks: &Arc<Acks>,
 ) -> Result<(), Refusal> {
-    while let Some(message) = frames.next().map_err(refused)? {
-        let bytes = message.len();
-        let mut view = BatchView::parse(message, &ViewLimits::default()).map_err(malformed)?;
-        let packets = view.len() as u64;
-        shared.counters.received(packets);
-        let refuse = |(why, status)| Refusal { why, packets, status };
-        let s = if let Some(s) = stream {
-            s
-        } else {
-            let opened = Feed::open(shared, peer, &view).map_err(refuse)?;
-            shared.add_stream(acks);
-            stream.insert(opened)
-        };
-        let now = clock::wall();
-        let whose = s.whose(&view).map_err(refuse)?;
-        if bytes > s.message_max {
-            let text = format!("batch of {bytes} bytes is larger than {}", s.message_max);
-            return Err(refuse((Refused::TooLarge, Status::resource_exhausted(text))));
-        }
-        s.spend(bytes);
-        if view.tls_keys() > 0 {
-            shared.counters.tls_keys(view.tls_keys());
-            tracing::warn!(hunter = %Escaped(whose.hunter.as_bytes()), "session secrets of TLS came with packets; they are taken out: nobody may send them");
-            let rest = without_tls_keys(view.message()).and_then(|rest| BatchView::parse(rest, &ViewLimits::default()));
-            view = rest.map_err(|e| Refusal { packets, ..malformed(e) })?;
-        }
-        take(shared, whose, view, acks, now).await?;
+    let bytes = message.len();
+    let mut view = BatchView::parse(message, &ViewLimits::default()).map_err(malformed)?;
+    let packets = view.len() as u64;
+    shared.counters.received(packets);
+    let refuse = |(why, status)| Refusal { why, packets, status };
+    let s = if let Some(s) = stream {
+        s
+    } else {
+        let opened = Feed::open(shared, peer, &view).map_err(refuse)?;
+        shared.add_stream(acks);
+        let opened = stream.insert(opened);
+        // its hunter may owe from another stream
+        tokio::select! { () = opened.paced() => {}, () = shared.ending.wait() => {} }
+        opened
+    };
+    let now = clock::wall();
+    let whose = s.whose(&view).map_err(refuse)?;
+    if bytes > s.message_max {
+        let text = format!("batch of {bytes} bytes is larger than {}", s.message_max);
+        return Err(refuse((Refused::TooLarge, Status::resource_exhausted(text))));
     }
-    Ok(())
+    s.spend(bytes);
+    if view.tls_keys() > 0 {
+        shared.counters.tls_keys(view.tls_keys());
+        tracing::warn!(hunter = %Escaped(whose.hunter.as_bytes()), "session secrets of TLS came with packets; they are taken out: nobody may send them");
+        let rest = without_tls_keys(view.message()).and_then(|rest| BatchView::parse(rest, &ViewLimits::default()));
+        view = rest.map_err(|e| Refusal { packets, ..malformed(e) })?;
+    }
+    take(shared, whose, view, acks, now).await
 }
 
 fn malformed(e: BatchError) -> Refusal {

@@ -19,7 +19,7 @@ use super::losses::Losses;
 use super::monitors::Monitors;
 use super::pace::Rates;
 use super::pressure::{Gauge, Level};
-use super::roster::{Roster, said};
+use super::roster::{Hunter, Roster, said};
 use super::upstream::{Upstream, UpstreamFigures};
 use crate::batch::{BatchSeq, BatchView, Epoch};
 use crate::engine::Parsing;
@@ -389,12 +389,9 @@ impl Shared {
         *self.alive.lock()
     }
 
-    /// Whether a hunter is connected and has nothing that it has not sent; one below another processor: whether such a processor is there.
+    /// Whether a hunter is connected and has nothing that it has not sent. Of one below another processor nobody knows that here.
     pub(super) fn has_sent_all(&self, hunter: &str) -> bool {
-        match self.roster.lock().get(hunter) {
-            Some(known) => known.has_sent_all(),
-            None => self.below.lock().iter().any(|(_, lower)| lower.is_streaming()),
-        }
+        self.roster.lock().get(hunter).is_some_and(Hunter::has_sent_all)
     }
 
     /// The disk takes nothing, or does again; false when that was so already.

@@ -43,11 +43,13 @@ pub struct CallTimes {
     pub rtp_idle: Duration,
     /// It is so old, where no media is seen, or it is on hold (2 h).
     pub max_age: Duration,
+    /// Timers are served by the clock, so a leap of time was not watched; in a file it is a pause.
+    pub live: bool,
 }
 
 impl Default for CallTimes {
     fn default() -> Self {
-        Self { rtp_idle: Duration::from_mins(5), max_age: Duration::from_hours(2) }
+        Self { rtp_idle: Duration::from_mins(5), max_age: Duration::from_hours(2), live: false }
     }
 }
 
@@ -141,8 +143,8 @@ impl CallTable {
     /// Serves what is due at `now`: ends of transactions, ages of holds, calls to be forgotten.
     pub fn handle_timeout(&mut self, now: Timestamp, out: &mut dyn Output) {
         self.make_room(0, out);
-        // packets may have come that nobody saw; a processor's time is its hunters', which goes by leaps
-        if self.observed != Timestamp::MIN && now.since(self.observed) > WATCHED && !self.config.everything {
+        // packets may have come that nobody saw
+        if self.config.limits.times.live && self.observed != Timestamp::MIN && now.since(self.observed) > WATCHED {
             for call in self.calls.iter_mut().flatten() {
                 call.alive = call.alive.max(now);
             }

@@ -135,7 +135,7 @@ fn a_call_nobody_wants_stays_although_its_media_is_not_looked_at() {
 #[test]
 fn times_that_are_off_end_no_call() {
     let mut w = Wire::with(&["alice"], |c| {
-        c.table.limits.times = CallTimes { rtp_idle: Duration::MAX, max_age: Duration::MAX };
+        c.table.limits.times = CallTimes { rtp_idle: Duration::MAX, max_age: Duration::MAX, live: false };
     });
     answered(&mut w, 0, "media");
     w.rtp(SEC, (4001, 4000), 7, 1);
@@ -145,8 +145,8 @@ fn times_that_are_off_end_no_call() {
 }
 
 #[test]
-fn time_that_nobody_watched_is_no_silence() {
-    let mut w = Wire::new(&["alice"]);
+fn time_that_nobody_watched_is_no_silence_on_an_interface() {
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.times.live = true);
     answered(&mut w, 0, "one");
     w.rtp(SEC, (4001, 4000), 7, 1);
     wait(&mut w, 2 * SEC);
@@ -160,6 +160,18 @@ fn time_that_nobody_watched_is_no_silence() {
     assert_eq!(wait(&mut w, HOUR + 10 * MIN - 2), (1, 0, 0));
     assert_eq!(wait(&mut w, HOUR + 10 * MIN - 1), (0, 1, 0));
     assert_eq!(w.out.calls[0].last_ns, 3 * SEC);
+}
+
+#[test]
+fn in_a_file_a_pause_is_silence_however_seldom_packets_come() {
+    let mut w = Wire::new(&["alice"]);
+    for n in 0..20 {
+        let register = sip("REGISTER sip:b.example SIP/2.0", &format!("r{n}"), "carol", "1 REGISTER", None);
+        w.udp(n * 2 * MIN, (5060, 5060), &register);
+        w.engine.handle_timeout(Timestamp::from_nanos(n * 2 * MIN), &mut w.out);
+    }
+
+    assert_eq!(w.engine.calls().len(), 1);
 }
 
 #[test]

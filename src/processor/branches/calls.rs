@@ -370,9 +370,12 @@ impl Calls {
         if entry.note_packet(frame.data.len().saturating_add(said)) { self.weigh(call_id) } else { None }
     }
 
-    /// Something came from a hunter at `now`, by our clock.
-    pub(super) fn heard(&mut self, hunter: &Arc<str>, now: Timestamp) {
+    /// Something came from a hunter at `now`, by our clock; its newest packet is of that time.
+    pub(super) fn heard(&mut self, hunter: &Arc<str>, newest: Option<Timestamp>, now: Timestamp) {
         self.clocks.heard(hunter, now);
+        if let Some(ts) = newest {
+            self.clocks.note_packet(hunter, ts);
+        }
     }
 
     /// A hunter has stopped: its calls do not go on.
@@ -393,13 +396,13 @@ impl Calls {
         }
     }
 
-    /// Of the next calls, whose records are to be written, and whose files closed: a call is over `grace` of packet time after its end. `is_there`
-    /// says of a hunter whether it is connected and has sent what it has; it is asked once a round.
-    pub(super) fn due(&mut self, now: Timestamp, grace: Duration, is_there: impl Fn(&str) -> bool) -> Vec<Due> {
-        self.clocks.look(now);
-        if self.is_round() {
-            self.clocks.note_there(is_there, now);
-        }
+    /// Somebody looks at `now`; `is_there` says of a hunter whether it is connected and has sent what it has.
+    pub(super) fn note_there(&mut self, now: Timestamp, is_there: impl Fn(&str) -> bool) {
+        self.clocks.look(now, is_there);
+    }
+
+    /// Of the next calls, whose records are to be written, and whose files closed: a call is over `grace` of packet time after its end.
+    pub(super) fn due(&mut self, now: Timestamp, grace: Duration) -> Vec<Due> {
         let (mut due, mut last) = (Vec::new(), None);
         let from = self.looked.take().map_or(Bound::Unbounded, Bound::Excluded);
         let mut calls = self.open.range_mut((from, Bound::Unbounded));
@@ -412,6 +415,11 @@ impl Calls {
         }
         self.looked = last.filter(|_| calls.next().is_some()).cloned();
         due
+    }
+
+    /// Of what was [`Self::due`] nothing was done after this one: the next look goes on there.
+    pub(super) fn go_on_after(&mut self, call_id: &Arc<str>) {
+        self.looked = Some(Arc::clone(call_id));
     }
 
     /// Whether [`Self::due`] has looked at the last of them, and begins anew.

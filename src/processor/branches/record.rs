@@ -165,8 +165,7 @@ impl Writer {
     fn take(&mut self, job: Job) {
         match job {
             Job::Batch(batch) => {
-                self.calls.heard(&batch.hunter, clock::wall());
-                self.note_missing(&batch);
+                self.hear(&batch);
                 let dropped = self.write_batch(&batch);
                 let left_out = self.old.take_left_out();
                 if self.given_up {
@@ -183,10 +182,12 @@ impl Writer {
         }
     }
 
-    /// What does not come, or comes after all, stands in the records of the calls that its hunter had then.
-    fn note_missing(&mut self, batch: &Incoming) {
+    /// Something came. What does not, or comes after all, stands in the records of the calls that its hunter had then.
+    fn hear(&mut self, batch: &Incoming) {
         let times = || batch.view.packets().map(|p| p.ts());
-        let Some((until, last)) = times().next().zip(times().max()) else { return };
+        let newest = times().max();
+        self.calls.heard(&batch.hunter, newest, clock::wall());
+        let Some((until, last)) = times().next().zip(newest) else { return };
         let (hunter, epoch) = (&batch.hunter, batch.epoch);
         let mut losses = self.shared.losses.lock();
         let mut missing = batch.missing;
@@ -494,7 +495,8 @@ impl Writer {
         }
         self.swept = now;
         let Some(files) = &self.out.calls else { return };
-        self.calls.keep(|id| files.stem(id.as_bytes()).is_some());
+        let unsaved: HashSet<&[u8]> = self.unsaved.iter().map(|c| &*c.call_id).collect();
+        self.calls.keep(|id| files.stem(id.as_bytes()).is_some() || unsaved.contains(id.as_bytes()));
         if self.out.retain_age.is_zero() {
             return;
         }

@@ -396,3 +396,33 @@ async fn small_batches_without_end_are_read_at_the_number_a_second_that_a_hunter
     assert!((1.8..3.0).contains(&took), "{took} s for 30 batches, of which 10 may come at once");
     assert!(shared.roster.lock().get("edge").unwrap().pace.waits() > 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn neither_many_batches_in_one_frame_nor_a_stream_for_each_makes_a_hunter_faster() {
+    let (jobs, mut queue) = mpsc::channel(1024);
+    let shared = Shared::new("mid".into(), false, 10, Ingest::default(), 1, Durability::Disk, jobs);
+    let shared = Arc::new(shared.reading(Rates { bytes: None, batches: NonZeroU64::new(10) }));
+    register(&shared, "edge");
+    let now = tokio::time::Instant::now;
+    let (one_frame, mut stored) = (now(), 0);
+    let mut at_once = Stream::open(&shared);
+    let all: Vec<u8> = sealed_of(40, "edge", 1, 30).into_iter().flat_map(|batch| batch.bytes).collect();
+    at_once.send(all.into());
+    while stored < 30 {
+        assert_eq!(at_once.answer().await, Answer::Silence);
+        stored += std::iter::from_fn(|| queue.try_recv().ok()).count();
+    }
+    assert!(one_frame.elapsed().as_secs_f64() >= 1.8, "one frame: {:?}", one_frame.elapsed());
+
+    let many = now();
+    let mut streams: Vec<Stream> = (0..20).map(|_| Stream::open(&shared)).collect();
+    for (stream, epoch) in streams.iter_mut().zip(2..) {
+        stream.send(sealed_of(40, "edge", epoch, 1).remove(0).bytes);
+    }
+    while stored < 50 {
+        let answers = futures_util::future::join_all(streams.iter_mut().map(Stream::answer)).await;
+        assert!(answers.iter().all(|a| *a == Answer::Silence), "{answers:?}");
+        stored += std::iter::from_fn(|| queue.try_recv().ok()).count();
+    }
+    assert!(many.elapsed().as_secs_f64() >= 1.0, "a stream each: {:?}", many.elapsed());
+}

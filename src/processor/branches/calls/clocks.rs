@@ -1,7 +1,7 @@
 //! What time it is for each hunter: its newest packet's, and on from there while it is silent.
 //!
-//! Silence says that a call is over only where the hunter is connected and has sent what it has. While it is away, or has more, its packets of
-//! that time may still come: they are waited for.
+//! Silence says that a call is over only where the hunter is connected and has sent what it has. While it is away, or has more, or where another
+//! processor stands between, its packets of that time may still come: they are waited for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,18 +72,13 @@ impl Clocks {
         }
     }
 
-    /// Somebody looks. Our clock may have been set, or this machine may have slept: nobody was silent then.
-    pub(super) fn look(&mut self, now: Timestamp) {
-        if self.looked.replace(now).is_some_and(|before| now < before || now.since(before) > WATCHED) {
-            self.all.values_mut().for_each(|clock| clock.heard = now);
-        }
-    }
-
-    /// Who is connected and has sent what it has. One that is back has all its time before it: what it has may not have come yet.
-    pub(super) fn note_there(&mut self, is_there: impl Fn(&str) -> bool, now: Timestamp) {
+    /// Somebody looks, and says who is connected and has sent what it has. Our clock may have been set, or this machine may have slept: nobody was
+    /// silent then. Nor was one that is back: what it has may not have come yet.
+    pub(super) fn look(&mut self, now: Timestamp, is_there: impl Fn(&str) -> bool) {
+        let unwatched = self.looked.replace(now).is_some_and(|before| now < before || now.since(before) > WATCHED);
         for (hunter, clock) in &mut self.all {
             let there = is_there(hunter);
-            if there && !clock.there {
+            if unwatched || (there && !clock.there) {
                 clock.heard = now;
             }
             clock.there = there;

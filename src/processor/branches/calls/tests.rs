@@ -30,7 +30,13 @@ fn take(calls: &mut Calls, ns: i64, ports: (u16, u16), payload: &[u8], owned: Ow
     let data = ethernet(0x0800, &v4(17, &udp(ports.0, ports.1, payload)));
     let hunter: Arc<str> = "edge".into();
     calls.take(&hunter, &owned, &mut ["f1"].into_iter(), &frame(LinkType::ETHERNET, &data, ns));
-    calls.heard(&hunter, at(ns));
+    calls.heard(&hunter, Some(at(ns)), at(ns));
+}
+
+/// What is due at a moment when the hunters are there, or not.
+fn look(calls: &mut Calls, now: Timestamp, there: bool) -> Vec<Due> {
+    calls.note_there(now, |_| there);
+    calls.due(now, Duration::from_secs(5))
 }
 
 fn owned(call_id: &str, sip: bool) -> Owned<'_> {
@@ -125,17 +131,16 @@ fn media_that_nobody_signalled_stays_open_while_it_flows_and_closes_after_its_si
     let mut calls = Calls::default();
     for seq in 0..100_u16 {
         take(&mut calls, i64::from(seq) * SEC / 50, (4002, 4000), &rtp(0xabcd, seq), owned("rtp-0000abcd", false));
-        let close = calls.due(at(i64::from(seq) * SEC / 50), Duration::from_secs(5), |_| true).iter().any(|d| d.close);
+        let close = look(&mut calls, at(i64::from(seq) * SEC / 50), true).iter().any(|d| d.close);
         assert!(!close, "packet {seq}");
     }
-    let grace = Duration::from_secs(5);
 
-    assert!(!calls.due(at(30 * SEC), grace, |_| true).iter().any(|d| d.close));
+    assert!(!look(&mut calls, at(30 * SEC), true).iter().any(|d| d.close));
     let record = calls.record("rtp-0000abcd", Vec::new(), false);
     assert_eq!((record.kind.as_str(), record.state.as_str(), record.streams.len()), ("media", "rtp-only", 1));
     assert_eq!(record.streams[0].packets, 100);
-    calls.due(at(70 * SEC), grace, |_| true);
-    assert!(calls.due(at(71 * SEC), grace, |_| true).iter().any(|d| d.close && &*d.call_id == "rtp-0000abcd"));
+    look(&mut calls, at(70 * SEC), true);
+    assert!(look(&mut calls, at(71 * SEC), true).iter().any(|d| d.close && &*d.call_id == "rtp-0000abcd"));
 }
 
 #[test]
@@ -282,8 +287,6 @@ fn what_waits_in_a_call_weighs_and_weighs_nothing_once_it_is_forgotten() {
     assert_eq!(calls.bytes(), 0);
 }
 
-const GRACE: Duration = Duration::from_secs(5);
-
 /// A call of edge's, answered, and one packet of its media after a second.
 fn talking(calls: &mut Calls) {
     let sdp = "v=0\r\nc=IN IP4 198.51.100.2\r\nm=audio 4000 RTP/AVP 8\r\n";
@@ -299,17 +302,17 @@ fn a_call_goes_on_after_its_hunter_was_away_for_an_hour() {
     talking(&mut calls);
     let hour = 3600 * SEC;
     for minutes in 1..60 {
-        assert!(!calls.due(at(minutes * 60 * SEC), GRACE, |_| false).iter().any(|d| d.close), "away for {minutes} min");
+        assert!(!look(&mut calls, at(minutes * 60 * SEC), false).iter().any(|d| d.close), "away for {minutes} min");
     }
-    assert!(!calls.due(at(hour), GRACE, |_| true).iter().any(|d| d.close), "back, and what it has is still on its way");
+    assert!(!look(&mut calls, at(hour), true).iter().any(|d| d.close), "back, and what it has is still on its way");
 
     let hunter: Arc<str> = "edge".into();
     for n in 2..6_u16 {
         let data = ethernet(0x0800, &v4(17, &udp(4001, 4000, &rtp(7, n))));
         let packet = frame(LinkType::ETHERNET, &data, i64::from(n) * SEC);
         calls.take(&hunter, &owned("one", false), &mut std::iter::empty(), &packet);
-        calls.heard(&hunter, at(hour + i64::from(n)));
-        calls.due(at(hour + i64::from(n)), GRACE, |_| false);
+        calls.heard(&hunter, None, at(hour + i64::from(n)));
+        look(&mut calls, at(hour + i64::from(n)), false);
     }
 
     let record = calls.record("one", Vec::new(), false);
@@ -323,18 +326,18 @@ fn a_clock_that_is_set_makes_no_call_silent() {
     talking(&mut calls);
     let (day, mut closed) = (24 * 3600 * SEC, false);
     for from in [SEC, day, 2 * day, day] {
-        closed |= (0..4).any(|minute| calls.due(at(from + minute * 60 * SEC), GRACE, |_| true).iter().any(|d| d.close));
+        closed |= (0..4).any(|minute| look(&mut calls, at(from + minute * 60 * SEC), true).iter().any(|d| d.close));
     }
 
     assert!(!closed, "it was set every four minutes");
-    assert!((4..8).any(|minute| calls.due(at(day + minute * 60 * SEC), GRACE, |_| true).iter().any(|d| d.close)));
+    assert!((4..8).any(|minute| look(&mut calls, at(day + minute * 60 * SEC), true).iter().any(|d| d.close)));
 }
 
 #[test]
 fn a_hunter_that_does_not_come_back_is_waited_for_two_hours_and_its_calls_are_unfinished_then() {
     let mut calls = Calls::default();
     talking(&mut calls);
-    let mut closed = (0..130).filter(|n| calls.due(at(SEC + n * 60 * SEC), GRACE, |_| false).iter().any(|d| d.close));
+    let mut closed = (0..130).filter(|n| look(&mut calls, at(SEC + n * 60 * SEC), false).iter().any(|d| d.close));
 
     assert_eq!(closed.next(), Some(125));
     assert_eq!(calls.record("one", Vec::new(), true).state, "unfinished");
@@ -349,7 +352,7 @@ fn a_call_whose_end_nobody_saw_is_closed_unfinished_when_its_media_has_stopped_f
         talking(&mut calls);
         let mut closes = |ns: i64| {
             let mut steps = (SEC..ns).step_by(30_000_000_000).chain([ns]);
-            steps.any(|ns| calls.due(at(ns), GRACE, |_| true).iter().any(|d| d.close))
+            steps.any(|ns| look(&mut calls, at(ns), true).iter().any(|d| d.close))
         };
         let idle = SEC + minutes * 60 * SEC;
 
@@ -371,7 +374,7 @@ fn many_calls_are_looked_at_in_portions_each_once_a_round() {
     for rest in [10, 9] {
         let mut seen = Vec::new();
         for portion in [LOOK, LOOK, rest] {
-            let due = calls.due(at(SEC), GRACE, |_| true);
+            let due = look(&mut calls, at(SEC), true);
             assert_eq!((due.len(), calls.is_round()), (portion, portion == rest));
             seen.extend(due.into_iter().map(|d| d.call_id));
             // where it goes on from is gone, the first time, and one that was looked at is new

@@ -153,8 +153,7 @@ impl Writer {
         };
         self.at.kept = head.kept.unwrap_or_default();
         self.at.kept.reverse();
-        self.calls.heard(&batch.hunter, clock::wall());
-        self.note_missing(&batch);
+        self.hear(&batch);
         self.write_batch(&batch);
         self.at.has_calls = false;
         self.at.kept.clear();

@@ -31,13 +31,18 @@ impl Writer {
 
     /// Closes calls that are over, and renews records.
     pub(super) fn look_at_calls(&mut self, now: Timestamp) {
-        let (began, shared) = (Moment::now(), Arc::clone(&self.shared));
+        let began = Moment::now();
+        let shared = Arc::clone(&self.shared);
+        self.calls.note_there(now, |hunter| shared.has_sent_all(hunter));
         loop {
-            for due in self.calls.due(now, self.out.grace, |hunter| shared.has_sent_all(hunter)) {
+            for due in self.calls.due(now, self.out.grace) {
                 if due.close {
                     self.close_call(&due.call_id, false);
                 } else {
                     self.save_record(&due.call_id);
+                }
+                if began.elapsed() >= SHARE {
+                    return self.calls.go_on_after(&due.call_id);
                 }
             }
             if self.calls.is_round() || began.elapsed() >= SHARE {
@@ -56,6 +61,11 @@ impl Writer {
     pub(super) fn read_history(&mut self, call_id: &str, history: Vec<History>) {
         if !self.calls.is_unread(call_id) {
             return;
+        }
+        if history.is_empty() {
+            tracing::warn!(
+                "a call's last record could not be written before the stop, and its files are no longer known; it stays as it is"
+            );
         }
         let (mut packets, mut troubles) = (0_u64, 0_u64);
         self.calls.read_again(call_id, clock::wall(), |each| {
