@@ -10,7 +10,8 @@
 //!
 //! Media is seen once a packet of it came after the last SDP: a call that moves it elsewhere is judged by its signalling, which session timers
 //! repeat (RFC 4028 §4: every half hour). So no time cuts a call short while its packets come, and time that was not watched is no silence.
-//! Where calls need room, those that are over go first, in the order they ended; then those that have been silent for longest.
+//! Where calls need room, those that are over go first, in the order they ended; then those nobody has asked for, then the others, each time the one
+//! that has been silent for longest.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -53,13 +54,25 @@ impl Default for CallTimes {
     }
 }
 
-/// When a call makes room for others: the least first.
+/// When a call makes room for others: the least first, each since when it is over, or silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Turn {
-    /// It is over since then.
+    /// It is over.
     Over(Timestamp),
-    /// It goes on, and nothing has come of it since then.
-    Live(Timestamp),
+    /// Nobody has asked for it, so far: most of a flood.
+    Unwanted(Timestamp),
+    /// Chosen.
+    Wanted(Timestamp),
+}
+
+impl Turn {
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Over(_) => 0,
+            Self::Unwanted(_) => 1,
+            Self::Wanted(_) => 2,
+        }
+    }
 }
 
 /// The entry of a call in a [`Queue`]: of all that were pushed for it the one that counts, since it is the one the call names.
@@ -109,7 +122,7 @@ impl<K: Ord + Copy> Queue<K> {
 }
 
 impl CallTable {
-    /// Queues the call's next deadline, if it is earlier than what is queued already, and its turn, if it has ended since.
+    /// Queues the call's next deadline, if it is earlier than what is queued already, and its turn, if that comes sooner now.
     pub(super) fn schedule(&mut self, r: CallRef) {
         let limits = self.config.limits;
         let Some(call) = self.calls.get_mut(r.slot as usize).and_then(Option::as_mut).filter(|c| c.serial == r.serial) else {
@@ -119,7 +132,7 @@ impl CallTable {
         if call.timer.is_none_or(|queued| due < queued.key) {
             call.timer = Some(self.timers.push(due, r.slot));
         }
-        if call.turn.is_none_or(|queued| matches!((queued.key, turn), (Turn::Live(_), Turn::Over(_)))) {
+        if call.turn.is_none_or(|queued| turn.rank() < queued.key.rank()) {
             call.turn = Some(self.turns.push(turn, r.slot));
         }
         let Self { calls, timers, turns, by_id, .. } = self;
@@ -211,7 +224,13 @@ fn is_live(call: &Call) -> bool {
 }
 
 fn turn(call: &Call) -> Turn {
-    if is_live(call) { Turn::Live(call.alive) } else { Turn::Over(call.machine.ended_at().unwrap_or(call.alive)) }
+    if !is_live(call) {
+        Turn::Over(call.machine.ended_at().unwrap_or(call.alive))
+    } else if call.verdict == Verdict::Forward {
+        Turn::Wanted(call.alive)
+    } else {
+        Turn::Unwanted(call.alive)
+    }
 }
 
 /// Whether media of the call is seen, so that its silence says something. Of a call nobody wants none is looked at.

@@ -202,6 +202,24 @@ fn a_call_that_has_ended_makes_room_before_one_that_time_takes_sooner() {
 }
 
 #[test]
+fn a_flood_of_calls_nobody_asked_for_pushes_out_none_that_somebody_did_ask_for_however_silent_that_is() {
+    let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 20);
+    answered(&mut w, 0, "chosen");
+    for n in 0..400_u16 {
+        let (at, name) = (SEC + i64::from(n) * SEC / 4, format!("f{n}"));
+        w.udp(at, (5062, 5060), &invite(&name, "carol", 4100 + 2 * n));
+        if n % 2 == 0 {
+            // declined: its set-up is over
+            w.udp_back(at + 1, (5062, 5060), &sip("SIP/2.0 200 OK", &name, "carol", "1 INVITE", None));
+            w.udp(at + 2, (5062, 5060), &sip("ACK sip:bob@b.example SIP/2.0", &name, "carol", "1 ACK", None));
+        }
+    }
+
+    assert!(w.engine.calls().by_id("chosen").is_some());
+    assert_eq!((w.engine.calls().len(), w.engine.counters().calls_evicted), (20, 381));
+}
+
+#[test]
 fn a_call_that_goes_on_after_its_end_is_no_longer_the_first_to_make_room() {
     let mut w = Wire::with(&["alice"], |c| c.table.limits.calls = 2);
     answered(&mut w, 0, "again");
