@@ -8,6 +8,10 @@ const HOUR: i64 = 60 * MIN;
 /// An answered call of alice, whose caller receives media at 4000.
 fn answered(w: &mut Wire, at: i64, name: &str) {
     w.udp(at, (5060, 5060), &invite(name, "alice", 4000));
+    accepted(w, at, name);
+}
+
+fn accepted(w: &mut Wire, at: i64, name: &str) {
     w.udp_back(at + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "1 INVITE", Some(5000)));
     w.udp(at + 2, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", name, "alice", "1 ACK", None));
 }
@@ -280,12 +284,10 @@ fn a_full_table_loses_calls_that_are_over_first_then_the_one_silent_for_longest_
     let names = ["talked-in", "silent", "silent-since", "over", "over-before"];
     for (n, name) in (0..).zip(names) {
         w.udp(n * SEC, (5060, 5060), &invite(name, "alice", 4000 + 10 * u16::try_from(n).unwrap()));
-        w.udp_back(n * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "1 INVITE", None));
-        w.udp(n * SEC + 2, (5060, 5060), &sip("ACK sip:bob@b.example SIP/2.0", name, "alice", "1 ACK", None));
+        accepted(&mut w, n * SEC, name);
     }
     for (at, name) in [(90, "over-before"), (95, "over")] {
-        w.udp(at * SEC, (5060, 5060), &sip("BYE sip:bob@b.example SIP/2.0", name, "alice", "2 BYE", None));
-        w.udp_back(at * SEC + 1, (5060, 5060), &sip("SIP/2.0 200 OK", name, "alice", "2 BYE", None));
+        hung_up(&mut w, at * SEC, name);
     }
     w.rtp(94 * SEC, (4001, 4000), 7, 1);
     let mut gone = Vec::new();

@@ -323,7 +323,6 @@ impl Calls {
         frame: &Frame<'_>,
     ) -> Option<usize> {
         let call_id = owned.call_id;
-        self.clocks.note_packet(hunter, frame.ts);
         let entry = if let Some(entry) = self.open.get_mut(call_id) {
             entry
         } else {

@@ -57,6 +57,7 @@ impl Calls {
         packets(&mut |hunter, sip, frame| {
             // its time goes on from its last packet, whether it is back already or not
             self.clocks.meet(hunter, now);
+            self.clocks.note_packet(hunter, frame.ts);
             let owned = Owned { call_id, sip, phone_rule: "", holes: "", again: false };
             let _known = self.take(hunter, &owned, &mut std::iter::empty(), frame);
         });

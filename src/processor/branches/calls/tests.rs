@@ -311,7 +311,7 @@ fn a_call_goes_on_after_its_hunter_was_away_for_an_hour() {
         let data = ethernet(0x0800, &v4(17, &udp(4001, 4000, &rtp(7, n))));
         let packet = frame(LinkType::ETHERNET, &data, i64::from(n) * SEC);
         calls.take(&hunter, &owned("one", false), &mut std::iter::empty(), &packet);
-        calls.heard(&hunter, None, at(hour + i64::from(n)));
+        calls.heard(&hunter, Some(packet.ts), at(hour + i64::from(n)));
         look(&mut calls, at(hour + i64::from(n)), false);
     }
 
