@@ -44,7 +44,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     security::warn_about(&config.security, "packets are sent");
     // certificates may be root's alone
     let (dialer, transport) = (security::dialer(&config.security)?, pages::of_client(&config.security));
-    let needs = if config.capture.read.is_empty() { Needs::Capture } else { Needs::Nothing };
+    let needs = if config.capture.is_live() { Needs::Capture } else { Needs::Nothing };
     privileges::drop_to(config.system.user.as_deref(), needs, Readers::NONE)?;
     if config.system.sandbox == Sandbox::On {
         privileges::shed(needs)?;
@@ -119,7 +119,7 @@ fn assemble(
     // what cannot be applied here is an error now, not a line in a log later
     inspection::compile(&local.borrow(), &compile)?;
     let hunter = &config.hunter;
-    let offline = !config.capture.read.is_empty();
+    let offline = !config.capture.is_live();
     let shares = shares(config);
     let Some((sources, interfaces)) = sources(config, stop)? else { return Ok(None) };
     let spool::Opened { durability, queue, account } = spool::of_hunter(config)?;
@@ -191,7 +191,7 @@ fn shares(config: &HuntConfig) -> Shares {
 /// A file waits for room, unless it was told not to.
 fn waits(config: &HuntConfig) -> bool {
     let told = config.hunter.disk_buffer.when_full;
-    !config.capture.read.is_empty() && matches!(told, config::WhenFull::Auto | config::WhenFull::Block)
+    !config.capture.is_live() && matches!(told, config::WhenFull::Auto | config::WhenFull::Block)
 }
 
 /// Sources and the names of what they capture from.
@@ -201,7 +201,7 @@ fn sources(config: &HuntConfig, stop: &AtomicBool) -> Result<Option<Sources>, St
     let hunter = &config.hunter;
     let voip = (config.mode == Mode::Voip).then_some(&config.voip);
     let filter = hunter.bpf_filter.as_deref();
-    if !config.capture.read.is_empty() {
+    if !config.capture.is_live() {
         let Some(source) = inspection::open_files(filter, &config.capture, voip, stop)? else { return Ok(None) };
         // a path says more about this machine than a peer needs to know
         let name = |p: &PathBuf| p.file_name().unwrap_or(p.as_os_str()).to_string_lossy().into_owned();

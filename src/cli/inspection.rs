@@ -21,7 +21,7 @@ pub(super) type Wanted = (Mode, NoFilterPolicy);
 
 /// How an engine is set up.
 pub(super) fn engine((mode, policy): Wanted, capture: &Capture, voip: &Voip, system: &System, quality: bool) -> EngineConfig {
-    let times = CallTimes { live: capture.read.is_empty(), ..call_times(system) };
+    let times = CallTimes { live: capture.is_live(), ..call_times(system) };
     let lookback = usize::try_from(voip.lookback_mb).unwrap_or(usize::MAX).saturating_mul(1 << 20);
     EngineConfig {
         mode: match mode {
@@ -61,12 +61,12 @@ pub(super) fn call_times(system: &System) -> CallTimes {
 
 /// Engines that run at once: one for files, else one per capture thread.
 pub(super) fn engines(capture: &Capture, interfaces: usize) -> u64 {
-    if capture.read.is_empty() { (interfaces as u64).saturating_mul(u64::from(capture.threads)).max(1) } else { 1 }
+    if capture.is_live() { (interfaces as u64).saturating_mul(u64::from(capture.threads)).max(1) } else { 1 }
 }
 
 /// Bytes of their kernel rings, which count as this process's.
 pub(super) fn rings(capture: &Capture, engines: u64) -> u64 {
-    if capture.read.is_empty() { engines.saturating_mul(capture.pcap_buffer_size) } else { 0 }
+    if capture.is_live() { engines.saturating_mul(capture.pcap_buffer_size) } else { 0 }
 }
 
 /// How filters are compiled for this mode.

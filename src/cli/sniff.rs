@@ -29,7 +29,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<Outcome, Stop> {
     };
     let started = start::start(matches)?;
     let config = started.merged.sniff(mode)?;
-    let needs = if is_live(&config) { Needs::Capture } else { Needs::Nothing };
+    let needs = if config.capture.is_live() { Needs::Capture } else { Needs::Nothing };
     let readers = privileges::readers(config.system.pcap_group.as_deref())?;
     privileges::drop_to(config.system.user.as_deref(), needs, readers)?;
     runtime::block_on(supervise(config, readers, matches, &started))
@@ -42,7 +42,7 @@ async fn supervise(config: SniffConfig, readers: Readers, matches: &ArgMatches, 
     let (filters, compile) = (config.filters.clone(), inspection::compile_options(config.mode, &config.voip)?);
     let renewed = Arc::new(Renewed::default());
     let renew = Arc::clone(&renewed);
-    if is_live(&config) {
+    if config.capture.is_live() {
         sniffer::topology::watch_memory();
     }
     let work = sniffer::topology::aside(move || assemble(&config, readers, renewed, &told));
@@ -68,10 +68,6 @@ async fn supervise(config: SniffConfig, readers: Readers, matches: &ArgMatches, 
         .await
 }
 
-fn is_live(config: &SniffConfig) -> bool {
-    config.capture.read.is_empty()
-}
-
 /// Turns the configuration into the sniffer's own and runs it.
 fn assemble(config: &SniffConfig, readers: Readers, renewed: Arc<Renewed>, stop: &AtomicBool) -> Result<Outcome, Stop> {
     let options = inspection::compile_options(config.mode, &config.voip)?;
@@ -94,7 +90,7 @@ fn assemble(config: &SniffConfig, readers: Readers, renewed: Arc<Renewed>, stop:
         readers,
         count: (config.capture.count > 0).then_some(config.capture.count),
         renewed,
-        is_short: if is_live(config) { telemetry::memory::is_short } else { || false },
+        is_short: if config.capture.is_live() { telemetry::memory::is_short } else { || false },
     };
     if config.mode == Mode::Generic && sniffer.write.is_none() {
         tracing::warn!(
@@ -105,7 +101,7 @@ fn assemble(config: &SniffConfig, readers: Readers, renewed: Arc<Renewed>, stop:
     if config.capture.threads > 1 {
         return Err(Stop::usage("--capture-threads: lc sniff captures with one thread; lc hunt takes more"));
     }
-    let mut source: Box<dyn Source> = if is_live(config) {
+    let mut source: Box<dyn Source> = if config.capture.is_live() {
         let mut live = inspection::open_interfaces(&config.sniff.interfaces, filter, &config.capture, voip)?;
         match live.pop() {
             Some(source) => Box::new(source),

@@ -55,7 +55,7 @@ pub(super) struct Opened {
 
 /// Opens a hunter's directory. Nobody asked for a queue (`auto`): then one that cannot be had is a warning.
 pub(super) fn of_hunter(config: &HuntConfig) -> Result<Opened, Stop> {
-    let offline = !config.capture.read.is_empty();
+    let offline = !config.capture.is_live();
     let (durability, demanded) = asked(config);
     if durability == Durability::Memory {
         return Ok(Opened { durability, queue: None, account: in_memory(config) });
@@ -76,7 +76,7 @@ pub(super) fn of_hunter(config: &HuntConfig) -> Result<Opened, Stop> {
 
 /// A live hunter without a queue says what a kill cost where a directory was named for it; a file can be read again.
 fn in_memory(config: &HuntConfig) -> Option<Account> {
-    let base = config.hunter.disk_buffer.dir.as_ref().filter(|_| config.capture.read.is_empty())?;
+    let base = config.hunter.disk_buffer.dir.as_ref().filter(|_| config.capture.is_live())?;
     let opened = spool::lock(base, &config.id).map_err(std::io::Error::other).and_then(|disk| {
         let (file, last, runs) = StateFile::open(&disk, &config.id)?;
         Ok((file.holding(disk), last, runs))
@@ -103,7 +103,7 @@ fn account(
 /// What is asked for, and whether it must be had.
 pub(super) fn asked(config: &HuntConfig) -> (Durability, bool) {
     let hunter = &config.hunter;
-    let offline = !config.capture.read.is_empty();
+    let offline = !config.capture.is_live();
     match hunter.durability {
         Asked::Memory => (Durability::Memory, true),
         Asked::Spill => (Durability::Spill, true),

@@ -173,7 +173,7 @@ impl Merged {
             ));
         }
         self.check_source("hunter.interfaces", &hunter.interfaces, &settings.capture, &mut problems);
-        if hunter.disk_buffer.when_full == WhenFull::Block && settings.capture.read.is_empty() {
+        if hunter.disk_buffer.when_full == WhenFull::Block && settings.capture.is_live() {
             problems.push(Problem::whole(
                 "hunter.disk_buffer.when_full (--spool-full): 'block' is for files (-r); a network does not wait",
             ));
@@ -325,7 +325,7 @@ impl Merged {
     }
 
     fn check_source(&self, key: &str, interfaces: &[String], capture: &Capture, problems: &mut Vec<Problem>) {
-        if capture.read.is_empty() && interfaces.is_empty() {
+        if capture.is_live() && interfaces.is_empty() {
             problems.push(Problem::whole("nothing to capture from; use -i INTERFACE or -r FILE"));
         }
         if self.origin(key) == Origin::Flag && self.origin("capture.read") == Origin::Flag {

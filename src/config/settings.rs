@@ -64,6 +64,14 @@ pub struct Capture {
     pub esp_icv_size: Option<u8>,
 }
 
+impl Capture {
+    /// From interfaces, not from files.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.read.is_empty()
+    }
+}
+
 /// Pace of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Speed {
