@@ -309,7 +309,7 @@ fn outputs(
     };
     let unified = match &p.write_file {
         Some(path) => {
-            let at_once = usize::try_from(limit / 32).unwrap_or(usize::MAX).clamp(512 << 10, 8 << 20);
+            let at_once = usize::try_from(limit / 48).unwrap_or(usize::MAX).clamp(512 << 10, 8 << 20);
             let file = Unified::open_for(path, None, min_free, trusted, readers).map_err(failed)?;
             Some(if durability == processor::Durability::Disk { file.bypassing_cache(at_once) } else { file })
         }

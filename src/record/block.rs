@@ -129,6 +129,20 @@ impl Block {
         Ok(())
     }
 
+    /// Takes what is pending away, as a block that is written where this one would have been; this one goes on behind it, in `memory`.
+    pub(super) fn split(&mut self, memory: Vec<u8>) -> Self {
+        let behind =
+            Self { pending: memory, lead: 0, align: self.align, size: self.size, written: self.len(), torn: false, hash: None };
+        let before = std::mem::replace(self, behind);
+        self.begin();
+        before
+    }
+
+    /// Its memory, for another one.
+    pub(super) fn into_memory(self) -> Vec<u8> {
+        self.pending
+    }
+
     /// Starts over in a new file: `header` goes before what is pending.
     pub(super) fn rehome(&mut self, mut header: Vec<u8>) {
         header.extend_from_slice(self.pending.get(self.lead..).unwrap_or_default());

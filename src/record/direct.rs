@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use super::block::Disk;
 use super::dir::Dir;
@@ -92,18 +93,18 @@ fn last_block(plain: &File) -> io::Result<(u64, usize)> {
 /// A file that bytes are appended to, in one way or two.
 #[derive(Debug)]
 pub(crate) struct Appended {
-    file: File,
+    file: Arc<File>,
     direct: Option<Direct>,
 }
 
 impl Appended {
     /// Over a descriptor opened for appending.
     pub(crate) fn new(file: File) -> Self {
-        Self { file, direct: None }
+        Self { file: Arc::new(file), direct: None }
     }
 
     /// The file.
-    pub(crate) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &Arc<File> {
         &self.file
     }
 

@@ -1,8 +1,10 @@
 //! One capture file being written: format, block and file together.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use super::append::{self, Found};
+use super::behind::Behind;
 use super::block::Block;
 use super::dir::{Dir, sync_data};
 use super::direct::{ALIGN, Appended};
@@ -23,7 +25,7 @@ pub(super) struct CaptureFile {
     name: Box<str>,
     encoder: Encoder,
     block: Block,
-    disk: Option<Appended>,
+    disk: Option<Way>,
     packets: u64,
     packets_written: u64,
     /// The next packet needs a section header before it.
@@ -34,6 +36,35 @@ pub(super) struct CaptureFile {
     told: u64,
 }
 
+/// How blocks get into the file.
+#[derive(Debug)]
+enum Way {
+    /// By whoever fills them.
+    Here(Appended),
+    /// By whoever makes the file durable.
+    Behind(Arc<Behind>),
+}
+
+impl Way {
+    fn here(file: File) -> Self {
+        Self::Here(Appended::new(file))
+    }
+
+    fn behind(self) -> Self {
+        match self {
+            Self::Here(disk) => Self::Behind(Arc::new(Behind::new(disk))),
+            Self::Behind(_) => self,
+        }
+    }
+
+    fn file(&self) -> &Arc<File> {
+        match self {
+            Self::Here(disk) => disk.file(),
+            Self::Behind(behind) => behind.file(),
+        }
+    }
+}
+
 /// A capture file that grew: what makes it durable, and how long it is then.
 #[derive(Debug)]
 pub struct Grown {
@@ -41,11 +72,21 @@ pub struct Grown {
     pub name: Box<str>,
     /// Bytes in it; a record's end.
     pub bytes: u64,
-    file: File,
+    file: Arc<File>,
+    behind: Option<Arc<Behind>>,
 }
 
 impl Grown {
-    /// Makes its bytes durable.
+    /// Writes what is not written yet.
+    ///
+    /// # Errors
+    /// Retryable ones ([`RecordError::is_retryable`]); nothing is lost.
+    pub fn write(&self) -> Result<(), RecordError> {
+        let write = |behind: &Arc<Behind>| behind.write(self.bytes).map_err(|e| RecordError::io("write", &*self.name, e));
+        self.behind.as_ref().map_or(Ok(()), write)
+    }
+
+    /// Makes its bytes durable, which are written.
     ///
     /// # Errors
     /// [`RecordError::Io`]: what was not durable may be lost, also if this is called again.
@@ -89,10 +130,14 @@ impl CaptureFile {
         file
     }
 
-    /// From here on long writes, of `most` bytes, go past the page cache, if the file system can.
+    /// From here on it is written by whoever makes it durable ([`Grown::write`]), `most` bytes at once, past the page cache, if the file
+    /// system can.
     pub(super) fn bypass_cache(&mut self, dir: &Dir, most: usize) {
-        if self.disk.as_mut().is_some_and(|disk| disk.bypass_cache(dir, &self.name, most)) {
+        if let Some(Way::Here(disk)) = &mut self.disk
+            && disk.bypass_cache(dir, &self.name, most)
+        {
             self.block.align(most, ALIGN);
+            self.disk = self.disk.take().map(Way::behind);
         }
     }
 
@@ -115,7 +160,7 @@ impl CaptureFile {
     }
 
     fn over(name: &str, disk: File, shape: Shape<'_>, written: u64, packets: u64) -> Self {
-        Self { disk: Some(Appended::new(disk)), ..Self::new(name, Block::new(shape.block, written, shape.hash), shape, packets) }
+        Self { disk: Some(Way::here(disk)), ..Self::new(name, Block::new(shape.block, written, shape.hash), shape, packets) }
     }
 
     fn new(name: &str, block: Block, shape: Shape<'_>, packets: u64) -> Self {
@@ -171,15 +216,15 @@ impl CaptureFile {
     }
 
     /// What makes it durable, if it grew since the last call.
-    ///
-    /// # Errors
-    /// [`RecordError::Io`]; ask again.
-    pub(super) fn take_grown(&mut self) -> Result<Option<Grown>, RecordError> {
+    pub(super) fn take_grown(&mut self) -> Option<Grown> {
         let bytes = self.block.written();
-        let Some(disk) = self.disk.as_ref().filter(|_| bytes != self.told) else { return Ok(None) };
-        let file = disk.file().try_clone().map_err(|e| RecordError::io("open", &*self.name, e))?;
+        let disk = self.disk.as_ref().filter(|_| bytes != self.told)?;
         self.told = bytes;
-        Ok(Some(Grown { name: self.name.clone(), bytes, file }))
+        let behind = match disk {
+            Way::Here(_) => None,
+            Way::Behind(behind) => Some(Arc::clone(behind)),
+        };
+        Some(Grown { name: self.name.clone(), bytes, file: Arc::clone(disk.file()), behind })
     }
 
     /// Closes the descriptor; what is pending stays pending.
@@ -215,7 +260,7 @@ impl CaptureFile {
         }
     }
 
-    /// Writes what is pending, opening the file if it is parked. False when the file is not the one left behind: it
+    /// Writes what is pending, or leaves it to [`Grown::write`], opening the file if it is parked. False when the file is not the one left behind: it
     /// vanished or changed its length; [`Self::rehome`] then.
     pub(super) fn flush(&mut self, dir: &Dir) -> Result<bool, RecordError> {
         if self.block.pending() == 0 && !self.block.is_torn() {
@@ -223,7 +268,7 @@ impl CaptureFile {
         }
         if self.fresh {
             let Some(disk) = dir.create_announced(&self.name)? else { return Ok(false) };
-            (self.disk, self.fresh) = (Some(Appended::new(disk)), false);
+            (self.disk, self.fresh) = (Some(Way::here(disk)), false);
         }
         if self.disk.is_none() {
             // Something else under the name, a link or a stranger's file, is as good as gone.
@@ -236,12 +281,16 @@ impl CaptureFile {
             if len != self.block.written() && !(self.block.is_torn() && len > self.block.written()) {
                 return Ok(false);
             }
-            self.disk = Some(Appended::new(disk));
+            self.disk = Some(Way::here(disk));
         }
         dir.reserve(&self.name, self.block.pending() as u64)?;
         if let Some(disk) = &mut self.disk {
             dir.note(&self.name);
-            self.block.flush(disk).map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
+            let written = match disk {
+                Way::Here(disk) => self.block.flush(disk),
+                Way::Behind(behind) => behind.give(&mut self.block),
+            };
+            written.map_err(|e| RecordError::io("write", dir.said(&self.name), e))?;
             self.packets_written = self.packets;
             if let Encoder::PcapNg(section) = &mut self.encoder {
                 section.written();

@@ -7,6 +7,7 @@
 //! | [`pcap`], [`pcapng`] | one packet as bytes of a record |
 //! | `block`, `file` | whole records in blocks; a file is never left with half a record |
 //! | `direct` | long writes past the page cache, where they are synced at once |
+//! | `behind` | blocks that are written by another thread than the one that fills them |
 //! | [`append`] | an existing file: is it ours to continue, and where does its last whole record end |
 //! | [`unified`], [`rotate`], [`calls`] | the three ways packets are filed |
 //! | [`json`], [`state`], [`retain`] | the record of a call, what a restart needs, and when files go |
@@ -26,6 +27,7 @@
 
 mod above;
 pub mod append;
+mod behind;
 mod block;
 pub mod calls;
 mod changes;

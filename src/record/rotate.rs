@@ -277,10 +277,10 @@ impl Rotating {
     pub fn take_grown(&mut self, group: u64, grown: &mut Vec<Grown>) -> Result<Option<Entries>, RecordError> {
         self.dir.take_written();
         for open in &mut self.open {
-            grown.extend(open.file.take_grown()?);
+            grown.extend(open.file.take_grown());
         }
         for c in self.closing.iter_mut().filter(|c| c.group.is_none()) {
-            grown.extend(c.open.file.take_grown()?);
+            grown.extend(c.open.file.take_grown());
             c.group = Some(group);
         }
         self.dir.take_created()

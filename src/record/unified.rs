@@ -140,7 +140,7 @@ impl Unified {
     }
 
     /// From here on long writes go past the page cache, `most` bytes at once: right where everything is synced soon, since nothing is left
-    /// to sync then. They lie in that much memory until then.
+    /// to sync then. Whoever syncs writes ([`Grown::write`]); three times that much memory is taken at most until then.
     #[must_use]
     pub fn bypassing_cache(mut self, most: usize) -> Self {
         self.bypass = Some(most);
@@ -235,8 +235,8 @@ impl Unified {
         Ok(self.files.len().saturating_sub(1))
     }
 
-    /// Hands every packet accepted to `write(2)`: after this a batch may be acknowledged. A header alone waits: until there is a
-    /// packet, the file is as long as it was found.
+    /// Hands every packet accepted to `write(2)`, or leaves it to [`Grown::write`]: after that a batch may be acknowledged. A header alone
+    /// waits: until there is a packet, the file is as long as it was found.
     ///
     /// # Errors
     /// Retryable; nothing accepted is lost.
@@ -249,14 +249,14 @@ impl Unified {
         self.dir.watch(names);
     }
 
-    /// What must be synced before what was flushed is durable.
+    /// What must be written and synced before what was flushed is durable.
     ///
     /// # Errors
     /// [`RecordError::Io`]; what was not named is named the next time.
     pub fn take_grown(&mut self, grown: &mut Vec<Grown>) -> Result<Option<Entries>, RecordError> {
         self.dir.take_written();
         for (_, file) in &mut self.files {
-            grown.extend(file.take_grown()?);
+            grown.extend(file.take_grown());
         }
         self.dir.take_created()
     }
@@ -278,7 +278,7 @@ impl Unified {
         empty.chain(self.files.iter().map(|(_, f)| Length { name: f.name().into(), bytes: f.block().written() })).collect()
     }
 
-    /// Bytes accepted and not yet handed to the kernel.
+    /// Bytes accepted and not flushed.
     pub fn pending(&self) -> usize {
         self.files.iter().map(|(_, f)| f.block().pending()).sum()
     }

@@ -258,7 +258,7 @@ impl FsFile for DiskFile {
     }
 
     fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        FileExt::read_at(self.file.file(), into, at)
+        FileExt::read_at(&**self.file.file(), into, at)
     }
 
     fn end(&self) -> io::Result<u64> {

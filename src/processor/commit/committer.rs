@@ -164,6 +164,11 @@ impl Committer {
         if !names.is_empty() && !self.append_head(Entry::Names { place: Place::Calls, names }) {
             return false;
         }
+        for (_, grown) in &group.grown {
+            if !self.insist(|_| grown.write().map_err(CommitError::File)) {
+                return false;
+            }
+        }
         if self.durability == Durability::Disk {
             let synced =
                 group.dirs.iter().try_for_each(Entries::sync).and_then(|()| group.grown.iter().try_for_each(|(_, g)| g.sync()));
@@ -254,12 +259,17 @@ impl Committer {
 
     /// Writes an entry, however long that takes; false when it never will be.
     fn append(&mut self, logged: &Logged) -> bool {
+        self.insist(|c| c.log.append(&logged.entry, &logged.body, logged.packets))
+    }
+
+    /// Writes something, however long that takes; false when it never will be written.
+    fn insist(&mut self, mut what: impl FnMut(&mut Self) -> Result<(), CommitError>) -> bool {
         loop {
-            match self.log.append(&logged.entry, &logged.body, logged.packets) {
+            match what(self) {
                 Ok(()) => return true,
                 Err(e) if e.is_retryable() && !self.shared.stopping.load(Ordering::Acquire) => {
                     if self.shared.pause(true) {
-                        tracing::error!(error = %e, "cannot write the commit log; hunters are paused until it works again");
+                        tracing::error!(error = %e, "cannot write; hunters are paused until it works again");
                     }
                     clock::pause(RETRY);
                 }
@@ -347,7 +357,7 @@ impl Committer {
                 self.progress.note(|at| at.whole = whole);
             }
             Err(e) if self.progress.at().checkpoints == 0 => {
-                self.insist(&e);
+                self.insist_on_first(&e);
                 return true;
             }
             // the log since the last one is kept
@@ -361,7 +371,7 @@ impl Committer {
     }
 
     /// The first checkpoint must be there before anything is written: only it says what was there before. It is begun again.
-    fn insist(&mut self, e: &RecordError) {
+    fn insist_on_first(&mut self, e: &RecordError) {
         if self.shared.stopping.load(Ordering::Acquire) {
             self.fail(&CommitError::File(RecordError::log(io::Error::other(e.to_string()))));
             return;

@@ -3,7 +3,8 @@
 //! ```text
 //! record thread ─▶ Group: batches with call packets, names of new files, files that grew, whom to answer
 //!        │            ▼ commit thread
-//!        │         fdatasync of unified and rotating files that grew (they are their own log)
+//!        │         what of the unified file is still in memory is written, then fdatasync of it and of rotating files
+//!        │         that grew (they are their own log)
 //!        │         commit log: batches, names, then Commit { marks, lengths } ─▶ fdatasync ─▶ acknowledgements
 //!        └─ Checkpoint: call files as they are at this group ─▶ fdatasync each, a few between two groups
 //!                      ─▶ processor-state.json or changes to it, slice by slice ─▶ the log before it is removed
@@ -137,7 +138,7 @@ impl CommitError {
 
     /// Whether the same may work later.
     const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full | Self::Write(_))
+        matches!(self, Self::Full | Self::Write(_)) || matches!(self, Self::File(e) if e.is_retryable())
     }
 }
 
