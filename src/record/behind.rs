@@ -6,15 +6,17 @@
 //! ```
 //! Promises: blocks are written in the order they were given, each once, whoever writes them; a write that fails leaves its block
 //! here and the file as long as it was before, and the next call tries it again; never more than [`WAITING`] blocks beside the one that
-//! is filled: whoever gives one too many writes first.
+//! is filled: whoever gives one too many writes the oldest first.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::RecordError;
 use super::block::Block;
 use super::direct::Appended;
 
@@ -25,10 +27,19 @@ const WAITING: usize = 2;
 #[derive(Debug)]
 pub(super) struct Behind {
     file: Arc<File>,
+    /// For errors.
+    path: PathBuf,
     /// Held by whoever writes.
-    disk: Mutex<Appended>,
+    disk: Mutex<Disk>,
     /// Never held while anything is written.
     blocks: Mutex<Blocks>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    file: Appended,
+    /// Where the next block begins.
+    written: u64,
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +52,10 @@ struct Blocks {
 }
 
 impl Behind {
-    pub(super) fn new(disk: Appended) -> Self {
-        Self { file: Arc::clone(disk.file()), disk: Mutex::new(disk), blocks: Mutex::default() }
+    /// For a file of `written` bytes.
+    pub(super) fn new(disk: Appended, written: u64, path: PathBuf) -> Self {
+        let file = Arc::clone(disk.file());
+        Self { file, path, disk: Mutex::new(Disk { file: disk, written }), blocks: Mutex::default() }
     }
 
     /// The file.
@@ -55,8 +68,12 @@ impl Behind {
     /// # Errors
     /// The disk's, where too many are left already; `block` is as it was.
     pub(super) fn give(&self, block: &mut Block) -> io::Result<()> {
-        if self.blocks.lock().unwritten >= WAITING {
-            self.write(u64::MAX)?;
+        if self.is_crowded() {
+            let mut disk = self.disk.lock();
+            // whoever had it may have made room
+            if self.is_crowded() {
+                self.write_next(&mut disk, u64::MAX)?;
+            }
         }
         let mut blocks = self.blocks.lock();
         let memory = blocks.spare.pop().unwrap_or_default();
@@ -65,24 +82,39 @@ impl Behind {
         Ok(())
     }
 
+    fn is_crowded(&self) -> bool {
+        self.blocks.lock().unwritten >= WAITING
+    }
+
     /// Writes what belongs to the first `through` bytes of the file.
     ///
     /// # Errors
-    /// The disk's; nothing is lost, and calling it again is right.
-    pub(super) fn write(&self, through: u64) -> io::Result<()> {
+    /// Retryable ones ([`RecordError::is_retryable`]): nothing is lost, and calling it again is right.
+    pub(super) fn write(&self, through: u64) -> Result<(), RecordError> {
         let mut disk = self.disk.lock();
-        loop {
-            let next = self.blocks.lock().waiting.pop_front_if(|b| b.written() < through);
-            let Some(mut block) = next else { return Ok(()) };
-            let written = block.flush(&mut *disk);
-            let mut blocks = self.blocks.lock();
-            if written.is_err() {
-                blocks.waiting.push_front(block);
-                return written;
-            }
-            blocks.unwritten = blocks.unwritten.saturating_sub(1);
-            blocks.spare.push(block.into_memory());
+        while self.write_next(&mut disk, through).map_err(|e| RecordError::io("write", &self.path, e))? {}
+        Ok(())
+    }
+
+    /// Writes the oldest block, if it belongs there; whether it did.
+    fn write_next(&self, disk: &mut Disk, through: u64) -> io::Result<bool> {
+        let next = self.blocks.lock().waiting.pop_front_if(|b| b.written() < through);
+        let Some(mut block) = next else { return Ok(false) };
+        // a thread that ended while it wrote has taken one with it
+        let written = if block.written() == disk.written {
+            block.flush(&mut disk.file)
+        } else {
+            Err(io::Error::other("a block before this one is missing"))
+        };
+        let mut blocks = self.blocks.lock();
+        if written.is_err() {
+            blocks.waiting.push_front(block);
+            return written.map(|()| false);
         }
+        disk.written = block.written();
+        blocks.unwritten = blocks.unwritten.saturating_sub(1);
+        blocks.spare.push(block.into_memory());
+        Ok(true)
     }
 }
 
@@ -102,7 +134,8 @@ mod tests {
         assert!(disk.bypass_cache(&dir, "f", 16 << 10));
         let mut block = Block::new(1, before.len() as u64, false);
         block.align(16 << 10, 4096);
-        (tmp, dir, Behind::new(disk), block)
+        let path = dir.join("f");
+        (tmp, dir, Behind::new(disk, before.len() as u64, path), block)
     }
 
     fn file(dir: &Dir) -> Vec<u8> {
@@ -154,10 +187,10 @@ mod tests {
         crash.fill(true);
         for n in 1..=3 {
             block.pending_mut().extend_from_slice(&[n; 1000]);
-            assert_eq!(behind.give(&mut block).is_ok(), n < 3, "the third has to write the first two");
+            assert_eq!(behind.give(&mut block).is_ok(), n < 3, "the third has to write the first");
         }
         assert_eq!((block.written(), block.pending()), (2000, 1000));
-        assert_eq!(behind.write(1000).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(behind.write(1000).unwrap_err().is_full());
         assert!(file(&dir).is_empty());
 
         crash.fill(false);
@@ -169,22 +202,37 @@ mod tests {
 
     proptest! {
         #[test]
-        fn two_threads_write_all_of_it_in_order(pieces in prop::collection::vec(1usize..9000, 1..40)) {
+        fn two_threads_and_a_disk_that_is_full_at_times_leave_all_of_it_in_order(
+            pieces in prop::collection::vec((1usize..9000, any::<bool>()), 1..40),
+        ) {
             let (_tmp, dir, behind, mut block) = open(b"before");
-            let want: usize = pieces.iter().sum();
+            let crash = Crash::after(u64::MAX, Witness::default());
+            crash.enter();
             std::thread::scope(|s| {
                 let (tell, told) = std::sync::mpsc::sync_channel(4);
-                let behind = &behind;
-                s.spawn(move || told.iter().for_each(|through| behind.write(through).unwrap()));
-                for (n, len) in pieces.iter().enumerate() {
+                let (behind, of) = (&behind, &crash);
+                s.spawn(move || {
+                    of.enter();
+                    for through in told {
+                        while behind.write(through).is_err() {
+                            of.fill(false);
+                        }
+                    }
+                });
+                for (n, (len, full)) in pieces.iter().enumerate() {
                     block.pending_mut().extend((0..251).cycle().skip(n).take(*len));
-                    behind.give(&mut block).unwrap();
+                    crash.fill(*full);
+                    while behind.give(&mut block).is_err() {
+                        crash.fill(false);
+                    }
+                    let held = { let b = behind.blocks.lock(); b.unwritten.max(b.waiting.len()) + b.spare.len() };
+                    assert!(held <= WAITING, "{held}");
                     tell.send(block.written()).unwrap();
                 }
             });
-            let all = pieces.iter().enumerate().flat_map(|(n, len)| (0..251).cycle().skip(n).take(*len));
+            let all = pieces.iter().enumerate().flat_map(|(n, (len, _))| (0..251).cycle().skip(n).take(*len));
             prop_assert_eq!(file(&dir), b"before".iter().copied().chain(all).collect::<Vec<u8>>());
-            prop_assert_eq!(block.written(), 6 + want as u64);
+            prop_assert_eq!(block.written(), std::fs::metadata(dir.join("f")).unwrap().len());
         }
     }
 }

@@ -84,7 +84,7 @@ impl Block {
         self.pending.len().saturating_sub(self.lead)
     }
 
-    /// Bytes in the file.
+    /// Bytes in the file, or given away before ([`Self::split`]).
     pub(super) fn written(&self) -> u64 {
         self.written
     }

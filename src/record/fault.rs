@@ -57,6 +57,13 @@ pub(crate) fn is_full() -> bool {
     false
 }
 
+/// Whether the disk has no room for this file.
+#[cfg(not(test))]
+#[inline]
+pub(crate) fn has_no_room(_file: &File) -> bool {
+    false
+}
+
 /// The bytes of a file are on the disk.
 #[cfg(not(test))]
 #[inline]
@@ -88,7 +95,9 @@ pub(crate) fn cut(_file: &File, _len: u64) {}
 pub(crate) fn dir_synced(_dir: &Path) {}
 
 #[cfg(test)]
-pub(crate) use told::{cut, die, dir_synced, here, is_full, named, removing, replacing, step, sync_fails, synced, torn};
+pub(crate) use told::{
+    cut, die, dir_synced, has_no_room, here, is_full, named, removing, replacing, step, sync_fails, synced, torn,
+};
 
 #[cfg(test)]
 mod told {
@@ -122,6 +131,8 @@ mod told {
         failing_in: u64,
         refused: u64,
         full: bool,
+        /// The inode for which there is no room, though there is for others.
+        no_room: Option<u64>,
         slow: Duration,
         /// At how many changes from here on something is done.
         told: Option<(u64, Told)>,
@@ -169,6 +180,7 @@ mod told {
                 failing_in: 0,
                 refused: 0,
                 full: false,
+                no_room: None,
                 slow: Duration::ZERO,
                 told: None,
                 witness,
@@ -214,6 +226,11 @@ mod told {
         /// From here on the disk has no room.
         pub(crate) fn fill(&self, full: bool) {
             self.0.lock().full = full;
+        }
+
+        /// From here on the disk has no room for this file, or for every one again.
+        pub(crate) fn fill_for(&self, file: Option<&Path>) {
+            self.0.lock().no_room = file.map(|path| fs::metadata(path).unwrap().ino());
         }
 
         /// From here on the disk takes so long to confirm.
@@ -298,6 +315,11 @@ mod told {
 
     pub(crate) fn is_full() -> bool {
         with(|c| c.0.lock().full).unwrap_or(false)
+    }
+
+    pub(crate) fn has_no_room(file: &File) -> bool {
+        let inode = with(|c| c.0.lock().no_room).flatten();
+        inode.is_some_and(|inode| file.metadata().unwrap().ino() == inode)
     }
 
     pub(crate) fn synced(file: &File) {

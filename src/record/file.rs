@@ -50,13 +50,6 @@ impl Way {
         Self::Here(Appended::new(file))
     }
 
-    fn behind(self) -> Self {
-        match self {
-            Self::Here(disk) => Self::Behind(Arc::new(Behind::new(disk))),
-            Self::Behind(_) => self,
-        }
-    }
-
     fn file(&self) -> &Arc<File> {
         match self {
             Self::Here(disk) => disk.file(),
@@ -82,8 +75,7 @@ impl Grown {
     /// # Errors
     /// Retryable ones ([`RecordError::is_retryable`]); nothing is lost.
     pub fn write(&self) -> Result<(), RecordError> {
-        let write = |behind: &Arc<Behind>| behind.write(self.bytes).map_err(|e| RecordError::io("write", &*self.name, e));
-        self.behind.as_ref().map_or(Ok(()), write)
+        self.behind.as_ref().map_or(Ok(()), |behind| behind.write(self.bytes))
     }
 
     /// Makes its bytes durable, which are written.
@@ -133,12 +125,15 @@ impl CaptureFile {
     /// From here on it is written by whoever makes it durable ([`Grown::write`]), `most` bytes at once, past the page cache, if the file
     /// system can.
     pub(super) fn bypass_cache(&mut self, dir: &Dir, most: usize) {
-        if let Some(Way::Here(disk)) = &mut self.disk
-            && disk.bypass_cache(dir, &self.name, most)
-        {
-            self.block.align(most, ALIGN);
-            self.disk = self.disk.take().map(Way::behind);
-        }
+        self.disk = match self.disk.take() {
+            Some(Way::Here(mut disk)) => Some(if disk.bypass_cache(dir, &self.name, most) {
+                self.block.align(most, ALIGN);
+                Way::Behind(Arc::new(Behind::new(disk, self.block.written(), dir.said(&self.name))))
+            } else {
+                Way::Here(disk)
+            }),
+            behind => behind,
+        };
     }
 
     /// A file that is known from an earlier run and opened when it is next written to.
@@ -260,7 +255,7 @@ impl CaptureFile {
         }
     }
 
-    /// Writes what is pending, or leaves it to [`Grown::write`], opening the file if it is parked. False when the file is not the one left behind: it
+    /// Writes what is pending, or leaves it to [`Grown::write`]; opens the file if it is parked. False when the file is not the one left behind: it
     /// vanished or changed its length; [`Self::rehome`] then.
     pub(super) fn flush(&mut self, dir: &Dir) -> Result<bool, RecordError> {
         if self.block.pending() == 0 && !self.block.is_torn() {

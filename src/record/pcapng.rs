@@ -90,7 +90,7 @@ impl Section {
         }
     }
 
-    /// Everything encoded so far is on the disk.
+    /// Everything encoded so far is on the disk, or is going to be.
     pub fn written(&mut self) {
         self.announced = self.interfaces.len();
     }

@@ -140,7 +140,8 @@ impl Unified {
     }
 
     /// From here on long writes go past the page cache, `most` bytes at once: right where everything is synced soon, since nothing is left
-    /// to sync then. Whoever syncs writes ([`Grown::write`]); three times that much memory is taken at most until then.
+    /// to sync then. Whoever syncs writes ([`Grown::write`]); three times that much memory is taken at most until then, of which
+    /// `min_free` does not know.
     #[must_use]
     pub fn bypassing_cache(mut self, most: usize) -> Self {
         self.bypass = Some(most);
@@ -272,7 +273,7 @@ impl Unified {
         self.files.iter_mut().try_for_each(|(_, f)| flush(&self.dir, f))
     }
 
-    /// Names and lengths as they lie on the disk.
+    /// Names and lengths as they lie on the disk once what was flushed is written.
     pub fn lengths(&self) -> Vec<Length> {
         let empty = self.waiting.iter().map(|_| Length { name: self.name.clone(), bytes: 0 });
         empty.chain(self.files.iter().map(|(_, f)| Length { name: f.name().into(), bytes: f.block().written() })).collect()

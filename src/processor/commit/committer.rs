@@ -141,16 +141,21 @@ impl Committer {
 
     /// Makes a group durable and answers for it; where it does not become durable it is kept.
     fn commit(&mut self, mut group: Group) {
-        self.shared.commit_begins();
-        if self.store(&mut group) {
+        if self.write(&group) && self.store(&mut group) {
             self.answer(group);
         } else {
             self.left.extend(group.into_jobs());
         }
     }
 
+    /// Writes what of its files is still in memory; false when it never will be.
+    fn write(&mut self, group: &Group) -> bool {
+        group.grown.iter().all(|(_, grown)| self.insist(|_| grown.write().map_err(CommitError::Unwritten)))
+    }
+
     /// False when it never becomes durable.
     fn store(&mut self, group: &mut Group) -> bool {
+        self.shared.commit_begins();
         // what is offered is written while the files are synced
         if !self.offer(group) {
             return false;
@@ -163,11 +168,6 @@ impl Committer {
         let names = std::mem::take(&mut group.names);
         if !names.is_empty() && !self.append_head(Entry::Names { place: Place::Calls, names }) {
             return false;
-        }
-        for (_, grown) in &group.grown {
-            if !self.insist(|_| grown.write().map_err(CommitError::File)) {
-                return false;
-            }
         }
         if self.durability == Durability::Disk {
             let synced =
@@ -267,9 +267,13 @@ impl Committer {
         loop {
             match what(self) {
                 Ok(()) => return true,
-                Err(e) if e.is_retryable() && !self.shared.stopping.load(Ordering::Acquire) => {
+                Err(e) if e.is_retryable() => {
                     if self.shared.pause(true) {
                         tracing::error!(error = %e, "cannot write; hunters are paused until it works again");
+                    }
+                    if self.shared.stopping.load(Ordering::Acquire) {
+                        self.end_badly();
+                        return false;
                     }
                     clock::pause(RETRY);
                 }
@@ -280,15 +284,20 @@ impl Committer {
 
     /// Nothing becomes durable any more: nobody knows what the disk has, so all of it is written again from what was stored before. False.
     fn fail(&mut self, e: &CommitError) -> bool {
-        // a checkpoint must not say that something is there of which nobody knows
-        (self.running, self.saving) = (None, None);
         self.shared.pause(true);
         tracing::error!(
             error = %e,
             "the disk does not confirm what was written; hunters are paused, and everything since is written again"
         );
-        self.progress.note(|at| at.failed = true);
+        self.end_badly();
         false
+    }
+
+    /// Whoever waits for something to become durable sees that nothing does any more.
+    fn end_badly(&mut self) {
+        // a checkpoint must not say that something is there of which nobody knows
+        (self.running, self.saving) = (None, None);
+        self.progress.note(|at| at.failed = true);
     }
 
     /// Goes on with a checkpoint for a while.

@@ -113,8 +113,11 @@ pub enum CommitError {
     #[error("told to stop before the commit log was read; it stays as it is")]
     Stopped,
     /// No room.
-    #[error("the disk is full")]
+    #[error("the disk of the commit log is full")]
     Full,
+    /// What is left of a file could not be written; trying again may help.
+    #[error(transparent)]
+    Unwritten(RecordError),
     /// It could not be written; trying again may help.
     #[error("the commit log cannot be written: {0}")]
     Write(#[source] io::Error),
@@ -138,7 +141,7 @@ impl CommitError {
 
     /// Whether the same may work later.
     const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full | Self::Write(_)) || matches!(self, Self::File(e) if e.is_retryable())
+        matches!(self, Self::Full | Self::Write(_) | Self::Unwritten(_))
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! `LC_CRASH_CASES` sets the number of cases, `LC_CRASH_FIRST` the first one's number.
 
+mod sick;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -117,7 +119,7 @@ fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dy
     };
     let mut calls = CallFiles::open(&root.join("calls"), cfg)?;
     calls.restore(&state.calls);
-    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified)?.bypassing_cache(16 << 10);
+    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified)?.bypassing_cache(700);
     let cfg = RotateConfig {
         max_bytes: 1500,
         block_bytes: 300,
@@ -426,25 +428,6 @@ pub(super) const PLAIN: Kind =
     Kind { durability: Durability::Disk, unified: "all.pcap", calls: "{callid}.pcap", layout: Layout::Split };
 pub(super) const KERNEL: Kind = Kind { durability: Durability::Process, ..PLAIN };
 
-/// A processor with so many batches of each hunter stored, and a disk that confirms nothing more although it got as many again.
-fn sick(root: &Path, all: &[Vec<SealedBatch>], crash: &Arc<Crash>) -> Life {
-    fs::create_dir(root.join("state")).unwrap();
-    let life = live(root, PLAIN, crash).unwrap();
-    let send = |from: usize, to: usize| {
-        for (h, of) in all.iter().enumerate() {
-            for b in &of[from..to] {
-                while !life.offer(HUNTERS[h].0, b) {}
-            }
-        }
-    };
-    send(0, 4);
-    wait(|| life.stored() == [4, 4]);
-    crash.fail_syncs(0, u64::MAX);
-    send(4, 8);
-    wait(|| life.shared.flow() == FlowControl::FlowPause);
-    life
-}
-
 fn wait(mut until: impl FnMut() -> bool) {
     for _ in 0..20_000 {
         if until() {
@@ -453,53 +436,6 @@ fn wait(mut until: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(1));
     }
     panic!("it does not come about");
-}
-
-#[test]
-fn what_the_disk_does_not_confirm_is_not_acknowledged_and_left_to_the_hunters_at_a_stop() {
-    let all = batches();
-    let tmp = tempfile::tempdir().unwrap();
-    let crash = Crash::after(u64::MAX, Witness::default());
-    let first = sick(tmp.path(), &all, &crash);
-
-    let refused = crash.refused();
-    wait(|| crash.refused() > refused + 1);
-    let stored = first.stored();
-    first.stop();
-
-    assert_eq!(stored, [4, 4]);
-    let crash = Crash::after(u64::MAX, Witness::default());
-    let second = live(tmp.path(), PLAIN, &crash).unwrap();
-    assert_eq!(second.stored(), [4, 4]);
-    assert!(feed(&second, &all, &crash, &mut Dice(1), 0));
-    second.stop();
-    check(tmp.path(), PLAIN, &all);
-}
-
-#[test]
-fn a_disk_that_is_well_again_goes_on_without_a_restart_and_what_it_then_confirms_survives_a_loss_of_power() {
-    let all = batches();
-    let tmp = tempfile::tempdir().unwrap();
-    let crash = Crash::after(u64::MAX, Witness::default());
-    let first = sick(tmp.path(), &all, &crash);
-
-    crash.fail_syncs(0, 0);
-    wait(|| first.stored() == [8, 8]);
-    let flow = first.shared.flow();
-    crash.kill();
-    first.stop();
-    let mut witness = crash.witness();
-    let dirs: Vec<PathBuf> = DIRS.map(|d| tmp.path().join(d)).into();
-    // everything that was not confirmed goes
-    witness.lose_power(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &mut |below| u64::from(below == 2));
-
-    assert_ne!(flow, FlowControl::FlowPause);
-    let crash = Crash::after(u64::MAX, Witness::default());
-    let second = live(tmp.path(), PLAIN, &crash).unwrap();
-    assert_eq!(second.stored(), [8, 8]);
-    assert!(feed(&second, &all, &crash, &mut Dice(1), 0));
-    second.stop();
-    check(tmp.path(), PLAIN, &all);
 }
 
 /// A processor that was killed once everything was stored: its log has all of it, and the files of calls little. With its last checkpoint.

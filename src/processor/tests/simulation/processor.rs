@@ -232,7 +232,7 @@ fn open(root: &Path, kind: Kind) -> Result<(Vec<Acked>, Outputs, Commit), Box<dy
     };
     let mut calls = CallFiles::open(&root.join("calls"), cfg)?;
     calls.restore(&state.calls);
-    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified)?.bypassing_cache(16 << 10);
+    let unified = Unified::open(&root.join(kind.unified), None, MinFree::NONE, state.unified)?.bypassing_cache(700);
     let cfg = RotateConfig {
         max_bytes: 1500,
         block_bytes: 300,
