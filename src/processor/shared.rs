@@ -1,7 +1,9 @@
 //! What the parts of a processor share.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -27,8 +29,11 @@ use crate::net::{AcceptCounters, Grant, PeerInfo, Role};
 use crate::packet::Timestamp;
 use crate::record::calls::Counters as FileCounters;
 use crate::telemetry::Windows;
-use crate::telemetry::clock::{Moment, Steady};
+use crate::telemetry::clock::{self, Moment, Steady};
 use crate::wire::data::{FlowControl, StreamControl};
+
+/// Between two attempts on a full disk.
+pub(super) const RETRY: Duration = Duration::from_millis(500);
 
 /// KiB of batches that may wait for the record thread: 64 MiB, as much as it may hold in blocks, and no more than an eighth of the limit on
 /// memory.
@@ -403,6 +408,19 @@ impl Shared {
         }
         flow.gauge.disk(paused);
         flow.settle(Instant::now());
+        true
+    }
+
+    /// Something cannot be written now: pauses the hunters, says so where they were not paused, and waits a moment. False when the processor is
+    /// stopping and cannot wait.
+    pub(super) fn wait_to_write(&self, e: &dyn Error, way_out: &str) -> bool {
+        if self.pause(true) {
+            tracing::error!(error = %e, "cannot write; hunters are paused until it works again{way_out}");
+        }
+        if self.stopping.load(Ordering::Acquire) {
+            return false;
+        }
+        clock::pause(RETRY);
         true
     }
 

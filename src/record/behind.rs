@@ -30,16 +30,17 @@ pub(super) struct Behind {
     /// For errors.
     path: PathBuf,
     /// Held by whoever writes.
-    disk: Mutex<Disk>,
+    disk: Mutex<Written>,
     /// Never held while anything is written.
     blocks: Mutex<Blocks>,
 }
 
+/// What is in the file.
 #[derive(Debug)]
-struct Disk {
+struct Written {
     file: Appended,
-    /// Where the next block begins.
-    written: u64,
+    /// How long it is: where the next block begins.
+    bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +56,7 @@ impl Behind {
     /// For a file of `written` bytes.
     pub(super) fn new(disk: Appended, written: u64, path: PathBuf) -> Self {
         let file = Arc::clone(disk.file());
-        Self { file, path, disk: Mutex::new(Disk { file: disk, written }), blocks: Mutex::default() }
+        Self { file, path, disk: Mutex::new(Written { file: disk, bytes: written }), blocks: Mutex::default() }
     }
 
     /// The file.
@@ -97,11 +98,11 @@ impl Behind {
     }
 
     /// Writes the oldest block, if it belongs there; whether it did.
-    fn write_next(&self, disk: &mut Disk, through: u64) -> io::Result<bool> {
+    fn write_next(&self, disk: &mut Written, through: u64) -> io::Result<bool> {
         let next = self.blocks.lock().waiting.pop_front_if(|b| b.written() < through);
         let Some(mut block) = next else { return Ok(false) };
         // a thread that ended while it wrote has taken one with it
-        let written = if block.written() == disk.written {
+        let written = if block.written() == disk.bytes {
             block.flush(&mut disk.file)
         } else {
             Err(io::Error::other("a block before this one is missing"))
@@ -111,7 +112,7 @@ impl Behind {
             blocks.waiting.push_front(block);
             return written.map(|()| false);
         }
-        disk.written = block.written();
+        disk.bytes = block.written();
         blocks.unwritten = blocks.unwritten.saturating_sub(1);
         blocks.spare.push(block.into_memory());
         Ok(true)

@@ -57,7 +57,7 @@ pub(crate) fn is_full() -> bool {
     false
 }
 
-/// Whether the disk has no room for this file.
+/// Whether the disk has no room, or none for this file.
 #[cfg(not(test))]
 #[inline]
 pub(crate) fn has_no_room(_file: &File) -> bool {
@@ -319,7 +319,7 @@ mod told {
 
     pub(crate) fn has_no_room(file: &File) -> bool {
         let inode = with(|c| c.0.lock().no_room).flatten();
-        inode.is_some_and(|inode| file.metadata().unwrap().ino() == inode)
+        is_full() || inode.is_some_and(|inode| file.metadata().unwrap().ino() == inode)
     }
 
     pub(crate) fn synced(file: &File) {

@@ -255,8 +255,8 @@ impl CaptureFile {
         }
     }
 
-    /// Writes what is pending, or leaves it to [`Grown::write`]; opens the file if it is parked. False when the file is not the one left behind: it
-    /// vanished or changed its length; [`Self::rehome`] then.
+    /// Writes what is pending, or leaves it to [`Grown::write`]; opens the file if it is parked. False when the file is not the one left
+    /// behind: it vanished or changed its length; [`Self::rehome`] then.
     pub(super) fn flush(&mut self, dir: &Dir) -> Result<bool, RecordError> {
         if self.block.pending() == 0 && !self.block.is_torn() {
             return Ok(true);

@@ -47,8 +47,6 @@ const IDLE: Duration = Duration::from_millis(1);
 const LONG_IDLE: (u32, Duration) = (100, Duration::from_millis(10));
 /// Old files are looked for this often.
 const SWEEP: Duration = Duration::from_mins(1);
-/// Between two attempts on a full disk.
-const RETRY: Duration = Duration::from_millis(500);
 /// Records kept because they could not be written; with so many, calls that end wait for the disk.
 const UNSAVED: usize = 256;
 /// Time per tick for calls of an earlier process, for looking whose files and records are due, and for records that say something else now; what is
@@ -403,20 +401,10 @@ impl Writer {
 
     /// Pauses the hunters and waits a moment; false when the processor is stopping and cannot wait, or waiting does not help.
     fn wait(&mut self, e: &RecordError) -> bool {
-        if self.line.progress.at().failed {
-            self.given_up = true;
-            return false;
-        }
-        if self.shared.pause(true) {
-            let way_out = if e.is_full() { "; --min-free says how much must stay free" } else { "" };
-            tracing::error!(error = %e, "cannot write; hunters are paused until it works again{way_out}");
-        }
-        if self.shared.stopping.load(Ordering::Acquire) {
-            self.given_up = true;
-            return false;
-        }
-        clock::pause(RETRY);
-        true
+        let way_out = if e.is_full() { "; --min-free says how much must stay free" } else { "" };
+        let waited = !self.line.progress.at().failed && self.shared.wait_to_write(e, way_out);
+        self.given_up |= !waited;
+        waited
     }
 
     /// Each trouble is said once.

@@ -13,14 +13,12 @@ use bytes::Bytes;
 use super::entry::{Entry, Extent, Place};
 use super::{Ask, Checkpoint, Commit, CommitError, Durability, Group, Left, Logged, Pending, Progress, log::Log};
 use crate::batch::SeqRanges;
-use crate::processor::shared::{Job, Shared};
+use crate::processor::shared::{Job, RETRY, Shared};
 use crate::record::RecordError;
 use crate::record::dir::{Access, Dir, Entries, MinFree, sync_data};
 use crate::record::state::{Acked, Saving};
 use crate::telemetry::clock::{self, Moment};
 
-/// Between two attempts on a full disk.
-const RETRY: Duration = Duration::from_millis(500);
 /// Changes that are read on top of each other at most; and bytes of them that are always worth keeping.
 const CHANGES: u64 = 1000;
 const SMALL: u64 = if cfg!(test) { 8000 } else { 1 << 20 };
@@ -268,14 +266,10 @@ impl Committer {
             match what(self) {
                 Ok(()) => return true,
                 Err(e) if e.is_retryable() => {
-                    if self.shared.pause(true) {
-                        tracing::error!(error = %e, "cannot write; hunters are paused until it works again");
-                    }
-                    if self.shared.stopping.load(Ordering::Acquire) {
+                    if !self.shared.wait_to_write(&e, "") {
                         self.end_badly();
                         return false;
                     }
-                    clock::pause(RETRY);
                 }
                 Err(e) => return self.fail(&e),
             }
