@@ -18,6 +18,7 @@ mod disk;
 mod elsewhere;
 mod exposed;
 mod flow;
+mod log;
 mod relay;
 mod snapshot;
 
@@ -41,6 +42,7 @@ pub(super) use self::disk::{Done, Head, Kept, Staged};
 use self::elsewhere::Taken;
 pub use self::exposed::Exposed;
 use self::flow::Probe;
+use self::log::Log;
 pub use self::snapshot::BacklogSnapshot;
 
 /// What a waiting batch costs beside its bytes: its entry here and the allocator's share.
@@ -137,8 +139,7 @@ struct Entry {
     acked: bool,
     /// Whose it is, where that is not the queue's own.
     key: Option<BatchKey>,
-    /// On disk too.
-    logged: bool,
+    log: Log,
     /// When it last went out.
     sent_at: Option<Instant>,
 }
@@ -200,8 +201,7 @@ impl Backlog {
         if self.waits_for_acks(state, room) {
             return false;
         }
-        let to_memory = room && !state.relays;
-        state.disk.as_ref().map_or(room, |disk| disk.takes(cost, to_memory, self.config.stage_bytes()))
+        state.disk.as_ref().map_or(room, |disk| disk.takes(cost, room, self.config.stage_bytes()))
     }
 
     fn offer_locked(&self, state: &mut State, batch: SealedBatch) -> Offer {
@@ -355,6 +355,7 @@ impl Backlog {
         let mut state = self.state.lock();
         let before = state.figures.dropped();
         let entries = std::mem::take(&mut state.entries);
+        state.disk.iter_mut().for_each(|disk| disk.to_log.clear());
         state.sent = 0;
         state.ever_sent = 0;
         state.in_flight = InFlight::default();
@@ -424,7 +425,15 @@ impl State {
         f.in_memory_batches = f.in_memory_batches.saturating_add(1);
         // what has no key is never acknowledged: it stays, and is seen to stay
         let key = if self.relays { key_of(&batch.message()).ok() } else { None };
-        self.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false, key, logged, sent_at: None });
+        let log = match &mut self.disk {
+            _ if logged => Log::Written,
+            Some(disk) if disk.wal => {
+                disk.to_log.add(cost);
+                Log::Waits
+            }
+            Some(_) | None => Log::No,
+        };
+        self.entries.push_back(Entry { batch, cost, connection_seq: 0, acked: false, key, log, sent_at: None });
         self.wake();
     }
 
@@ -501,8 +510,12 @@ impl State {
             }
             entry.acked = true;
             entry.sent_at.into_iter().for_each(|at| latency.take(now.saturating_duration_since(at)));
-            if let Some(disk) = self.disk.as_mut().filter(|_| !self.relays) {
-                disk.acknowledged(entry.batch.epoch, entry.batch.seq);
+            if let Some(disk) = &mut self.disk {
+                // a copy of it need not be written
+                disk.to_log.settle(entry, Log::No);
+                if !self.relays {
+                    disk.acknowledged(entry.batch.epoch, entry.batch.seq);
+                }
             }
             entry.batch.bytes = Bytes::new();
             packets = packets.saturating_add(u64::from(entry.batch.packets));
@@ -520,8 +533,11 @@ impl State {
         f.in_memory_bytes = f.in_memory_bytes.saturating_sub(bytes);
         f.in_memory_batches = f.in_memory_batches.saturating_sub(batches);
         while let Some(entry) = self.entries.pop_front_if(|entry| entry.acked) {
-            if let Some(disk) = self.disk.as_mut().filter(|_| self.relays) {
-                disk.acknowledged(entry.batch.epoch, entry.batch.seq);
+            if let Some(disk) = &mut self.disk {
+                disk.to_log.passed = disk.to_log.passed.saturating_sub(1);
+                if self.relays {
+                    disk.acknowledged(entry.batch.epoch, entry.batch.seq);
+                }
             }
             self.sent = self.sent.saturating_sub(1);
             self.ever_sent = self.ever_sent.saturating_sub(1);

@@ -142,8 +142,7 @@ impl<S: Fs> Spooler<S> {
             return Some(Head::Skipped);
         }
         if self.is_stuck(now) {
-            // a copy can be done without, the only one waits
-            return in_memory.then_some(Head::Skipped);
+            return None;
         }
         let Err(refused) = self.append(staged, now) else {
             if self.stuck_until.take().is_some() {
@@ -158,7 +157,7 @@ impl<S: Fs> Spooler<S> {
                     tracing::error!(error = %refused, reason = reason.name(), "batches stay in memory, and are given up when it is full");
                 }
                 self.stuck_until = Some(now.mono.saturating_add(RETRY));
-                Some(if in_memory { Head::Skipped } else { Head::Refused(reason) })
+                Some(Head::Refused(reason))
             }
             Refused::TooLarge(_) | Refused::Order(_) => Some(if in_memory { Head::Skipped } else { Head::Dropped(reason) }),
         }

@@ -1,11 +1,11 @@
 //! The part of a backlog that is on its way to the disk, on it, or on its way back.
 //!
 //! ```text
-//!             nothing behind, room                         ┌─ wal: a copy ─┐
-//!   offer ──────────────────────▶ entries (memory) ────────┴──▶ staged ──append──▶ spool
-//!     │                              ▲                            ▲                  │
-//!     └── otherwise ─────────────────┼────────────────────────────┘                  │
-//!                                    └──────────────── feed, as there is room ◀──read┘
+//!             nothing behind, room            wal: a copy (`log`)
+//!   offer ──────────────────────▶ entries (memory) ───append──▶ spool
+//!     │                              ▲                          ▲  │
+//!     └── otherwise ─────────────────┼─────▶ staged ────append──┘  │
+//!                                    └── feed, as there is room ◀──┘ read
 //! ```
 //! Once anything is behind the memory, new batches go behind it: order is kept. The spool's thread is the only one that takes from
 //! `staged`, and it says in one step what it did, so that at every instant
@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::log::{Log, ToLog};
 use super::{Backlog, ENTRY_BYTES, Entry, Offer, State, WhenFull};
 use crate::batch::{BatchSeq, Epoch, SealedBatch};
 use crate::reason::DropReason;
@@ -40,11 +41,13 @@ pub enum Durability {
 /// What a backlog with a spool knows beyond its memory.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
-    wal: bool,
+    pub(super) wal: bool,
+    /// Of what is in memory.
+    pub(super) to_log: ToLog,
+    /// What is in memory here alone, behind that.
     pub(super) staged: VecDeque<Staged>,
     staged_bytes: u64,
-    /// Of `staged`, what is nowhere else.
-    staged_only: Tally,
+    staged_tally: Tally,
     /// On disk and not in memory.
     unread: Tally,
     /// Of these, what the spool takes for read, since it was in memory when the hunter ended.
@@ -60,8 +63,6 @@ pub(super) struct Disk {
     pub(super) acked: BTreeMap<Epoch, BatchSeq>,
     /// Acknowledged, and not yet told to the spool.
     acks: BTreeMap<Epoch, BatchSeq>,
-    /// The disk is slower than what comes: no copies are staged until half of the stage is free again.
-    behind_time: bool,
     /// Epochs whose newest batch is in memory alone.
     in_memory_only: Vec<Epoch>,
     /// The last batch that was written, and the last that the disk had confirmed when it was asked.
@@ -80,7 +81,7 @@ pub(super) struct Disk {
 #[derive(Clone, Debug)]
 pub(in crate::uplink) struct Staged {
     pub(in crate::uplink) batch: SealedBatch,
-    /// It is among the entries too.
+    /// It is among the entries, and stays there.
     pub(in crate::uplink) in_memory: bool,
     /// Batches before it are in memory alone.
     pub(in crate::uplink) follows_memory: bool,
@@ -92,7 +93,7 @@ impl Staged {
     }
 }
 
-fn cost(batch: &SealedBatch) -> u64 {
+pub(super) fn cost(batch: &SealedBatch) -> u64 {
     (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64)
 }
 
@@ -187,15 +188,12 @@ impl Backlog {
     /// Waits until the spool's thread has something to do, `wait` at most; `stuck` when the spool takes nothing.
     pub(in crate::uplink) fn todo(&self, wait: Duration, stuck: bool) -> Todo {
         let mut state = self.state.lock();
-        if state.todo(&self.config).is_idle(stuck) {
+        if state.todo(&self.config, stuck).is_idle(stuck) {
             clock::wait(&self.work, &mut state, wait);
         }
-        state.disk.iter_mut().for_each(Disk::unstage_acked);
-        let mut todo = state.todo(&self.config);
-        if let Some(disk) = &mut state.disk {
-            disk.acks.clear();
-            todo.behind = disk.behind_head();
-        }
+        let mut todo = state.todo(&self.config, stuck);
+        todo.behind = state.take_in_hand(todo.head.as_ref());
+        state.disk.iter_mut().for_each(|disk| disk.acks.clear());
         todo
     }
 
@@ -204,7 +202,7 @@ impl Backlog {
     pub(in crate::uplink) fn gather(&self) {
         let mut state = self.state.lock();
         let began = Moment::now();
-        while state.disk.as_ref().is_some_and(Disk::gathers) {
+        while state.gathers() {
             let left = GATHER.saturating_sub(began.elapsed());
             if left.is_zero() {
                 break;
@@ -216,16 +214,15 @@ impl Backlog {
     /// Takes over what the spool's thread did.
     pub(in crate::uplink) fn done(&self, done: Done) {
         let mut state = self.state.lock();
-        if let Some(head) = done.head {
-            state.settle_head(head);
+        for head in done.head.into_iter().chain(std::iter::repeat_n(Head::Written, done.together)) {
+            state.settle(head);
         }
-        (0..done.together).for_each(|_| state.settle_head(Head::Written));
         for lost in done.lost {
             state.declare_dropped(lost.epoch, lost.range);
         }
         for (epoch, through) in done.given_way {
             let of_it = |e: &&mut Entry| e.batch.epoch == epoch && e.batch.seq <= through;
-            state.entries.iter_mut().filter(of_it).for_each(|e| e.logged = false);
+            state.entries.iter_mut().filter(of_it).for_each(Entry::leaves_the_disk);
         }
         let f = &mut state.figures;
         f.acked_packets = f.acked_packets.saturating_add(done.spared.packets);
@@ -260,7 +257,8 @@ impl Backlog {
         let mut state = self.state.lock();
         let entries = std::mem::take(&mut state.entries);
         (state.sent, state.ever_sent, state.in_flight) = (0, 0, super::InFlight::default());
-        entries.into_iter().filter(|e| !e.acked).map(|e| (e.batch, e.logged)).collect()
+        state.disk.iter_mut().for_each(|disk| disk.to_log.clear());
+        entries.into_iter().filter(|e| !e.acked).map(|e| (e.batch, e.log == Log::Written)).collect()
     }
 
     /// What became of a batch of [`Self::take_memory`], and the spool's figures after it.
@@ -303,30 +301,25 @@ impl Backlog {
         let Some(disk) = &mut state.disk else { return Offer::Full(batch) };
         let has_stage_room = disk.has_stage_room(cost(&batch), self.config.stage_bytes());
         let to_memory = has_room && !disk.is_behind();
-        // what is passed on goes to the disk whatever memory has room for
-        if (!to_memory || state.relays) && !has_stage_room && self.config.when_full == WhenFull::Block {
+        if !to_memory && !has_stage_room && self.config.when_full == WhenFull::Block {
             return Offer::Full(batch);
         }
-        disk.behind_time = !has_stage_room || (disk.behind_time && disk.staged_bytes > self.config.stage_bytes() / 2);
-        let logged = disk.wal && (state.relays || !disk.behind_time);
         let f = &mut state.figures;
         f.offered_packets = f.offered_packets.saturating_add(u64::from(batch.packets));
         if to_memory {
-            if logged {
-                disk.stage(batch.clone(), true);
-            } else if !disk.in_memory_only.contains(&batch.epoch) {
+            if !disk.wal && !disk.in_memory_only.contains(&batch.epoch) {
                 disk.in_memory_only.push(batch.epoch);
             }
-            state.push(batch, logged);
+            state.push(batch, false);
         } else if has_stage_room {
-            disk.stage(batch, false);
+            disk.stage(batch);
         } else {
             let reason = disk.trouble.unwrap_or(DropReason::MemFull);
             state.count_dropped(&batch, reason);
         }
-        let (staged, bytes) = state.disk.as_ref().map_or((0, 0), |disk| (disk.staged.len(), disk.staged_bytes));
+        let (batches, bytes) = state.disk.as_ref().map_or((0, 0), Disk::to_write);
         // the spool's thread is busy, or gathers until there is enough
-        if staged <= 1 || bytes >= TOGETHER as u64 {
+        if batches <= 1 || bytes >= TOGETHER as u64 {
             self.work.notify_one();
         }
         Offer::Taken
@@ -348,7 +341,8 @@ impl super::BacklogConfig {
 
 impl Todo {
     fn is_idle(&self, stuck: bool) -> bool {
-        let writes = self.head.is_some() && (!stuck || (self.room && !self.unread));
+        let moves = self.room && !self.unread;
+        let writes = self.head.as_ref().is_some_and(|head| !stuck || (moves && !head.in_memory));
         let reads = self.room && self.unread;
         let acks = !self.acks.is_empty();
         !(acks || writes || reads || self.sync || self.closing)
@@ -361,8 +355,8 @@ impl Disk {
     }
 
     /// Whether anything is behind the memory.
-    pub(super) const fn is_behind(&self) -> bool {
-        self.staged_only.batches > 0 || self.unread.packets > 0
+    pub(super) fn is_behind(&self) -> bool {
+        !self.staged.is_empty() || self.unread.packets > 0
     }
 
     fn has_stage_room(&self, cost: u64, stage_bytes: u64) -> bool {
@@ -382,10 +376,10 @@ impl Disk {
     }
 
     /// Those behind the head that are like it, as many as are written at once.
-    fn behind_head(&self) -> Vec<SealedBatch> {
+    pub(super) fn behind_head(&self) -> Vec<SealedBatch> {
         let Some(head) = self.staged.front() else { return Vec::new() };
         let mut bytes = head.cost();
-        let alike = |s: &&Staged| s.batch.epoch == head.batch.epoch && s.in_memory == head.in_memory && !s.follows_memory;
+        let alike = |s: &&Staged| s.batch.epoch == head.batch.epoch && !s.follows_memory;
         let fits = |s: &&Staged| {
             bytes = bytes.saturating_add(s.cost());
             bytes <= TOGETHER as u64
@@ -393,18 +387,10 @@ impl Disk {
         self.staged.iter().skip(1).take_while(alike).take_while(fits).map(|s| s.batch.clone()).collect()
     }
 
-    /// Whether there is so little to write that more may be waited for.
-    fn gathers(&self) -> bool {
-        let little = !self.staged.is_empty() && self.staged_bytes < TOGETHER as u64;
-        little && self.unread.packets == 0 && !self.closing && !self.sync_is_wanted()
-    }
-
-    /// A copy of what was acknowledged meanwhile need not be written.
-    fn unstage_acked(&mut self) {
-        let is_acked = |acked: &BTreeMap<_, _>, b: &SealedBatch| acked.get(&b.epoch).is_some_and(|seq| b.seq <= *seq);
-        while let Some(staged) = self.staged.pop_front_if(|s| s.in_memory && is_acked(&self.acked, &s.batch)) {
-            self.staged_bytes = self.staged_bytes.saturating_sub(staged.cost());
-        }
+    /// Batches and bytes that are to be written.
+    fn to_write(&self) -> (u64, u64) {
+        let staged = self.staged.len() as u64;
+        (self.to_log.batches.saturating_add(staged), self.to_log.bytes.saturating_add(self.staged_bytes))
     }
 
     pub(super) fn is_recovered(&self, epoch: Epoch) -> bool {
@@ -413,16 +399,15 @@ impl Disk {
 
     /// Epochs of which something is not in memory.
     pub(super) fn epochs(&self) -> impl Iterator<Item = Epoch> + '_ {
-        let staged = self.staged.iter().filter(|s| !s.in_memory).map(|s| s.batch.epoch);
-        self.epochs.iter().copied().chain(staged)
+        self.epochs.iter().copied().chain(self.staged.iter().map(|s| s.batch.epoch))
     }
 
     /// Adds what is here to the figures of the memory.
     pub(super) fn add_to(&self, f: &mut super::BacklogSnapshot) {
-        f.in_memory_packets = f.in_memory_packets.saturating_add(self.staged_only.packets);
-        f.in_memory_batches = f.in_memory_batches.saturating_add(self.staged_only.batches);
+        f.in_memory_packets = f.in_memory_packets.saturating_add(self.staged_tally.packets);
+        f.in_memory_batches = f.in_memory_batches.saturating_add(self.staged_tally.batches);
         f.in_memory_bytes = f.in_memory_bytes.saturating_add(self.staged_bytes);
-        f.staged_batches = self.staged.len() as u64;
+        f.staged_batches = self.to_write().0;
         f.on_disk_packets = self.unread.packets;
         f.on_disk_batches = self.unread.batches;
         f.spool_bytes = self.bytes;
@@ -430,15 +415,18 @@ impl Disk {
         f.spool_errors = self.io_errors;
     }
 
-    fn stage(&mut self, batch: SealedBatch, in_memory: bool) {
+    fn stage(&mut self, batch: SealedBatch) {
         let before = self.in_memory_only.len();
         self.in_memory_only.retain(|epoch| *epoch != batch.epoch);
-        let staged = Staged { batch, in_memory, follows_memory: self.in_memory_only.len() < before };
+        let staged = Staged { batch, in_memory: false, follows_memory: self.in_memory_only.len() < before };
         self.staged_bytes = self.staged_bytes.saturating_add(staged.cost());
-        if !in_memory {
-            self.staged_only = self.staged_only.plus(tally(&staged.batch));
-        }
+        self.staged_tally = self.staged_tally.plus(tally(&staged.batch));
         self.staged.push_back(staged);
+    }
+
+    pub(super) fn is_written(&mut self, epoch: Epoch, seq: BatchSeq) {
+        self.written = Some((epoch, seq));
+        self.logged.insert(epoch, seq);
     }
 
     fn publish(&mut self, stats: Stats, epochs: Vec<Epoch>) {
@@ -449,56 +437,58 @@ impl Disk {
 }
 
 impl State {
-    fn todo(&self, config: &super::BacklogConfig) -> Todo {
+    fn todo(&self, config: &super::BacklogConfig, stuck: bool) -> Todo {
         let Some(disk) = &self.disk else { return Todo { closing: true, ..Todo::default() } };
         let f = &self.figures;
         let batches = f.in_memory_batches == 0 || f.in_memory_batches < config.max_batches as u64;
         let room = batches && f.in_memory_bytes < config.entry_bytes();
+        let unread = disk.unread.packets > 0;
+        let staged = || disk.staged.front().cloned();
+        // from a disk that takes nothing what is staged can get away, into memory
+        let head =
+            if stuck && room && !unread { staged().or_else(|| self.first_to_log()) } else { self.first_to_log().or_else(staged) };
         Todo {
             acks: disk.acks.iter().map(|(epoch, seq)| (*epoch, *seq)).collect(),
-            head: disk.staged.front().cloned(),
+            head,
             behind: Vec::new(),
             room,
-            unread: disk.unread.packets > 0,
+            unread,
             closing: disk.closing,
-            sync: disk.sync_is_wanted(),
+            sync: self.sync_is_wanted(),
         }
     }
 
-    fn settle_head(&mut self, head: Head) {
+    /// Whether there is so little to write that more may be waited for.
+    fn gathers(&self) -> bool {
+        let Some(disk) = &self.disk else { return false };
+        let (batches, bytes) = disk.to_write();
+        let little = batches > 0 && bytes < TOGETHER as u64;
+        little && disk.unread.packets == 0 && !disk.closing && !self.sync_is_wanted()
+    }
+
+    /// The batch at the head of what is to be written was, or what else became of it.
+    fn settle(&mut self, head: Head) {
         let Some(disk) = &mut self.disk else { return };
-        if let Head::Refused(reason) = head {
-            disk.trouble = Some(reason);
-            return;
-        }
-        if head == Head::Written {
-            disk.trouble = None;
-        }
-        let Some(staged) = disk.staged.pop_front() else { return };
-        if head == Head::Written {
-            disk.written = Some((staged.batch.epoch, staged.batch.seq));
-            disk.logged.insert(staged.batch.epoch, staged.batch.seq);
-        }
-        disk.staged_bytes = disk.staged_bytes.saturating_sub(staged.cost());
-        if staged.in_memory {
-            if head != Head::Written {
-                self.not_logged(&staged.batch);
-            }
-            return;
-        }
-        disk.staged_only = disk.staged_only.minus(tally(&staged.batch));
         match head {
-            Head::Written | Head::Refused(_) => {}
-            Head::Skipped => self.push(staged.batch, false),
-            Head::Dropped(reason) => self.count_dropped(&staged.batch, reason),
+            Head::Refused(reason) => {
+                disk.trouble = Some(reason);
+                return;
+            }
+            Head::Written => disk.trouble = None,
+            Head::Skipped | Head::Dropped(_) => {}
         }
-    }
-
-    /// Rare: a batch in memory could not be written too.
-    fn not_logged(&mut self, batch: &SealedBatch) {
-        let same = |e: &&mut Entry| e.batch.epoch == batch.epoch && e.batch.seq == batch.seq;
-        if let Some(entry) = self.entries.iter_mut().rev().find(same) {
-            entry.logged = false;
+        if let Some((epoch, seq)) = disk.to_log.in_hand.pop_front() {
+            self.settle_logged(epoch, seq, head == Head::Written);
+            return;
+        }
+        let Some(Staged { batch, .. }) = disk.staged.pop_front() else { return };
+        disk.staged_bytes = disk.staged_bytes.saturating_sub(cost(&batch));
+        disk.staged_tally = disk.staged_tally.minus(tally(&batch));
+        match head {
+            Head::Written => disk.is_written(batch.epoch, batch.seq),
+            Head::Refused(_) => {}
+            Head::Skipped => self.push(batch, false),
+            Head::Dropped(reason) => self.count_dropped(&batch, reason),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Backlog;
+use super::log::Log;
 use crate::batch::{BatchSeq, Epoch};
 
 /// See [`Backlog::exposed`].
@@ -24,8 +25,7 @@ impl Backlog {
         let Some(disk) = &state.disk else {
             return Exposed { packets: state.figures.in_memory_packets, acked_packets, logged: BTreeMap::new() };
         };
-        let in_memory = state.entries.iter().filter(|e| !e.acked && !e.logged).map(|e| &e.batch);
-        // a copy that is to be written is of a batch that counts as written already
+        let in_memory = state.entries.iter().filter(|e| !e.acked && e.log != Log::Written).map(|e| &e.batch);
         let to_write = disk.staged.iter().map(|s| &s.batch);
         let packets = in_memory.chain(to_write).map(|b| u64::from(b.packets)).fold(0, u64::saturating_add);
         Exposed { packets, acked_packets, logged: disk.logged.clone() }

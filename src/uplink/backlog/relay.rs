@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use super::log::Log;
 use super::{Backlog, Connection, State};
 use crate::batch::{BatchKey, BatchSeq, Epoch};
 use crate::telemetry::clock;
@@ -57,7 +58,7 @@ impl State {
         }
         let of_it = |e: Epoch, seq: BatchSeq| e == epoch && seq <= through;
         let to_write = disk.staged.iter().any(|s| of_it(s.batch.epoch, s.batch.seq));
-        let memory_only = |e: &super::Entry| of_it(e.batch.epoch, e.batch.seq) && !e.acked && !e.logged;
+        let memory_only = |e: &super::Entry| of_it(e.batch.epoch, e.batch.seq) && !e.acked && e.log != Log::Written;
         // what is in neither place was written, acknowledged, or counted as given up
         !to_write && !self.entries.iter().any(memory_only) && disk.is_synced(epoch, through)
     }
@@ -69,16 +70,9 @@ impl super::disk::Disk {
     }
 
     /// Whether the disk has confirmed what was written of `epoch` up to `through`.
-    fn is_synced(&self, epoch: Epoch, through: BatchSeq) -> bool {
+    pub(super) fn is_synced(&self, epoch: Epoch, through: BatchSeq) -> bool {
         let of_it = |at: Option<(Epoch, BatchSeq)>| at.filter(|(e, _)| *e == epoch).map(|(_, seq)| seq);
         let needed = of_it(self.written).map_or(BatchSeq(0), |written| written.min(through));
         of_it(self.synced).unwrap_or_default() >= needed
-    }
-
-    /// Whether somebody waits for the disk to confirm what was written, and everything that is to be is written.
-    pub(super) fn sync_is_wanted(&self) -> bool {
-        let Some((epoch, through)) = self.wanted else { return false };
-        let written = self.staged.iter().all(|s| s.batch.epoch != epoch || s.batch.seq > through);
-        written && !self.is_synced(epoch, through)
     }
 }

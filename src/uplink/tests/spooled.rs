@@ -222,6 +222,49 @@ fn what_made_room_while_the_hunter_ended_is_counted_and_the_next_start_finds_the
     assert_eq!(open().stats().unread.packets, end.on_disk_packets, "{end:?}");
 }
 
+/// A disk that stood still is written to in order once it goes on: whatever had come meanwhile, a killed hunter loses the last of it alone.
+#[test]
+fn a_log_that_was_behind_has_no_hole() {
+    for durability in [Durability::Wal, Durability::Spill] {
+        let tmp = tempfile::tempdir().unwrap();
+        let batches = sealed(A, 90);
+        let open = || {
+            let config = SpoolConfig {
+                hunter_id: "edge".into(),
+                max_bytes: PLENTY,
+                min_free: MinFree::NONE,
+                when_full: SpoolFull::Refuse,
+                segment_bytes: 20_000,
+                sync_after: LONG,
+                sync_bytes: u64::MAX,
+            };
+            Queue::open(unlocked(|| Disk::lock(tmp.path())).unwrap(), config).unwrap()
+        };
+        let size = batches[0].bytes.len() + 256;
+        let room = BacklogConfig { max_bytes: 120 * size, durability, ..BacklogConfig::default() };
+        let backlog = Arc::new(Backlog::new(room));
+        let mut spooler = Spooler::new(open(), Arc::clone(&backlog));
+        let offer =
+            |batches: &[SealedBatch]| batches.iter().for_each(|b| assert!(matches!(backlog.offer(b.clone()), Offer::Taken)));
+
+        offer(&batches[..60]);
+        for batch in &batches[60..] {
+            assert!(spooler.step(Duration::ZERO));
+            offer(std::slice::from_ref(batch));
+        }
+        while backlog.snapshot().staged_batches > 0 {
+            assert!(spooler.step(Duration::ZERO));
+        }
+        check(&backlog.snapshot());
+        drop(spooler);
+
+        let mut found = open();
+        let on_disk: Vec<u64> = std::iter::from_fn(|| found.read()).map(|item| item.seq.0).collect();
+        let all = if durability == Durability::Wal { 90 } else { 0 };
+        assert_eq!(on_disk, (1..=all).collect::<Vec<u64>>());
+    }
+}
+
 fn segments(path: &Path) -> usize {
     std::fs::read_dir(path).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|x| x == "seg")).count()
 }

@@ -1,8 +1,8 @@
 //! The disk queue of a live hunter on a disk that answers with errors, or loses power.
 
 use super::{
-    BTreeSet, Command, Duration, Hunter, LONG, Moment, SHORT, SPILLS_AT, in_namespace, may_be_gone, metrics, numbers, processor,
-    said_lost, send, send_steadily, send_while, sh, wait_for,
+    BTreeSet, Command, Duration, Hunter, LONG, Moment, SHORT, SPILLS_AT, each_once, in_namespace, may_be_gone, metrics, numbers,
+    processor, said_lost, send, send_steadily, send_while, sh, wait_for,
 };
 use std::net::TcpListener;
 use std::path::Path;
@@ -101,6 +101,50 @@ fn a_queue_whose_disk_answers_with_errors_captures_on_and_counts_what_does_not_f
             captures_on(Health::NoSync);
         });
     }
+}
+
+/// What its disk did not take at the time is written once it does, before what came later.
+#[test]
+fn a_hunter_killed_after_its_disk_got_well_has_lost_nothing_in_the_middle() {
+    const TEST: &str = "spool::sick::a_hunter_killed_after_its_disk_got_well_has_lost_nothing_in_the_middle";
+    if !is_possible(TEST) {
+        return;
+    }
+    in_namespace(TEST, || {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, pages) = (tmp.path(), port());
+        let disk = SickDisk::mount(Command::new("env"), &dir.join("disk"));
+        let listen = format!("127.0.0.1:{pages}");
+        let queue = ["--durability", "wal", "--disk-buffer-dir", "disk/queue", "--metrics-listen", &listen];
+        let first = processor(dir);
+        let port = first.port;
+        let mut hunter = Hunter::start_by(disk.disk.enter(dir), dir, port, &queue);
+        first.stop();
+        let captured = |n: u32| wait_for("it to be captured", || term(&status(pages), "k1", "kernel_seen") == u64::from(n));
+
+        send(0..300);
+        captured(300);
+        disk.is(Health::NoWrite);
+        send(300..3300);
+        captured(3300);
+        wait_for("an error", || disk.refused() > 0);
+        disk.is(Health::Well);
+        send(3300..3600);
+        let all = 3600 * SHORT as u64;
+        wait_for("the queue to grow", || status(pages)["spool"]["bytes"].as_u64() > Some(all));
+        hunter.signal("KILL");
+        drop(hunter);
+        let processor = again(dir, port);
+        hunter = Hunter::start_by(disk.disk.enter(dir), dir, port, &queue);
+        wait_for("what survived to arrive", || nothing_waits(&status(pages)));
+        let (code, log) = hunter.stop();
+        processor.stop();
+
+        let there = numbers(&dir.join("all.pcap"));
+        each_once(&there, 0..u32::try_from(there.len()).unwrap());
+        assert!(there.len() > 3300, "{}: {log}", there.len());
+        assert_eq!(code, Some(0), "{log}");
+    });
 }
 
 #[test]
