@@ -208,6 +208,9 @@ impl<S: Fs> Queue<S> {
     pub fn roll(&mut self, epoch: Epoch, now: Now) {
         let open = self.segments.values().find(|s| s.key.epoch == epoch && s.is_open()).map(|s| s.key);
         if let Some(key) = open {
+            if self.segments.get(&key).is_some_and(|s| s.total.batches == 0) {
+                return self.forget(key);
+            }
             // counted; the batches stay in the queue
             let _unconfirmed = self.sync_one(key, now, true);
         }

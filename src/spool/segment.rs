@@ -170,7 +170,11 @@ impl<F: FsFile> Segment<F> {
     /// Creates the file, durable before the first record is in it.
     pub(super) fn create<S: Fs<File = F>>(fs: &S, key: Key, created_ns: i64, hunter: u64, now: Duration) -> io::Result<Self> {
         let name = key.to_string();
-        let mut file = fs.create(&name)?;
+        let mut file = match fs.create(&name) {
+            // it could be neither finished nor removed: it holds nothing
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs.remove(&name).and_then(|()| fs.create(&name))?,
+            made => made?,
+        };
         let made = file.append(&[&encode_head(key, created_ns, hunter)]).and_then(|()| file.sync()).and_then(|()| fs.sync());
         if let Err(e) = made {
             // it holds nothing: should it stay, recovery removes it

@@ -49,7 +49,7 @@ pub struct StateRecord {
     pub matched: u64,
     /// Packets acknowledged to the process.
     pub acked: u64,
-    /// The thread's last batch that was on disk; 0 without one.
+    /// The thread's last batch that was on disk, or acknowledged; 0 without one.
     pub seq: BatchSeq,
     /// Packets of the process of which nothing would be known, had it ended then; at most `u32::MAX`.
     pub at_risk: u64,

@@ -38,7 +38,7 @@ use crate::telemetry::clock;
 pub use self::config::{BacklogConfig, Credit, WhenFull};
 use self::disk::Disk;
 pub use self::disk::Durability;
-pub(super) use self::disk::{Done, Head, Kept, Staged};
+pub(super) use self::disk::{Done, Head, Kept, ToWrite};
 use self::elsewhere::Taken;
 pub use self::exposed::Exposed;
 use self::flow::Probe;

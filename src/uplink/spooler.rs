@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::backlog::{Backlog, Done, Head, Kept, Staged};
+use super::backlog::{Backlog, Done, Head, Kept, ToWrite};
 use crate::batch::SealedBatch;
 use crate::reason::DropReason;
 use crate::spool::{Fs, Item, Now, Queue, Refused};
@@ -26,8 +26,6 @@ pub struct Spooler<S: Fs> {
     start: Moment,
     /// When it may be asked again, after it refused.
     stuck_until: Option<Duration>,
-    /// Whether every batch is written, or only what does not fit.
-    wal: bool,
     /// Told when batches in memory are on disk no more.
     exposes: Box<dyn Fn() + Send>,
 }
@@ -41,8 +39,7 @@ impl<S: Fs> Spooler<S> {
             tracing::info!(batches, packets, bytes = found.bytes, "the spool holds batches of an earlier run; they go first");
         }
         backlog.recover(found, queue.epochs());
-        let wal = backlog.is_wal();
-        Self { queue, backlog, start: Moment::now(), stuck_until: None, wal, exposes: Box::new(|| {}) }
+        Self { queue, backlog, start: Moment::now(), stuck_until: None, exposes: Box::new(|| {}) }
     }
 
     /// Calls this when a full disk gave up files, of which some batches may still be in memory.
@@ -118,7 +115,7 @@ impl<S: Fs> Spooler<S> {
         }
     }
 
-    fn append(&mut self, staged: &Staged, now: Now) -> Result<(), Refused> {
+    fn append(&mut self, staged: &ToWrite, now: Now) -> Result<(), Refused> {
         if staged.follows_memory {
             self.queue.roll(staged.batch.epoch, now);
         }
@@ -126,8 +123,8 @@ impl<S: Fs> Spooler<S> {
     }
 
     /// Writes the batch at the head and those behind it at once, if nothing speaks against it; returns how many.
-    fn write_together(&mut self, staged: &Staged, behind: &[SealedBatch], free: bool, now: Now) -> usize {
-        let wanted = staged.in_memory || !free || self.wal;
+    fn write_together(&mut self, staged: &ToWrite, behind: &[SealedBatch], free: bool, now: Now) -> usize {
+        let wanted = staged.in_memory || !free;
         if behind.is_empty() || !wanted || staged.follows_memory || self.stuck_until.is_some() {
             return 0;
         }
@@ -136,9 +133,9 @@ impl<S: Fs> Spooler<S> {
     }
 
     /// Writes the batch at the head; `free` when it could as well go to memory.
-    fn write(&mut self, staged: &Staged, free: bool, now: Now) -> Option<Head> {
+    fn write(&mut self, staged: &ToWrite, free: bool, now: Now) -> Option<Head> {
         let in_memory = staged.in_memory;
-        if !in_memory && free && (!self.wal || self.stuck_until.is_some()) {
+        if !in_memory && free {
             return Some(Head::Skipped);
         }
         if self.is_stuck(now) {

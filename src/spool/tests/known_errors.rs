@@ -74,6 +74,25 @@ fn what_was_given_up_for_want_of_room_is_not_there_again_after_a_loss_of_power()
     }
 }
 
+/// A file was begun, and could be neither finished nor removed: nothing was taken until its first batch was acknowledged.
+#[test]
+fn a_file_that_was_begun_in_vain_is_begun_again() {
+    for header_fails in [true, false] {
+        let (fs, config) = (ModelFs::new(), config(PLENTY, SpoolFull::Refuse));
+        let mut queue = open(&fs, &config);
+        fs.fail(|f| {
+            (f.write, f.remove, f.cut) = (Some((20, false)), header_fails, !header_fails);
+            f.well = usize::from(!header_fails);
+        });
+
+        put(&mut queue, A, 1..=2);
+        queue.sync(at(3)).unwrap();
+        drop(queue);
+
+        assert_eq!(seqs(&mut open(&fs, &config)), [1, 2], "{header_fails}");
+    }
+}
+
 #[test]
 fn half_a_record_that_cannot_be_cut_off_is_left_behind() {
     let (fs, config) = (ModelFs::new(), config(PLENTY, SpoolFull::Refuse));

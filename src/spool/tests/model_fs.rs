@@ -16,6 +16,8 @@ const SECTOR: usize = 64;
 pub(super) struct Faults {
     /// A write fails after this many bytes; whether the disk is full.
     pub(super) write: Option<(usize, bool)>,
+    /// Writes that go well before.
+    pub(super) well: usize,
     pub(super) sync: bool,
     pub(super) dir_sync: bool,
     pub(super) create: bool,
@@ -291,7 +293,8 @@ impl Fs for ModelFs {
 impl FsFile for ModelFile {
     fn append(&mut self, pieces: &[&[u8]]) -> io::Result<()> {
         let state = &mut *self.fs.0.borrow_mut();
-        let fault = state.faults.write.take();
+        let fault = if state.faults.well == 0 { state.faults.write.take() } else { None };
+        state.faults.well = state.faults.well.saturating_sub(1);
         let live = &mut state.inodes[self.inode].live;
         let whole = pieces.concat();
         if let Some((after, is_full)) = fault {

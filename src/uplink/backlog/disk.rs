@@ -23,7 +23,7 @@ use crate::telemetry::clock::{self, Moment};
 
 /// So long a batch waits at most for others to be written with.
 const GATHER: Duration = Duration::from_millis(2);
-/// The share of the memory that holds what is to be written.
+/// The share of the memory that holds what is staged.
 const STAGED_SHARE: u64 = 4;
 
 /// Where batches live until they are acknowledged.
@@ -45,7 +45,7 @@ pub(super) struct Disk {
     /// Of what is in memory.
     pub(super) to_log: ToLog,
     /// What is in memory here alone, behind that.
-    pub(super) staged: VecDeque<Staged>,
+    pub(super) staged: VecDeque<ToWrite>,
     staged_bytes: u64,
     staged_tally: Tally,
     /// On disk and not in memory.
@@ -79,7 +79,7 @@ pub(super) struct Disk {
 
 /// A batch that is to be written.
 #[derive(Clone, Debug)]
-pub(in crate::uplink) struct Staged {
+pub(in crate::uplink) struct ToWrite {
     pub(in crate::uplink) batch: SealedBatch,
     /// It is among the entries, and stays there.
     pub(in crate::uplink) in_memory: bool,
@@ -87,7 +87,7 @@ pub(in crate::uplink) struct Staged {
     pub(in crate::uplink) follows_memory: bool,
 }
 
-impl Staged {
+impl ToWrite {
     fn cost(&self) -> u64 {
         cost(&self.batch)
     }
@@ -108,7 +108,7 @@ pub(in crate::uplink) struct Todo {
     /// Acknowledged since.
     pub(in crate::uplink) acks: Vec<(Epoch, BatchSeq)>,
     /// The next batch to write.
-    pub(in crate::uplink) head: Option<Staged>,
+    pub(in crate::uplink) head: Option<ToWrite>,
     /// Those behind it that may be written with it.
     pub(in crate::uplink) behind: Vec<SealedBatch>,
     /// There is room in memory.
@@ -121,12 +121,12 @@ pub(in crate::uplink) struct Todo {
     pub(in crate::uplink) sync: bool,
 }
 
-/// What became of the batch at the head of the stage.
+/// What became of the batch that was to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::uplink) enum Head {
     /// Written.
     Written,
-    /// Not written, and it need not be: it is in memory, or there is room for it there.
+    /// Not written: there is room for it in memory; or it is there, and the spool will never take it.
     Skipped,
     /// The spool does not take it now.
     Refused(DropReason),
@@ -170,11 +170,6 @@ impl Backlog {
         self.state.lock().disk.is_some()
     }
 
-    /// Whether every batch goes to the spool.
-    pub(in crate::uplink) fn is_wal(&self) -> bool {
-        self.config.durability == Durability::Wal
-    }
-
     /// What the spool found at the start; before the first [`Self::offer`].
     pub(in crate::uplink) fn recover(&self, found: Stats, epochs: Vec<Epoch>) {
         let mut state = self.state.lock();
@@ -188,10 +183,10 @@ impl Backlog {
     /// Waits until the spool's thread has something to do, `wait` at most; `stuck` when the spool takes nothing.
     pub(in crate::uplink) fn todo(&self, wait: Duration, stuck: bool) -> Todo {
         let mut state = self.state.lock();
-        if state.todo(&self.config, stuck).is_idle(stuck) {
+        if state.todo(&self.config).is_idle(stuck) {
             clock::wait(&self.work, &mut state, wait);
         }
-        let mut todo = state.todo(&self.config, stuck);
+        let mut todo = state.todo(&self.config);
         todo.behind = state.take_in_hand(todo.head.as_ref());
         state.disk.iter_mut().for_each(|disk| disk.acks.clear());
         todo
@@ -317,9 +312,7 @@ impl Backlog {
             let reason = disk.trouble.unwrap_or(DropReason::MemFull);
             state.count_dropped(&batch, reason);
         }
-        let (batches, bytes) = state.disk.as_ref().map_or((0, 0), Disk::to_write);
-        // the spool's thread is busy, or gathers until there is enough
-        if batches <= 1 || bytes >= TOGETHER as u64 {
+        if state.disk.as_ref().is_some_and(Disk::has_news) {
             self.work.notify_one();
         }
         Offer::Taken
@@ -327,7 +320,7 @@ impl Backlog {
 }
 
 impl super::BacklogConfig {
-    /// Bytes that may wait to be written.
+    /// Bytes that may be staged.
     pub(super) fn stage_bytes(&self) -> u64 {
         self.max_bytes as u64 / STAGED_SHARE
     }
@@ -379,12 +372,18 @@ impl Disk {
     pub(super) fn behind_head(&self) -> Vec<SealedBatch> {
         let Some(head) = self.staged.front() else { return Vec::new() };
         let mut bytes = head.cost();
-        let alike = |s: &&Staged| s.batch.epoch == head.batch.epoch && !s.follows_memory;
-        let fits = |s: &&Staged| {
+        let alike = |s: &&ToWrite| s.batch.epoch == head.batch.epoch && !s.follows_memory;
+        let fits = |s: &&ToWrite| {
             bytes = bytes.saturating_add(s.cost());
             bytes <= TOGETHER as u64
         };
         self.staged.iter().skip(1).take_while(alike).take_while(fits).map(|s| s.batch.clone()).collect()
+    }
+
+    /// Whether the spool's thread is to hear of one more batch: it is not busy, gathers until there is enough, or waits for a disk that refuses.
+    fn has_news(&self) -> bool {
+        let (batches, bytes) = self.to_write();
+        self.trouble.is_none() && (batches <= 1 || bytes >= TOGETHER as u64)
     }
 
     /// Batches and bytes that are to be written.
@@ -418,7 +417,7 @@ impl Disk {
     fn stage(&mut self, batch: SealedBatch) {
         let before = self.in_memory_only.len();
         self.in_memory_only.retain(|epoch| *epoch != batch.epoch);
-        let staged = Staged { batch, in_memory: false, follows_memory: self.in_memory_only.len() < before };
+        let staged = ToWrite { batch, in_memory: false, follows_memory: self.in_memory_only.len() < before };
         self.staged_bytes = self.staged_bytes.saturating_add(staged.cost());
         self.staged_tally = self.staged_tally.plus(tally(&staged.batch));
         self.staged.push_back(staged);
@@ -437,16 +436,15 @@ impl Disk {
 }
 
 impl State {
-    fn todo(&self, config: &super::BacklogConfig, stuck: bool) -> Todo {
+    fn todo(&self, config: &super::BacklogConfig) -> Todo {
         let Some(disk) = &self.disk else { return Todo { closing: true, ..Todo::default() } };
         let f = &self.figures;
         let batches = f.in_memory_batches == 0 || f.in_memory_batches < config.max_batches as u64;
         let room = batches && f.in_memory_bytes < config.entry_bytes();
         let unread = disk.unread.packets > 0;
         let staged = || disk.staged.front().cloned();
-        // from a disk that takes nothing what is staged can get away, into memory
-        let head =
-            if stuck && room && !unread { staged().or_else(|| self.first_to_log()) } else { self.first_to_log().or_else(staged) };
+        // where there is room for it again what is staged goes to memory, and waits there
+        let head = if room && !unread { staged().or_else(|| self.first_to_log()) } else { self.first_to_log().or_else(staged) };
         Todo {
             acks: disk.acks.iter().map(|(epoch, seq)| (*epoch, *seq)).collect(),
             head,
@@ -481,7 +479,7 @@ impl State {
             self.settle_logged(epoch, seq, head == Head::Written);
             return;
         }
-        let Some(Staged { batch, .. }) = disk.staged.pop_front() else { return };
+        let Some(ToWrite { batch, .. }) = disk.staged.pop_front() else { return };
         disk.staged_bytes = disk.staged_bytes.saturating_sub(cost(&batch));
         disk.staged_tally = disk.staged_tally.minus(tally(&batch));
         match head {

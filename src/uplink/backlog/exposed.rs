@@ -13,7 +13,8 @@ pub struct Exposed {
     pub packets: u64,
     /// Packets acknowledged.
     pub acked_packets: u64,
-    /// By epoch of this process: the last batch that was written to disk. Later ones count as in memory, even if they are there by now.
+    /// By epoch: the last batch that was written to disk or acknowledged. Later ones count as in memory, even if they are on disk by now; those before
+    /// count as nothing, though some may be.
     pub logged: BTreeMap<Epoch, BatchSeq>,
 }
 
@@ -28,6 +29,11 @@ impl Backlog {
         let in_memory = state.entries.iter().filter(|e| !e.acked && e.log != Log::Written).map(|e| &e.batch);
         let to_write = disk.staged.iter().map(|s| &s.batch);
         let packets = in_memory.chain(to_write).map(|b| u64::from(b.packets)).fold(0, u64::saturating_add);
-        Exposed { packets, acked_packets, logged: disk.logged.clone() }
+        let mut logged = disk.logged.clone();
+        for (epoch, acked) in &disk.acked {
+            let last = logged.entry(*epoch).or_default();
+            *last = (*last).max(*acked);
+        }
+        Exposed { packets, acked_packets, logged }
     }
 }

@@ -1,15 +1,16 @@
 //! Which batches in memory are to be written to disk too (`wal`), and which of them are.
 //!
 //! ```text
-//!   entries   │ on disk, or acknowledged, or refused for good │ to be written, in this order │
-//!                                                             └ the first of these: in the hands of the spool's thread
+//!   entries   │ on disk, acknowledged, or never to be there │ to be written, in this order │
+//!                                                           └ the first of these: in the hands of the spool's thread
 //! ```
 //! One that waits takes no memory beside its own, so a disk that is slow, or takes nothing for a time, is waited for: it gets every batch that is
-//! not acknowledged by then, in order. So what a killed hunter had and its disk had not is the last of it, never something in the middle.
+//! not acknowledged by then, in order. So what a killed hunter had and its disk had not is the last of it, never something in the middle, but
+//! where a full disk gave up its oldest for what came later.
 
 use std::collections::VecDeque;
 
-use super::disk::{Staged, cost};
+use super::disk::{ToWrite, cost};
 use super::{Entry, State};
 use crate::batch::{BatchSeq, Epoch, SealedBatch};
 use crate::spool::TOGETHER;
@@ -76,13 +77,13 @@ impl State {
     }
 
     /// The first batch that waits.
-    pub(super) fn first_to_log(&self) -> Option<Staged> {
+    pub(super) fn first_to_log(&self) -> Option<ToWrite> {
         let entry = self.entries.get(self.next_to_log()?)?;
-        Some(Staged { batch: entry.batch.clone(), in_memory: true, follows_memory: false })
+        Some(ToWrite { batch: entry.batch.clone(), in_memory: true, follows_memory: false })
     }
 
     /// Takes note of what the spool's thread is about to write; returns what can be written with the first of it.
-    pub(super) fn take_in_hand(&mut self, head: Option<&Staged>) -> Vec<SealedBatch> {
+    pub(super) fn take_in_hand(&mut self, head: Option<&ToWrite>) -> Vec<SealedBatch> {
         let at = self.next_to_log();
         let Some(disk) = &mut self.disk else { return Vec::new() };
         disk.to_log.in_hand.clear();
@@ -124,3 +125,7 @@ impl State {
         !disk.is_synced(epoch, through) && is_written()
     }
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;
