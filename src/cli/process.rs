@@ -235,11 +235,11 @@ async fn assemble(
     }))
 }
 
+// a configuration that passes its check starts
+const _: () = assert!(config::MAX_PEERS == PEERS_MAX);
+
 /// Where else hunters may go, as they are told.
 fn peers(named: &[String]) -> Result<Vec<String>, Stop> {
-    if named.len() > PEERS_MAX {
-        return Err(Stop::usage(format!("--peers names {} processors; hunters heed {PEERS_MAX}", named.len())));
-    }
     let peer = |text: &String| Target::named(text).map_err(|e| Stop::usage(format!("--peers: {e}")));
     named.iter().map(|text| peer(text).map(|target| target.to_string())).collect()
 }

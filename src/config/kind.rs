@@ -82,6 +82,8 @@ pub enum Item {
     Path,
     /// `host:port`.
     Address,
+    /// The same, of a processor that hunters are told of.
+    Peer,
     /// A port.
     Port,
     /// `10000-32768`.
@@ -93,6 +95,9 @@ pub const MAX_TEXT_BYTES: usize = 4096;
 
 /// Most elements of one list.
 pub const MAX_ITEMS: usize = 1024;
+
+/// Most processors that hunters are told of; they heed no more.
+pub const MAX_PEERS: usize = 16;
 
 impl Kind {
     /// Reads one value written as text; `home` replaces `~`. Empty text means "not set" where that is possible.
@@ -187,7 +192,7 @@ impl Kind {
             Self::Text => "TEXT",
             Self::Digits => "DIGITS",
             Self::Path => "PATH",
-            Self::Address | Self::Listen { .. } | Self::List(Item::Address) => "HOST:PORT",
+            Self::Address | Self::Listen { .. } | Self::List(Item::Address | Item::Peer) => "HOST:PORT",
             Self::Reserve => "SHARE",
             Self::Choice(_) => "WORD",
             Self::List(Item::Text) => "LIST",
@@ -216,11 +221,21 @@ impl Kind {
     }
 }
 
+impl Item {
+    /// How many of them one list may have.
+    const fn most(self) -> usize {
+        match self {
+            Self::Peer => MAX_PEERS,
+            Self::Text | Self::Path | Self::Address | Self::Port | Self::PortRange => MAX_ITEMS,
+        }
+    }
+}
+
 fn read_items<'a>(texts: impl IntoIterator<Item = &'a str>, item: Item, home: Option<&str>) -> Result<Value, String> {
     let mut values = Vec::new();
     for text in texts.into_iter().map(str::trim).filter(|text| !text.is_empty()) {
-        if values.len() == MAX_ITEMS {
-            return Err(format!("more than {MAX_ITEMS} values"));
+        if values.len() == item.most() {
+            return Err(format!("more than {} values", item.most()));
         }
         if let Some(c) = text.chars().find(|c| c.is_control()) {
             return Err(format!("contains the control character {c:?}"));
@@ -228,7 +243,7 @@ fn read_items<'a>(texts: impl IntoIterator<Item = &'a str>, item: Item, home: Op
         values.push(match item {
             Item::Text => Value::from(text),
             Item::Path => Value::from(expand(text, home)),
-            Item::Address => Value::from(units::parse_address(text)?),
+            Item::Address | Item::Peer => Value::from(units::parse_address(text)?),
             Item::Port => match text.parse::<u16>() {
                 Ok(port) if port > 0 => Value::from(u64::from(port)),
                 _ => return Err(format!("'{text}' is not a port")),
@@ -317,6 +332,14 @@ mod tests {
         let value = Kind::List(Item::Port).read("5060, 5061,", None).unwrap();
 
         assert_eq!(Kind::List(Item::Port).write(&value), "[5060, 5061]");
+    }
+
+    #[test]
+    fn hunters_are_told_of_no_more_processors_than_they_heed() {
+        let named = |n: usize| Kind::List(Item::Peer).read(&vec!["p:1"; n].join(","), None);
+
+        assert!(named(MAX_PEERS).is_ok());
+        assert_eq!(named(MAX_PEERS + 1).unwrap_err(), "more than 16 values");
     }
 
     #[test]

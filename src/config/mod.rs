@@ -29,7 +29,7 @@ mod tests;
 
 pub use environment::{CONFIG_FILE, Environment, PRODUCTION};
 pub use error::{ConfigError, Place, Problem};
-pub use kind::{Item, Kind, MAX_ITEMS, MAX_TEXT_BYTES};
+pub use kind::{Item, Kind, MAX_ITEMS, MAX_PEERS, MAX_TEXT_BYTES};
 pub use layers::{FlagValue, Merged, Origin, Sources};
 pub use locate::Choice;
 pub use options::{Commands, Group, NOT_HERE, Opt, all as options, find as find_option, variable_of};

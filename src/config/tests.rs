@@ -21,7 +21,7 @@ fn samples(opt: &Opt) -> [String; 3] {
         Kind::Reserve => of(["1%", "2G", "auto"]),
         Kind::Choice(words) => [0, 1, 0].map(|n: usize| words[n].to_owned()),
         Kind::List(Item::Text | Item::Path) => of(["a", "b,c", "d"]),
-        Kind::List(Item::Address) => of(["a:1", "b:2,c:3", "d:4"]),
+        Kind::List(Item::Address | Item::Peer) => of(["a:1", "b:2,c:3", "d:4"]),
         Kind::List(Item::Port) => of(["1", "2,3", "4"]),
         Kind::List(Item::PortRange) => of(["1-2", "3-4,5-6", "7-8"]),
     }

@@ -85,7 +85,7 @@ pub(super) const ROWS: &[Opt] = &[
         .flag("max-subscribers")
         .default("100")
         .help("Monitors subscribed at once"),
-    process("processor.peers", Kind::List(Item::Address), Group::Receiving)
+    process("processor.peers", Kind::List(Item::Peer), Group::Receiving)
         .flag("peers")
         .help("Other processors that hunters may go to; told to them, and to those refused for want of room"),
     process("processor.max_connection_age", Kind::Duration { max_secs: 31_536_000 }, Group::Receiving)
