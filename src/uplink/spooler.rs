@@ -71,9 +71,8 @@ impl<S: Fs> Spooler<S> {
             return false;
         }
         if let Some(staged) = &todo.head {
-            let free = todo.room && !todo.unread;
-            done.head = match self.write_together(staged, &todo.behind, free, now) {
-                0 => self.write(staged, free, now),
+            done.head = match self.write_together(staged, &todo.behind, todo.free, now) {
+                0 => self.write(staged, todo.free, now),
                 taken => {
                     done.together = taken.saturating_sub(1);
                     Some(Head::Written)

@@ -3,7 +3,8 @@
 //! ```text
 //!             nothing behind, room            wal: a copy (`log`)
 //!   offer ──────────────────────▶ entries (memory) ───append──▶ spool
-//!     │                              ▲                          ▲  │
+//!     │                              ▲    ▲                     ▲  │
+//!     │                              │    └ much room           │  │
 //!     └── otherwise ─────────────────┼─────▶ staged ────append──┘  │
 //!                                    └── feed, as there is room ◀──┘ read
 //! ```
@@ -47,7 +48,7 @@ pub(super) struct Disk {
     /// What is in memory here alone, behind that.
     pub(super) staged: VecDeque<ToWrite>,
     staged_bytes: u64,
-    staged_tally: Tally,
+    pub(super) staged_tally: Tally,
     /// On disk and not in memory.
     unread: Tally,
     /// Of these, what the spool takes for read, since it was in memory when the hunter ended.
@@ -113,6 +114,8 @@ pub(in crate::uplink) struct Todo {
     pub(in crate::uplink) behind: Vec<SealedBatch>,
     /// There is room in memory.
     pub(in crate::uplink) room: bool,
+    /// So much that what is staged goes there, and not to the disk.
+    pub(in crate::uplink) free: bool,
     /// Something is on disk alone.
     pub(in crate::uplink) unread: bool,
     /// The hunter ends.
@@ -183,10 +186,10 @@ impl Backlog {
     /// Waits until the spool's thread has something to do, `wait` at most; `stuck` when the spool takes nothing.
     pub(in crate::uplink) fn todo(&self, wait: Duration, stuck: bool) -> Todo {
         let mut state = self.state.lock();
-        if state.todo(&self.config).is_idle(stuck) {
+        if state.todo(&self.config, stuck).is_idle(stuck) {
             clock::wait(&self.work, &mut state, wait);
         }
-        let mut todo = state.todo(&self.config);
+        let mut todo = state.todo(&self.config, stuck);
         todo.behind = state.take_in_hand(todo.head.as_ref());
         state.disk.iter_mut().for_each(|disk| disk.acks.clear());
         todo
@@ -260,6 +263,10 @@ impl Backlog {
     pub(in crate::uplink) fn kept(&self, batch: &SealedBatch, kept: Kept, figures: Stats) {
         let mut state = self.state.lock();
         state.count_out(u64::from(batch.packets), cost(batch));
+        if let (Kept::Written | Kept::Logged, Some(disk)) = (kept, &mut state.disk) {
+            let logged = disk.logged.entry(batch.epoch).or_default();
+            *logged = (*logged).max(batch.seq);
+        }
         if let Kept::Dropped(reason) = kept {
             state.count_dropped(batch, reason);
         }
@@ -302,9 +309,7 @@ impl Backlog {
         let f = &mut state.figures;
         f.offered_packets = f.offered_packets.saturating_add(u64::from(batch.packets));
         if to_memory {
-            if !disk.wal && !disk.in_memory_only.contains(&batch.epoch) {
-                disk.in_memory_only.push(batch.epoch);
-            }
+            disk.goes_to_memory(batch.epoch);
             state.push(batch, false);
         } else if has_stage_room {
             disk.stage(batch);
@@ -334,8 +339,7 @@ impl super::BacklogConfig {
 
 impl Todo {
     fn is_idle(&self, stuck: bool) -> bool {
-        let moves = self.room && !self.unread;
-        let writes = self.head.as_ref().is_some_and(|head| !stuck || (moves && !head.in_memory));
+        let writes = self.head.as_ref().is_some_and(|head| !stuck || (self.free && !head.in_memory));
         let reads = self.room && self.unread;
         let acks = !self.acks.is_empty();
         !(acks || writes || reads || self.sync || self.closing)
@@ -380,10 +384,23 @@ impl Disk {
         self.staged.iter().skip(1).take_while(alike).take_while(fits).map(|s| s.batch.clone()).collect()
     }
 
-    /// Whether the spool's thread is to hear of one more batch: it is not busy, gathers until there is enough, or waits for a disk that refuses.
+    /// Whether the spool's thread is to hear of one more batch. It need not while it is busy, gathers more, or waits for a disk that refuses.
     fn has_news(&self) -> bool {
         let (batches, bytes) = self.to_write();
-        self.trouble.is_none() && (batches <= 1 || bytes >= TOGETHER as u64)
+        batches <= 1 || (self.trouble.is_none() && bytes >= TOGETHER as u64)
+    }
+
+    /// A batch of it is in memory, and perhaps nowhere else: what is written of it next begins a file, so that this one may still be written
+    /// before. With `wal` it is.
+    fn goes_to_memory(&mut self, epoch: Epoch) {
+        if self.wal {
+            return;
+        }
+        match self.staged.iter_mut().find(|s| s.batch.epoch == epoch) {
+            Some(next) => next.follows_memory = true,
+            None if self.in_memory_only.contains(&epoch) => {}
+            None => self.in_memory_only.push(epoch),
+        }
     }
 
     /// Batches and bytes that are to be written.
@@ -436,20 +453,23 @@ impl Disk {
 }
 
 impl State {
-    fn todo(&self, config: &super::BacklogConfig) -> Todo {
+    fn todo(&self, config: &super::BacklogConfig, stuck: bool) -> Todo {
         let Some(disk) = &self.disk else { return Todo { closing: true, ..Todo::default() } };
         let f = &self.figures;
         let batches = f.in_memory_batches == 0 || f.in_memory_batches < config.max_batches as u64;
         let room = batches && f.in_memory_bytes < config.entry_bytes();
         let unread = disk.unread.packets > 0;
+        // not for each batch that leaves: the next that is written may have to begin a file
+        let much = stuck || f.in_memory_bytes <= config.entry_bytes() / 2;
+        let free = room && much && !unread;
         let staged = || disk.staged.front().cloned();
-        // where there is room for it again what is staged goes to memory, and waits there
-        let head = if room && !unread { staged().or_else(|| self.first_to_log()) } else { self.first_to_log().or_else(staged) };
+        let head = if free { staged().or_else(|| self.first_to_log()) } else { self.first_to_log().or_else(staged) };
         Todo {
             acks: disk.acks.iter().map(|(epoch, seq)| (*epoch, *seq)).collect(),
             head,
             behind: Vec::new(),
             room,
+            free,
             unread,
             closing: disk.closing,
             sync: self.sync_is_wanted(),
@@ -485,7 +505,10 @@ impl State {
         match head {
             Head::Written => disk.is_written(batch.epoch, batch.seq),
             Head::Refused(_) => {}
-            Head::Skipped => self.push(batch, false),
+            Head::Skipped => {
+                disk.goes_to_memory(batch.epoch);
+                self.push(batch, false);
+            }
             Head::Dropped(reason) => self.count_dropped(&batch, reason),
         }
     }

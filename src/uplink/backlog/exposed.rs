@@ -26,9 +26,11 @@ impl Backlog {
         let Some(disk) = &state.disk else {
             return Exposed { packets: state.figures.in_memory_packets, acked_packets, logged: BTreeMap::new() };
         };
-        let in_memory = state.entries.iter().filter(|e| !e.acked && e.log != Log::Written).map(|e| &e.batch);
-        let to_write = disk.staged.iter().map(|s| &s.batch);
-        let packets = in_memory.chain(to_write).map(|b| u64::from(b.packets)).fold(0, u64::saturating_add);
+        let in_memory = state.entries.iter().filter(|e| !e.acked && e.log != Log::Written);
+        let in_memory = in_memory.map(|e| u64::from(e.batch.packets)).fold(0, u64::saturating_add);
+        // at the end the spool's thread has the entries, and what became of them is told one by one
+        let in_memory = if disk.is_closing() { state.figures.in_memory_packets } else { in_memory };
+        let packets = in_memory.saturating_add(disk.staged_tally.packets);
         let mut logged = disk.logged.clone();
         for (epoch, acked) in &disk.acked {
             let last = logged.entry(*epoch).or_default();

@@ -6,7 +6,7 @@
 //! ```
 //! One that waits takes no memory beside its own, so a disk that is slow, or takes nothing for a time, is waited for: it gets every batch that is
 //! not acknowledged by then, in order. So what a killed hunter had and its disk had not is the last of it, never something in the middle, but
-//! where a full disk gave up its oldest for what came later.
+//! where a full disk gave up its oldest for what came later, or a batch can never be written.
 
 use std::collections::VecDeque;
 

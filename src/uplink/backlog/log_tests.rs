@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::disk::{Done, Durability, Head, Todo};
+use super::super::disk::{Done, Durability, Head, Kept, Todo};
 use super::super::{Backlog, BacklogConfig, Connection, Exposed, Offer, PeerKind};
 use super::*;
 use crate::batch::grpc_prefix;
@@ -118,7 +118,7 @@ impl World {
         let mut done = Done::default();
         if let Some(head) = &todo.head {
             let batches: Vec<&SealedBatch> = std::iter::once(&head.batch).chain(&todo.behind).take(most).collect();
-            if !head.in_memory && todo.room && !todo.unread {
+            if !head.in_memory && todo.free {
                 done.head = Some(Head::Skipped);
             } else if batches.is_empty() {
                 done.head = Some(Head::Refused(DropReason::SpoolIoError));
@@ -175,6 +175,22 @@ impl World {
 fn batch(epoch: Epoch, seq: u64) -> SealedBatch {
     let bytes = [&grpc_prefix(100)[..], &[7; 100]].concat();
     SealedBatch::stored(epoch, BatchSeq(seq), u32::try_from(PACKETS).unwrap(), bytes.into())
+}
+
+#[test]
+fn at_the_end_too_what_is_not_written_yet_would_be_lost() {
+    let mut world = World::new(Durability::Wal);
+    for _ in 0..3 {
+        world.step(Step::Offer(A));
+    }
+    world.backlog.close_spool();
+    let taken = world.backlog.take_memory();
+    let before = world.backlog.exposed().packets;
+
+    world.backlog.kept(&taken[0].0, Kept::Written, Stats::default());
+
+    let after = world.backlog.exposed();
+    assert_eq!((before, after.packets, after.logged[&A]), (3 * PACKETS, 2 * PACKETS, BatchSeq(1)));
 }
 
 proptest! {

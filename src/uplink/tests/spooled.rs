@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::batch::BatchSeq;
 use crate::record::dir::MinFree;
 use crate::spool::{Disk, Queue, SpoolConfig, SpoolFull, unlocked};
 
@@ -188,30 +189,18 @@ async fn a_full_disk_stops_nothing_and_what_it_costs_is_counted() {
 fn what_made_room_while_the_hunter_ended_is_counted_and_the_next_start_finds_the_rest() {
     let tmp = tempfile::tempdir().unwrap();
     let batches = sealed(A, 30);
-    let open = || {
-        let record = batches[0].bytes.len() as u64 + 64;
-        let config = SpoolConfig {
-            hunter_id: "edge".into(),
-            max_bytes: 20 * record,
-            min_free: MinFree::NONE,
-            when_full: SpoolFull::DropOldest,
-            segment_bytes: 20_000,
-            sync_after: LONG,
-            sync_bytes: u64::MAX,
-        };
-        Queue::open(unlocked(|| Disk::lock(tmp.path())).unwrap(), config).unwrap()
-    };
+    let record = batches[0].bytes.len() as u64 + 64;
+    let open = || queue(tmp.path(), 20 * record, SpoolFull::DropOldest);
     let size = batches[0].bytes.len() + 256;
     let room = BacklogConfig { max_bytes: 48 * size, durability: Durability::Wal, ..BacklogConfig::default() };
     let backlog = Arc::new(Backlog::new(room));
     let mut spooler = Spooler::new(open(), Arc::clone(&backlog));
-    let offer = |batches: &[SealedBatch]| batches.iter().for_each(|b| assert!(matches!(backlog.offer(b.clone()), Offer::Taken)));
 
-    offer(&batches[..8]);
+    offer(&backlog, &batches[..8]);
     while backlog.snapshot().staged_batches > 0 {
         assert!(spooler.step(Duration::ZERO));
     }
-    offer(&batches[8..]);
+    offer(&backlog, &batches[8..]);
     backlog.close_spool();
     assert!(!spooler.step(Duration::ZERO));
     drop(spooler);
@@ -225,43 +214,90 @@ fn what_made_room_while_the_hunter_ended_is_counted_and_the_next_start_finds_the
 /// A disk that stood still is written to in order once it goes on: whatever had come meanwhile, a killed hunter loses the last of it alone.
 #[test]
 fn a_log_that_was_behind_has_no_hole() {
-    for durability in [Durability::Wal, Durability::Spill] {
-        let tmp = tempfile::tempdir().unwrap();
-        let batches = sealed(A, 90);
-        let open = || {
-            let config = SpoolConfig {
-                hunter_id: "edge".into(),
-                max_bytes: PLENTY,
-                min_free: MinFree::NONE,
-                when_full: SpoolFull::Refuse,
-                segment_bytes: 20_000,
-                sync_after: LONG,
-                sync_bytes: u64::MAX,
-            };
-            Queue::open(unlocked(|| Disk::lock(tmp.path())).unwrap(), config).unwrap()
-        };
-        let size = batches[0].bytes.len() + 256;
-        let room = BacklogConfig { max_bytes: 120 * size, durability, ..BacklogConfig::default() };
-        let backlog = Arc::new(Backlog::new(room));
-        let mut spooler = Spooler::new(open(), Arc::clone(&backlog));
-        let offer =
-            |batches: &[SealedBatch]| batches.iter().for_each(|b| assert!(matches!(backlog.offer(b.clone()), Offer::Taken)));
+    let tmp = tempfile::tempdir().unwrap();
+    let batches = sealed(A, 90);
+    let size = batches[89].bytes.len() + 256;
+    let room = BacklogConfig { max_bytes: 120 * size, durability: Durability::Wal, ..BacklogConfig::default() };
+    let backlog = Arc::new(Backlog::new(room));
+    let mut spooler = Spooler::new(queue(tmp.path(), PLENTY, SpoolFull::Refuse), Arc::clone(&backlog));
 
-        offer(&batches[..60]);
-        for batch in &batches[60..] {
-            assert!(spooler.step(Duration::ZERO));
-            offer(std::slice::from_ref(batch));
-        }
-        while backlog.snapshot().staged_batches > 0 {
-            assert!(spooler.step(Duration::ZERO));
-        }
-        check(&backlog.snapshot());
+    offer(&backlog, &batches[..60]);
+    for batch in &batches[60..] {
+        assert!(spooler.step(Duration::ZERO));
+        offer(&backlog, std::slice::from_ref(batch));
+    }
+    while backlog.snapshot().staged_batches > 0 {
+        assert!(spooler.step(Duration::ZERO));
+    }
+    check(&backlog.snapshot());
+    drop(spooler);
+
+    let mut found = queue(tmp.path(), PLENTY, SpoolFull::Refuse);
+    let on_disk: Vec<u64> = std::iter::from_fn(|| found.read()).map(|item| item.seq.0).collect();
+    assert_eq!(on_disk, (1..=90).collect::<Vec<u64>>());
+}
+
+/// A batch that was on its way to the disk found room in memory after all, and the next one did not.
+#[test]
+fn what_passed_the_disk_by_is_written_at_the_end_before_what_did_not() {
+    for durability in [Durability::Spill, Durability::Wal] {
+        let tmp = tempfile::tempdir().unwrap();
+        let batches = sealed(A, 10);
+        // six in memory, two staged
+        let size = batches[9].bytes.len() + 256;
+        let backlog = Arc::new(Backlog::new(BacklogConfig { max_bytes: 8 * size, durability, ..BacklogConfig::default() }));
+        let mut spooler = Spooler::new(queue(tmp.path(), PLENTY, SpoolFull::Refuse), Arc::clone(&backlog));
+        let mut work = || (0..12).for_each(|_| assert!(spooler.step(Duration::ZERO)));
+        let connection = backlog.begin(PeerKind::Extended, &[]);
+        let ack = |seq| {
+            while backlog.next_to_send(connection).is_some() {}
+            backlog.ack(connection, A, BatchSeq(seq));
+        };
+
+        offer(&backlog, &batches[..8]);
+        work();
+        ack(2);
+        work();
+        offer(&backlog, &batches[8..]);
+        ack(5);
+        work();
+        let before = backlog.snapshot();
+        backlog.close_spool();
+        assert!(!spooler.step(Duration::ZERO));
         drop(spooler);
 
-        let mut found = open();
+        assert_eq!(
+            (before.in_memory_batches, before.on_disk_batches),
+            (5, 0),
+            "the tenth was written, and read back: {durability:?}"
+        );
+        let end = backlog.snapshot();
+        check(&end);
+        assert_eq!((end.dropped(), end.on_disk_batches), (0, 5), "{durability:?}");
+        let mut found = queue(tmp.path(), PLENTY, SpoolFull::Refuse);
+        found.ack(A, BatchSeq(5));
         let on_disk: Vec<u64> = std::iter::from_fn(|| found.read()).map(|item| item.seq.0).collect();
-        let all = if durability == Durability::Wal { 90 } else { 0 };
-        assert_eq!(on_disk, (1..=all).collect::<Vec<u64>>());
+        assert_eq!(on_disk, [6, 7, 8, 9, 10], "{durability:?}");
+    }
+}
+
+/// A queue that syncs nothing by itself.
+fn queue(path: &Path, max_bytes: u64, when_full: SpoolFull) -> Queue<Disk> {
+    let config = SpoolConfig {
+        hunter_id: "edge".into(),
+        max_bytes,
+        min_free: MinFree::NONE,
+        when_full,
+        segment_bytes: 20_000,
+        sync_after: LONG,
+        sync_bytes: u64::MAX,
+    };
+    Queue::open(unlocked(|| Disk::lock(path)).unwrap(), config).unwrap()
+}
+
+fn offer(backlog: &Backlog, batches: &[SealedBatch]) {
+    for batch in batches {
+        assert!(matches!(backlog.offer(batch.clone()), Offer::Taken));
     }
 }
 
