@@ -208,12 +208,17 @@ impl<S: Fs> Queue<S> {
     pub fn roll(&mut self, epoch: Epoch, now: Now) {
         let open = self.segments.values().find(|s| s.key.epoch == epoch && s.is_open()).map(|s| s.key);
         if let Some(key) = open {
-            if self.segments.get(&key).is_some_and(|s| s.total.batches == 0) {
-                return self.forget(key);
-            }
-            // counted; the batches stay in the queue
-            let _unconfirmed = self.sync_one(key, now, true);
+            self.seal(key, now);
         }
+    }
+
+    /// Appends no more to a segment; one that holds nothing goes.
+    fn seal(&mut self, key: Key, now: Now) {
+        if self.segments.get(&key).is_some_and(|s| s.total.batches == 0) {
+            return self.forget(key);
+        }
+        // counted: an error strands what it concerns, and the batches stay in the queue
+        let _unconfirmed = self.sync_one(key, now, true);
     }
 
     /// Makes everything durable.
@@ -491,12 +496,7 @@ impl<S: Fs> Queue<S> {
     pub fn close(&mut self, now: Now) -> io::Result<()> {
         let open: Vec<Key> = self.segments.values().filter(|s| s.is_open()).map(|s| s.key).collect();
         for key in open {
-            if self.segments.get(&key).is_some_and(|s| s.total.batches == 0) {
-                self.forget(key);
-                continue;
-            }
-            // an error strands what it concerns
-            let _checked = self.sync_one(key, now, true);
+            self.seal(key, now);
             self.settle(key);
         }
         self.write_hint(now);

@@ -88,18 +88,28 @@ pub(in crate::uplink) struct ToWrite {
     pub(in crate::uplink) follows_memory: bool,
 }
 
-impl ToWrite {
-    fn cost(&self) -> u64 {
-        cost(&self.batch)
-    }
-}
-
-pub(super) fn cost(batch: &SealedBatch) -> u64 {
+fn cost(batch: &SealedBatch) -> u64 {
     (batch.bytes.len() as u64).saturating_add(ENTRY_BYTES as u64)
 }
 
 fn tally(batch: &SealedBatch) -> Tally {
     Tally { batches: 1, packets: u64::from(batch.packets) }
+}
+
+/// Of an epoch it is known up to this batch, or further.
+pub(super) fn raise(known: &mut BTreeMap<Epoch, BatchSeq>, epoch: Epoch, seq: BatchSeq) {
+    let last = known.entry(epoch).or_default();
+    *last = seq.max(*last);
+}
+
+/// Of these, which stand behind `head`, those that are written with it.
+pub(super) fn together<'a>(head: &SealedBatch, behind: impl Iterator<Item = &'a SealedBatch>) -> Vec<SealedBatch> {
+    let mut bytes = cost(head);
+    let fits = |b: &&SealedBatch| {
+        bytes = bytes.saturating_add(cost(b));
+        b.epoch == head.epoch && bytes <= TOGETHER as u64
+    };
+    behind.take_while(fits).cloned().collect()
 }
 
 /// What the spool's thread finds to do.
@@ -263,10 +273,6 @@ impl Backlog {
     pub(in crate::uplink) fn kept(&self, batch: &SealedBatch, kept: Kept, figures: Stats) {
         let mut state = self.state.lock();
         state.count_out(u64::from(batch.packets), cost(batch));
-        if let (Kept::Written | Kept::Logged, Some(disk)) = (kept, &mut state.disk) {
-            let logged = disk.logged.entry(batch.epoch).or_default();
-            *logged = (*logged).max(batch.seq);
-        }
         if let Kept::Dropped(reason) = kept {
             state.count_dropped(batch, reason);
         }
@@ -274,6 +280,9 @@ impl Backlog {
         if kept == Kept::Logged {
             // the spool takes it for read
             disk.kept = disk.kept.plus(tally(batch));
+        }
+        if matches!(kept, Kept::Logged | Kept::Written) {
+            raise(&mut disk.logged, batch.epoch, batch.seq);
         }
         let epochs = std::mem::take(&mut disk.epochs);
         disk.publish(figures, epochs);
@@ -366,22 +375,14 @@ impl Disk {
     }
 
     pub(super) fn acknowledged(&mut self, epoch: Epoch, seq: BatchSeq) {
-        for known in [self.acked.entry(epoch), self.acks.entry(epoch)] {
-            let known = known.or_default();
-            *known = seq.max(*known);
-        }
+        raise(&mut self.acked, epoch, seq);
+        raise(&mut self.acks, epoch, seq);
     }
 
     /// Those behind the head that are like it, as many as are written at once.
     pub(super) fn behind_head(&self) -> Vec<SealedBatch> {
         let Some(head) = self.staged.front() else { return Vec::new() };
-        let mut bytes = head.cost();
-        let alike = |s: &&ToWrite| s.batch.epoch == head.batch.epoch && !s.follows_memory;
-        let fits = |s: &&ToWrite| {
-            bytes = bytes.saturating_add(s.cost());
-            bytes <= TOGETHER as u64
-        };
-        self.staged.iter().skip(1).take_while(alike).take_while(fits).map(|s| s.batch.clone()).collect()
+        together(&head.batch, self.staged.iter().skip(1).take_while(|s| !s.follows_memory).map(|s| &s.batch))
     }
 
     /// Whether the spool's thread is to hear of one more batch. It need not while it is busy, gathers more, or waits for a disk that refuses.
@@ -435,12 +436,13 @@ impl Disk {
         let before = self.in_memory_only.len();
         self.in_memory_only.retain(|epoch| *epoch != batch.epoch);
         let staged = ToWrite { batch, in_memory: false, follows_memory: self.in_memory_only.len() < before };
-        self.staged_bytes = self.staged_bytes.saturating_add(staged.cost());
+        self.staged_bytes = self.staged_bytes.saturating_add(cost(&staged.batch));
         self.staged_tally = self.staged_tally.plus(tally(&staged.batch));
         self.staged.push_back(staged);
     }
 
-    pub(super) fn is_written(&mut self, epoch: Epoch, seq: BatchSeq) {
+    pub(super) fn note_written(&mut self, epoch: Epoch, seq: BatchSeq) {
+        self.trouble = None;
         self.written = Some((epoch, seq));
         self.logged.insert(epoch, seq);
     }
@@ -487,13 +489,9 @@ impl State {
     /// The batch at the head of what is to be written was, or what else became of it.
     fn settle(&mut self, head: Head) {
         let Some(disk) = &mut self.disk else { return };
-        match head {
-            Head::Refused(reason) => {
-                disk.trouble = Some(reason);
-                return;
-            }
-            Head::Written => disk.trouble = None,
-            Head::Skipped | Head::Dropped(_) => {}
+        if let Head::Refused(reason) = head {
+            disk.trouble = Some(reason);
+            return;
         }
         if let Some((epoch, seq)) = disk.to_log.in_hand.pop_front() {
             self.settle_logged(epoch, seq, head == Head::Written);
@@ -503,7 +501,7 @@ impl State {
         disk.staged_bytes = disk.staged_bytes.saturating_sub(cost(&batch));
         disk.staged_tally = disk.staged_tally.minus(tally(&batch));
         match head {
-            Head::Written => disk.is_written(batch.epoch, batch.seq),
+            Head::Written => disk.note_written(batch.epoch, batch.seq),
             Head::Refused(_) => {}
             Head::Skipped => {
                 disk.goes_to_memory(batch.epoch);

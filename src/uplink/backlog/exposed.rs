@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Backlog;
+use super::disk::raise;
 use super::log::Log;
 use crate::batch::{BatchSeq, Epoch};
 
@@ -33,8 +34,7 @@ impl Backlog {
         let packets = in_memory.saturating_add(disk.staged_tally.packets);
         let mut logged = disk.logged.clone();
         for (epoch, acked) in &disk.acked {
-            let last = logged.entry(*epoch).or_default();
-            *last = (*last).max(*acked);
+            raise(&mut logged, *epoch, *acked);
         }
         Exposed { packets, acked_packets, logged }
     }

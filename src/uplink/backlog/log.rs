@@ -10,10 +10,9 @@
 
 use std::collections::VecDeque;
 
-use super::disk::{ToWrite, cost};
+use super::disk::{ToWrite, together};
 use super::{Entry, State};
 use crate::batch::{BatchSeq, Epoch, SealedBatch};
-use crate::spool::TOGETHER;
 
 /// A batch in memory, and the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,13 +88,8 @@ impl State {
         disk.to_log.in_hand.clear();
         let (Some(head), Some(at)) = (head.filter(|head| head.in_memory), at) else { return disk.behind_head() };
         disk.to_log.passed = at;
-        let mut bytes = cost(&head.batch);
-        let fits = |e: &&Entry| {
-            bytes = bytes.saturating_add(e.cost);
-            e.log == Log::Waits && e.batch.epoch == head.batch.epoch && bytes <= TOGETHER as u64
-        };
-        let behind: Vec<SealedBatch> =
-            self.entries.iter().skip(at.saturating_add(1)).take_while(fits).map(|e| e.batch.clone()).collect();
+        let waiting = self.entries.iter().skip(at.saturating_add(1)).take_while(|e| e.log == Log::Waits);
+        let behind = together(&head.batch, waiting.map(|e| &e.batch));
         disk.to_log.in_hand.push_back((head.batch.epoch, head.batch.seq));
         disk.to_log.in_hand.extend(behind.iter().map(|batch| (batch.epoch, batch.seq)));
         behind
@@ -106,23 +100,13 @@ impl State {
         let at = self.next_to_log();
         let Some(disk) = &mut self.disk else { return };
         if written {
-            disk.is_written(epoch, seq);
+            disk.note_written(epoch, seq);
         }
         let Some(at) = at else { return };
         disk.to_log.passed = at;
         if let Some(entry) = self.entries.get_mut(at).filter(|e| e.batch.epoch == epoch && e.batch.seq == seq) {
             disk.to_log.settle(entry, if written { Log::Written } else { Log::No });
         }
-    }
-
-    /// Whether the disk is to confirm what was written: somebody waits for it, and everything that is to be is written.
-    pub(super) fn sync_is_wanted(&self) -> bool {
-        let Some((disk, (epoch, through))) = self.disk.as_ref().and_then(|disk| Some((disk, disk.wanted?))) else { return false };
-        let of_it = |batch: &SealedBatch| batch.epoch == epoch && batch.seq <= through;
-        let waits = |e: &Entry| e.log == Log::Waits && of_it(&e.batch);
-        let is_written =
-            || !self.entries.iter().skip(disk.to_log.passed).any(waits) && !disk.staged.iter().any(|s| of_it(&s.batch));
-        !disk.is_synced(epoch, through) && is_written()
     }
 }
 

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use super::log::Log;
-use super::{Backlog, Connection, State};
-use crate::batch::{BatchKey, BatchSeq, Epoch};
+use super::{Backlog, Connection, Entry, State};
+use crate::batch::{BatchKey, BatchSeq, Epoch, SealedBatch};
 use crate::telemetry::clock;
 
 impl Backlog {
@@ -58,9 +58,19 @@ impl State {
         }
         let of_it = |e: Epoch, seq: BatchSeq| e == epoch && seq <= through;
         let to_write = disk.staged.iter().any(|s| of_it(s.batch.epoch, s.batch.seq));
-        let memory_only = |e: &super::Entry| of_it(e.batch.epoch, e.batch.seq) && !e.acked && e.log != Log::Written;
+        let memory_only = |e: &Entry| of_it(e.batch.epoch, e.batch.seq) && !e.acked && e.log != Log::Written;
         // what is in neither place was written, acknowledged, or counted as given up
         !to_write && !self.entries.iter().any(memory_only) && disk.is_synced(epoch, through)
+    }
+
+    /// Whether the disk is to confirm what was written: somebody waits for it, and everything that is to be is written.
+    pub(super) fn sync_is_wanted(&self) -> bool {
+        let Some((disk, (epoch, through))) = self.disk.as_ref().and_then(|disk| Some((disk, disk.wanted?))) else { return false };
+        let of_it = |batch: &SealedBatch| batch.epoch == epoch && batch.seq <= through;
+        let waits = |e: &Entry| e.log == Log::Waits && of_it(&e.batch);
+        let is_written =
+            || !self.entries.iter().skip(disk.to_log.passed).any(waits) && !disk.staged.iter().any(|s| of_it(&s.batch));
+        !disk.is_synced(epoch, through) && is_written()
     }
 }
 
@@ -70,7 +80,7 @@ impl super::disk::Disk {
     }
 
     /// Whether the disk has confirmed what was written of `epoch` up to `through`.
-    pub(super) fn is_synced(&self, epoch: Epoch, through: BatchSeq) -> bool {
+    fn is_synced(&self, epoch: Epoch, through: BatchSeq) -> bool {
         let of_it = |at: Option<(Epoch, BatchSeq)>| at.filter(|(e, _)| *e == epoch).map(|(_, seq)| seq);
         let needed = of_it(self.written).map_or(BatchSeq(0), |written| written.min(through));
         of_it(self.synced).unwrap_or_default() >= needed

@@ -378,9 +378,7 @@ impl Hunter {
     }
 
     fn offer(&self, batches: &[SealedBatch]) {
-        for batch in batches {
-            assert!(matches!(self.backlog.offer(batch.clone()), Offer::Taken));
-        }
+        offer(&self.backlog, batches);
     }
 
     async fn stop(&self, how: Ending) -> Result<(), UplinkError> {
@@ -444,6 +442,12 @@ async fn until(what: impl Fn() -> bool) {
         }
     };
     timeout(LONG, waiting).await.expect("it did not happen");
+}
+
+fn offer(backlog: &Backlog, batches: &[SealedBatch]) {
+    for batch in batches {
+        assert!(matches!(backlog.offer(batch.clone()), Offer::Taken));
+    }
 }
 
 /// The first `n` batches of an epoch, three packets of 200 bytes each.

@@ -36,16 +36,8 @@ impl Spooled {
         let size = sealed(A, 1)[0].bytes.len() + 256;
         // a quarter of the memory is for what is to be written
         let room = BacklogConfig { max_bytes: batches * size * 4 / 3 + 4, durability, ..BacklogConfig::default() };
-        let config = SpoolConfig {
-            hunter_id: "edge".into(),
-            max_bytes,
-            min_free: MinFree::NONE,
-            when_full: SpoolFull::Refuse,
-            segment_bytes: 20_000,
-            sync_after: Duration::from_millis(5),
-            sync_bytes: 10_000,
-        };
-        let queue = Queue::open(unlocked(|| Disk::lock(path)).unwrap(), config).unwrap();
+        let config = config(max_bytes, SpoolFull::Refuse);
+        let queue = queue(path, SpoolConfig { sync_after: Duration::from_millis(5), sync_bytes: 10_000, ..config });
         let backlog = Arc::new(Backlog::new(room));
         let spooler = Spooler::new(queue, Arc::clone(&backlog));
         let thread = Some(std::thread::spawn(move || spooler.run()));
@@ -190,7 +182,7 @@ fn what_made_room_while_the_hunter_ended_is_counted_and_the_next_start_finds_the
     let tmp = tempfile::tempdir().unwrap();
     let batches = sealed(A, 30);
     let record = batches[0].bytes.len() as u64 + 64;
-    let open = || queue(tmp.path(), 20 * record, SpoolFull::DropOldest);
+    let open = || queue(tmp.path(), config(20 * record, SpoolFull::DropOldest));
     let size = batches[0].bytes.len() + 256;
     let room = BacklogConfig { max_bytes: 48 * size, durability: Durability::Wal, ..BacklogConfig::default() };
     let backlog = Arc::new(Backlog::new(room));
@@ -219,7 +211,7 @@ fn a_log_that_was_behind_has_no_hole() {
     let size = batches[89].bytes.len() + 256;
     let room = BacklogConfig { max_bytes: 120 * size, durability: Durability::Wal, ..BacklogConfig::default() };
     let backlog = Arc::new(Backlog::new(room));
-    let mut spooler = Spooler::new(queue(tmp.path(), PLENTY, SpoolFull::Refuse), Arc::clone(&backlog));
+    let mut spooler = Spooler::new(queue(tmp.path(), config(PLENTY, SpoolFull::Refuse)), Arc::clone(&backlog));
 
     offer(&backlog, &batches[..60]);
     for batch in &batches[60..] {
@@ -232,9 +224,8 @@ fn a_log_that_was_behind_has_no_hole() {
     check(&backlog.snapshot());
     drop(spooler);
 
-    let mut found = queue(tmp.path(), PLENTY, SpoolFull::Refuse);
-    let on_disk: Vec<u64> = std::iter::from_fn(|| found.read()).map(|item| item.seq.0).collect();
-    assert_eq!(on_disk, (1..=90).collect::<Vec<u64>>());
+    let mut found = queue(tmp.path(), config(PLENTY, SpoolFull::Refuse));
+    assert_eq!(left_in(&mut found), (1..=90).collect::<Vec<u64>>());
 }
 
 /// A batch that was on its way to the disk found room in memory after all, and the next one did not.
@@ -246,7 +237,7 @@ fn what_passed_the_disk_by_is_written_at_the_end_before_what_did_not() {
         // six in memory, two staged
         let size = batches[9].bytes.len() + 256;
         let backlog = Arc::new(Backlog::new(BacklogConfig { max_bytes: 8 * size, durability, ..BacklogConfig::default() }));
-        let mut spooler = Spooler::new(queue(tmp.path(), PLENTY, SpoolFull::Refuse), Arc::clone(&backlog));
+        let mut spooler = Spooler::new(queue(tmp.path(), config(PLENTY, SpoolFull::Refuse)), Arc::clone(&backlog));
         let mut work = || (0..12).for_each(|_| assert!(spooler.step(Duration::ZERO)));
         let connection = backlog.begin(PeerKind::Extended, &[]);
         let ack = |seq| {
@@ -274,16 +265,15 @@ fn what_passed_the_disk_by_is_written_at_the_end_before_what_did_not() {
         let end = backlog.snapshot();
         check(&end);
         assert_eq!((end.dropped(), end.on_disk_batches), (0, 5), "{durability:?}");
-        let mut found = queue(tmp.path(), PLENTY, SpoolFull::Refuse);
+        let mut found = queue(tmp.path(), config(PLENTY, SpoolFull::Refuse));
         found.ack(A, BatchSeq(5));
-        let on_disk: Vec<u64> = std::iter::from_fn(|| found.read()).map(|item| item.seq.0).collect();
-        assert_eq!(on_disk, [6, 7, 8, 9, 10], "{durability:?}");
+        assert_eq!(left_in(&mut found), [6, 7, 8, 9, 10], "{durability:?}");
     }
 }
 
-/// A queue that syncs nothing by itself.
-fn queue(path: &Path, max_bytes: u64, when_full: SpoolFull) -> Queue<Disk> {
-    let config = SpoolConfig {
+/// Of a queue that syncs nothing by itself.
+fn config(max_bytes: u64, when_full: SpoolFull) -> SpoolConfig {
+    SpoolConfig {
         hunter_id: "edge".into(),
         max_bytes,
         min_free: MinFree::NONE,
@@ -291,14 +281,16 @@ fn queue(path: &Path, max_bytes: u64, when_full: SpoolFull) -> Queue<Disk> {
         segment_bytes: 20_000,
         sync_after: LONG,
         sync_bytes: u64::MAX,
-    };
+    }
+}
+
+fn queue(path: &Path, config: SpoolConfig) -> Queue<Disk> {
     Queue::open(unlocked(|| Disk::lock(path)).unwrap(), config).unwrap()
 }
 
-fn offer(backlog: &Backlog, batches: &[SealedBatch]) {
-    for batch in batches {
-        assert!(matches!(backlog.offer(batch.clone()), Offer::Taken));
-    }
+/// The batches that are read from it.
+fn left_in(queue: &mut Queue<Disk>) -> Vec<u64> {
+    std::iter::from_fn(|| queue.read()).map(|item| item.seq.0).collect()
 }
 
 fn segments(path: &Path) -> usize {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::metrics::check_status;
 use crate::numbered::Dice;
@@ -39,16 +40,45 @@ fn nothing_waits(status: &Value) -> bool {
     *status != Value::Null && term(status, "k3", "in_memory") == 0 && term(status, "k3", "on_disk") == 0
 }
 
+/// A directory, a sick disk in it, and where a hunter whose queue is there tells its figures.
+struct Place {
+    disk: SickDisk,
+    pages: u16,
+    /// Goes last.
+    tmp: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let tmp = tempfile::tempdir().unwrap();
+        let disk = SickDisk::mount(Command::new("env"), &tmp.path().join("disk"));
+        Self { tmp, disk, pages: port() }
+    }
+
+    fn dir(&self) -> &Path {
+        self.tmp.path()
+    }
+
+    fn hunter(&self, port: u16, more: &[&str]) -> Hunter {
+        let listen = format!("127.0.0.1:{}", self.pages);
+        let queue = ["--durability", "wal", "--disk-buffer-dir", "disk/queue", "--metrics-listen", &listen];
+        Hunter::start_by(self.disk.disk.enter(self.dir()), self.dir(), port, &[&queue, more].concat())
+    }
+}
+
+/// Does it in a namespace, if a sick disk is possible there; says so when not.
+fn on_a_sick_disk(test: &str, body: fn()) {
+    if is_possible(test) {
+        in_namespace(test, body);
+    }
+}
+
 /// More than memory takes comes while the disk is so, and the processor answers nothing.
 fn captures_on(health: Health) {
-    let tmp = tempfile::tempdir().unwrap();
-    let (dir, pages) = (tmp.path(), port());
-    let disk = SickDisk::mount(Command::new("env"), &dir.join("disk"));
-    let listen = format!("127.0.0.1:{pages}");
+    let place = Place::new();
+    let (dir, disk, pages) = (place.dir(), &place.disk, place.pages);
     let processor = processor(dir);
-    let queue =
-        ["--durability", "wal", "--disk-buffer-dir", "disk/queue", "--max-memory", SPILLS_AT.0, "--metrics-listen", &listen];
-    let hunter = Hunter::start_by(disk.disk.enter(dir), dir, processor.port, &queue);
+    let hunter = place.hunter(processor.port, &["--max-memory", SPILLS_AT.0]);
     sh(&format!("kill -STOP {}", processor.id()));
     send(0..300);
     wait_for("the first of it on disk", || {
@@ -95,30 +125,22 @@ fn captures_on(health: Health) {
 #[test]
 fn a_queue_whose_disk_answers_with_errors_captures_on_and_counts_what_does_not_fit() {
     const TEST: &str = "spool::sick::a_queue_whose_disk_answers_with_errors_captures_on_and_counts_what_does_not_fit";
-    if is_possible(TEST) {
-        in_namespace(TEST, || {
-            captures_on(Health::NoWrite);
-            captures_on(Health::NoSync);
-        });
-    }
+    on_a_sick_disk(TEST, || {
+        captures_on(Health::NoWrite);
+        captures_on(Health::NoSync);
+    });
 }
 
 /// What its disk did not take at the time is written once it does, before what came later.
 #[test]
 fn a_hunter_killed_after_its_disk_got_well_has_lost_nothing_in_the_middle() {
     const TEST: &str = "spool::sick::a_hunter_killed_after_its_disk_got_well_has_lost_nothing_in_the_middle";
-    if !is_possible(TEST) {
-        return;
-    }
-    in_namespace(TEST, || {
-        let tmp = tempfile::tempdir().unwrap();
-        let (dir, pages) = (tmp.path(), port());
-        let disk = SickDisk::mount(Command::new("env"), &dir.join("disk"));
-        let listen = format!("127.0.0.1:{pages}");
-        let queue = ["--durability", "wal", "--disk-buffer-dir", "disk/queue", "--metrics-listen", &listen];
+    on_a_sick_disk(TEST, || {
+        let place = Place::new();
+        let (dir, disk, pages) = (place.dir(), &place.disk, place.pages);
         let first = processor(dir);
         let port = first.port;
-        let mut hunter = Hunter::start_by(disk.disk.enter(dir), dir, port, &queue);
+        let mut hunter = place.hunter(port, &[]);
         first.stop();
         let captured = |n: u32| wait_for("it to be captured", || term(&status(pages), "k1", "kernel_seen") == u64::from(n));
 
@@ -135,7 +157,7 @@ fn a_hunter_killed_after_its_disk_got_well_has_lost_nothing_in_the_middle() {
         hunter.signal("KILL");
         drop(hunter);
         let processor = again(dir, port);
-        hunter = Hunter::start_by(disk.disk.enter(dir), dir, port, &queue);
+        hunter = place.hunter(port, &[]);
         wait_for("what survived to arrive", || nothing_waits(&status(pages)));
         let (code, log) = hunter.stop();
         processor.stop();
@@ -151,19 +173,13 @@ fn a_hunter_killed_after_its_disk_got_well_has_lost_nothing_in_the_middle() {
 #[expect(clippy::print_stdout, reason = "says how much was lost")]
 fn a_hunter_that_loses_power_loses_what_was_not_yet_synced_and_says_that_it_went_down() {
     const TEST: &str = "spool::sick::a_hunter_that_loses_power_loses_what_was_not_yet_synced_and_says_that_it_went_down";
-    if !is_possible(TEST) {
-        return;
-    }
-    in_namespace(TEST, || {
-        let tmp = tempfile::tempdir().unwrap();
-        let (dir, pages, mut dice) = (tmp.path(), port(), Dice(1));
-        let disk = SickDisk::mount(Command::new("env"), &dir.join("disk"));
-        let listen = format!("127.0.0.1:{pages}");
-        let queue = ["--durability", "wal", "--disk-buffer-dir", "disk/queue", "--metrics-listen", &listen];
+    on_a_sick_disk(TEST, || {
+        let (place, mut dice) = (Place::new(), Dice(1));
+        let (dir, disk, pages) = (place.dir(), &place.disk, place.pages);
         let first = processor(dir);
         let port = first.port;
         let mut up = Some(first);
-        let mut hunter = Hunter::start_by(disk.disk.enter(dir), dir, port, &queue);
+        let mut hunter = place.hunter(port, &[]);
         let (mut next, mut gone) = (0, 0);
         for _ in 0..3 {
             up.take().map(Processor::stop);
@@ -184,7 +200,7 @@ fn a_hunter_that_loses_power_loses_what_was_not_yet_synced_and_says_that_it_went
             drop(hunter);
             disk.lose_power(&mut dice);
             up = Some(again(dir, port));
-            hunter = Hunter::start_by(disk.disk.enter(dir), dir, port, &queue);
+            hunter = place.hunter(port, &[]);
             wait_for("what survived to arrive", || nothing_waits(&status(pages)));
 
             let (last_run, at_most) = said_lost(&hunter.log);
